@@ -1,0 +1,498 @@
+//! The audit log, as a port: what is written, and the promise that it is durable.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::decision::{PolicyId, Redeemer, Revision};
+use crate::gate::Grant;
+use crate::handle::HandleId;
+use crate::identity::{AgentId, Identity, ToolId};
+use crate::lease::LeaseId;
+use crate::request::{AccessKind, AccessRequest, Call, RequestId, TraceId};
+use crate::target::Target;
+
+/// The log. Insert-only: a record is written before anything is resolved or released, its outcome
+/// after.
+#[async_trait]
+pub trait AuditLog: Send + Sync {
+    /// Writes records and returns when they are durable, with their ids in order. All or none.
+    /// Bounded in time: a log that cannot be written says so.
+    ///
+    /// # Errors
+    /// [`AuditError`] where nothing was written; whatever the records were to permit must not happen.
+    async fn record(&self, records: Vec<AuditRecord>) -> Result<Vec<RecordId>, AuditError>;
+
+    /// Takes the outcome of a grant, to be written with the next records. The log retries by itself;
+    /// an outcome that is lost in a crash becomes `interrupted` at the next start. There are never
+    /// more outcomes waiting than grants under way, so this needs no bound of its own.
+    fn record_outcome(&self, grant: Grant, outcome: AuditOutcome);
+}
+
+/// The log cannot be written: nothing may be resolved or released. Holds the operator's side of the
+/// story; the caller learns only that the log is not available.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the audit log is not available: {0}")]
+pub struct AuditError(pub Arc<str>);
+
+/// A record's place in the log, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId(pub u64);
+
+/// What is written about one request or event before anything else happens. Never a value, never a
+/// handle's secret part.
+#[derive(Debug, Clone)]
+pub struct AuditRecord {
+    /// When.
+    pub time: Timestamp,
+    /// What kind of request or event.
+    pub kind: RecordKind,
+    /// What was decided.
+    pub ruling: Ruling,
+    /// Why.
+    pub reason: Reason,
+    /// More for the reviewer; scrubbed, at most 1,024 bytes.
+    pub detail: Option<Arc<str>>,
+    /// The call, where it came from one.
+    pub request: Option<RequestId>,
+    /// The caller's trace.
+    pub trace: Option<TraceId>,
+    /// Who called; absent where nobody was authenticated, and for the broker's own events.
+    pub caller: Option<Identity>,
+    /// The client as it says itself; scrubbed, at most 256 bytes.
+    pub client: Option<Arc<str>>,
+    /// The agent concerned.
+    pub agent: Option<AgentId>,
+    /// The tool concerned.
+    pub tool: Option<ToolId>,
+    /// The reference as asked; scrubbed, at most 512 bytes.
+    pub reference: Option<Arc<str>>,
+    /// What it means.
+    pub target: Option<Arc<Target>>,
+    /// The policies that determined the decision.
+    pub policies: Option<Arc<[PolicyId]>>,
+    /// The policy set that decided, or that was loaded.
+    pub revision: Option<Revision>,
+    /// The agent's reason.
+    pub purpose: Option<Arc<str>>,
+    /// The agent's name for its run.
+    pub session: Option<Arc<str>>,
+    /// Where the secret will be sent.
+    pub destination: Option<Arc<str>>,
+    /// The lease concerned.
+    pub lease: Option<LeaseId>,
+    /// The handle concerned.
+    pub handle: Option<HandleId>,
+    /// The life granted, or asked for where it was refused.
+    pub ttl: Option<Duration>,
+    /// The uses granted.
+    pub uses: Option<u32>,
+    /// Who can redeem.
+    pub redeemer: Option<Redeemer>,
+}
+
+/// What a record decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ruling {
+    /// Allowed.
+    Allow,
+    /// Refused.
+    Deny,
+    /// Nothing to decide: an event.
+    Event,
+}
+
+/// The kind of request or event that a record is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordKind {
+    /// A handle was asked for.
+    Acquire,
+    /// A fresh handle for a live lease.
+    Renew,
+    /// A value was asked for.
+    Redeem,
+    /// A dry run.
+    Check,
+    /// A lease was to be ended.
+    EndLease,
+    /// The log was to be read.
+    ReadAudit,
+    /// The broker's own state was to be seen.
+    Operate,
+    /// Somebody without an identity.
+    Unauthenticated,
+    /// A message that could not be read.
+    Malformed,
+    /// A lease ended.
+    LeaseEnd,
+    /// A handle expired.
+    HandleExpire,
+    /// A handle was revoked.
+    HandleRevoke,
+    /// Policies were loaded, or could not be.
+    PolicyLoad,
+    /// The broker started.
+    Start,
+    /// The broker stopped.
+    Stop,
+}
+
+/// Why, as a stable code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A policy permits.
+    PolicyPermit,
+    /// No policy permits.
+    PolicyNoPermit,
+    /// A policy forbids.
+    PolicyForbid,
+    /// A policy could not be evaluated.
+    PolicyError,
+    /// Permitted, but for a shorter life than was asked for.
+    PolicyTtl,
+    /// The kind of caller has no business with this call.
+    CallerKind,
+    /// No `authorization` came.
+    TokenMissing,
+    /// What came is no token.
+    TokenMalformed,
+    /// The token is nobody's.
+    TokenUnknown,
+    /// A field of the message breaks its rules.
+    FieldInvalid,
+    /// The message is no message: wire format, size, method.
+    MessageInvalid,
+    /// The text is no handle.
+    HandleMalformed,
+    /// No such handle, or too long ago.
+    HandleUnknown,
+    /// All its uses are spent: a replay.
+    HandleSpent,
+    /// Its life is over.
+    HandleExpired,
+    /// It was revoked, or its lease has ended.
+    HandleRevoked,
+    /// The caller is not the one that can redeem it.
+    HandleRedeemer,
+    /// The secret part is not the handle's: somebody guesses.
+    HandleForged,
+    /// A bound of the lease table is reached.
+    LeaseLimit,
+    /// The broker is about to stop.
+    Draining,
+    /// The caller ended it.
+    EndCaller,
+    /// The stream closed.
+    EndDisconnect,
+    /// Policy no longer allows it.
+    EndPolicy,
+    /// Its life is over.
+    EndExpiry,
+    /// The broker stops.
+    EndShutdown,
+    /// The client did not read.
+    EndStalled,
+    /// It could not be renewed.
+    EndUnavailable,
+    /// Done.
+    Done,
+    /// Not done; the detail says why.
+    Failed,
+}
+
+/// What came of a grant.
+#[derive(Debug, Clone)]
+pub struct AuditOutcome {
+    /// When.
+    pub time: Timestamp,
+    /// What.
+    pub result: OutcomeResult,
+    /// Why, where it failed or was withheld: a stable code.
+    pub reason: Option<&'static str>,
+    /// More for the reviewer; never anything secret.
+    pub detail: Option<Arc<str>>,
+    /// The source that the value came from.
+    pub source: Option<Arc<str>>,
+    /// The item's version there.
+    pub item_version: Option<u64>,
+}
+
+/// The result in an [`AuditOutcome`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OutcomeResult {
+    /// A handle was issued.
+    Issued,
+    /// A value left the broker.
+    Released,
+    /// The source gave no value, or the handle died meanwhile.
+    Failed,
+    /// Allowed, but not done: another reference of the lease was refused, or the policies changed.
+    Withheld,
+    /// The broker does not know: it stopped, or the caller went, between record and outcome. A value
+    /// may have been released.
+    Interrupted,
+}
+
+impl AuditRecord {
+    /// An event of the broker's own; fields that do not apply are absent.
+    #[must_use]
+    pub fn event(time: Timestamp, kind: RecordKind, reason: Reason) -> Self {
+        Self {
+            time,
+            kind,
+            ruling: Ruling::Event,
+            reason,
+            detail: None,
+            request: None,
+            trace: None,
+            caller: None,
+            client: None,
+            agent: None,
+            tool: None,
+            reference: None,
+            target: None,
+            policies: None,
+            revision: None,
+            purpose: None,
+            session: None,
+            destination: None,
+            lease: None,
+            handle: None,
+            ttl: None,
+            uses: None,
+            redeemer: None,
+        }
+    }
+
+    /// A refusal that no policy was asked for.
+    #[must_use]
+    pub fn refusal(time: Timestamp, kind: RecordKind, reason: Reason) -> Self {
+        Self { ruling: Ruling::Deny, ..Self::event(time, kind, reason) }
+    }
+
+    /// With the call that it came from.
+    #[must_use]
+    pub fn by(self, call: &Call) -> Self {
+        let Call { id, caller, client, trace } = call;
+        let agent = match caller {
+            Identity::Agent(agent) => Some(agent.clone()),
+            Identity::Tool(_) | Identity::Person(_) => self.agent,
+        };
+        Self {
+            request: Some(*id),
+            trace: *trace,
+            caller: Some(caller.clone()),
+            client: Some(Arc::clone(client)),
+            agent,
+            ..self
+        }
+    }
+
+    /// With the request that it is about.
+    #[must_use]
+    pub fn about(self, request: &AccessRequest) -> Self {
+        let AccessRequest {
+            call,
+            kind: _,
+            agent,
+            tool,
+            reference,
+            target,
+            life,
+            purpose,
+            session,
+            destination,
+            lease,
+            handle,
+        } = request;
+        Self {
+            agent: Some(agent.clone()),
+            tool: Some(tool.clone()),
+            reference: Some(reference.text()),
+            target: Some(Arc::clone(target)),
+            purpose: purpose.as_ref().map(|text| text.as_str().into()),
+            session: session.as_ref().map(|text| text.as_str().into()),
+            destination: destination.as_ref().map(|text| text.as_str().into()),
+            lease: *lease,
+            handle: *handle,
+            ttl: Some(life.duration()),
+            ..self.by(call)
+        }
+    }
+
+    /// With more for the reviewer, scrubbed and cut.
+    #[must_use]
+    pub fn with_detail(self, detail: &str) -> Self {
+        Self { detail: Some(crate::text::scrub(detail, DETAIL_MAX).into()), ..self }
+    }
+}
+
+impl AuditOutcome {
+    /// A result with nothing more to say.
+    #[must_use]
+    pub fn new(time: Timestamp, result: OutcomeResult) -> Self {
+        Self { time, result, reason: None, detail: None, source: None, item_version: None }
+    }
+
+    /// A result and the stable code that says why.
+    #[must_use]
+    pub fn because(time: Timestamp, result: OutcomeResult, reason: &'static str) -> Self {
+        Self { reason: Some(reason), ..Self::new(time, result) }
+    }
+}
+
+impl RecordKind {
+    /// Every kind.
+    pub const ALL: [Self; 15] = [
+        Self::Acquire,
+        Self::Renew,
+        Self::Redeem,
+        Self::Check,
+        Self::EndLease,
+        Self::ReadAudit,
+        Self::Operate,
+        Self::Unauthenticated,
+        Self::Malformed,
+        Self::LeaseEnd,
+        Self::HandleExpire,
+        Self::HandleRevoke,
+        Self::PolicyLoad,
+        Self::Start,
+        Self::Stop,
+    ];
+
+    /// The name in queries and answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Acquire => "acquire",
+            Self::Renew => "renew",
+            Self::Redeem => "redeem",
+            Self::Check => "check",
+            Self::EndLease => "end_lease",
+            Self::ReadAudit => "read_audit",
+            Self::Operate => "operate",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Malformed => "malformed",
+            Self::LeaseEnd => "lease_end",
+            Self::HandleExpire => "handle_expire",
+            Self::HandleRevoke => "handle_revoke",
+            Self::PolicyLoad => "policy_load",
+            Self::Start => "start",
+            Self::Stop => "stop",
+        }
+    }
+
+    /// Whether an allowed record of this kind is followed by an outcome.
+    #[must_use]
+    pub fn has_outcome(self) -> bool {
+        matches!(self, Self::Acquire | Self::Renew | Self::Redeem)
+    }
+}
+
+impl From<AccessKind> for RecordKind {
+    fn from(kind: AccessKind) -> Self {
+        match kind {
+            AccessKind::Acquire => Self::Acquire,
+            AccessKind::Renew => Self::Renew,
+            AccessKind::Check => Self::Check,
+            AccessKind::Redeem => Self::Redeem,
+        }
+    }
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 29] = [
+        Self::PolicyPermit,
+        Self::PolicyNoPermit,
+        Self::PolicyForbid,
+        Self::PolicyError,
+        Self::PolicyTtl,
+        Self::CallerKind,
+        Self::TokenMissing,
+        Self::TokenMalformed,
+        Self::TokenUnknown,
+        Self::FieldInvalid,
+        Self::MessageInvalid,
+        Self::HandleMalformed,
+        Self::HandleUnknown,
+        Self::HandleSpent,
+        Self::HandleExpired,
+        Self::HandleRevoked,
+        Self::HandleRedeemer,
+        Self::HandleForged,
+        Self::LeaseLimit,
+        Self::Draining,
+        Self::EndCaller,
+        Self::EndDisconnect,
+        Self::EndPolicy,
+        Self::EndExpiry,
+        Self::EndShutdown,
+        Self::EndStalled,
+        Self::EndUnavailable,
+        Self::Done,
+        Self::Failed,
+    ];
+
+    /// The stable code.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PolicyPermit => "POLICY_PERMIT",
+            Self::PolicyNoPermit => "POLICY_NO_PERMIT",
+            Self::PolicyForbid => "POLICY_FORBID",
+            Self::PolicyError => "POLICY_ERROR",
+            Self::PolicyTtl => "POLICY_TTL",
+            Self::CallerKind => "CALLER_KIND",
+            Self::TokenMissing => "TOKEN_MISSING",
+            Self::TokenMalformed => "TOKEN_MALFORMED",
+            Self::TokenUnknown => "TOKEN_UNKNOWN",
+            Self::FieldInvalid => "FIELD_INVALID",
+            Self::MessageInvalid => "MESSAGE_INVALID",
+            Self::HandleMalformed => "HANDLE_MALFORMED",
+            Self::HandleUnknown => "HANDLE_UNKNOWN",
+            Self::HandleSpent => "HANDLE_SPENT",
+            Self::HandleExpired => "HANDLE_EXPIRED",
+            Self::HandleRevoked => "HANDLE_REVOKED",
+            Self::HandleRedeemer => "HANDLE_REDEEMER",
+            Self::HandleForged => "HANDLE_FORGED",
+            Self::LeaseLimit => "LEASE_LIMIT",
+            Self::Draining => "DRAINING",
+            Self::EndCaller => "END_CALLER",
+            Self::EndDisconnect => "END_DISCONNECT",
+            Self::EndPolicy => "END_POLICY",
+            Self::EndExpiry => "END_EXPIRY",
+            Self::EndShutdown => "END_SHUTDOWN",
+            Self::EndStalled => "END_STALLED",
+            Self::EndUnavailable => "END_UNAVAILABLE",
+            Self::Done => "DONE",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+impl OutcomeResult {
+    /// The name in queries and answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Released => "released",
+            Self::Failed => "failed",
+            Self::Withheld => "withheld",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+const DETAIL_MAX: usize = 1024;

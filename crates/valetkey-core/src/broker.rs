@@ -1,0 +1,288 @@
+//! The path of a request from decision to outcome: decide, record, resolve, issue or release, settle.
+//!
+//! Before it, the server identifies the caller and parses; after it, the server streams.
+
+mod acquire;
+mod keep;
+mod redeem;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::audit::{AuditError, AuditOutcome, AuditRecord, OutcomeResult, RecordId};
+use crate::clock::Clock;
+use crate::decision::{Revision, Terms};
+use crate::gate::{Denial, Gate, Grant, Permission, Verdict};
+use crate::identity::{AgentId, ToolId};
+use crate::lease::{EndCause, LeaseFull, LeaseId, LeaseTable};
+use crate::reference::SecretReference;
+use crate::request::{AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Call, Life};
+use crate::resolver::{Directory, ResolveError, Resolver};
+use crate::secret::SecretValue;
+use crate::text::{Destination, Purpose, Session};
+
+/// The broker: the gate, what exists, where values come from, and what is on lease.
+pub struct Broker {
+    gate: Gate,
+    directory: Arc<dyn Directory>,
+    resolver: Arc<dyn Resolver>,
+    leases: Arc<LeaseTable>,
+    clock: Arc<dyn Clock>,
+    draining: AtomicBool,
+}
+
+/// A request for a lease, parsed.
+pub struct Acquire {
+    /// The call.
+    pub call: Arc<Call>,
+    /// The caller, as the agent that it is.
+    pub agent: AgentId,
+    /// The tool that will use the secrets.
+    pub tool: ToolId,
+    /// What is asked for; at least one, none twice.
+    pub references: Vec<SecretReference>,
+    /// Why.
+    pub purpose: Purpose,
+    /// How long each handle shall live.
+    pub life: Life,
+    /// Whether some will do where others are refused.
+    pub partial: bool,
+    /// The agent's own name for its run.
+    pub session: Option<Session>,
+    /// Where the secrets will be sent.
+    pub destination: Option<Destination>,
+}
+
+/// A dry run, parsed.
+pub struct Check {
+    /// The call.
+    pub call: Arc<Call>,
+    /// The caller, as the agent that it is.
+    pub agent: AgentId,
+    /// The tool that would use the secret.
+    pub tool: ToolId,
+    /// What would be asked for.
+    pub reference: SecretReference,
+    /// How long the handle should live.
+    pub life: Life,
+    /// The agent's own name for its run.
+    pub session: Option<Session>,
+    /// Where the secret would be sent.
+    pub destination: Option<Destination>,
+}
+
+/// What a dry run says.
+pub enum CheckAnswer {
+    /// A lease would be granted on these terms.
+    Allow {
+        /// The terms.
+        terms: Terms,
+        /// The record of the check.
+        record: RecordId,
+    },
+    /// It would be refused.
+    Deny(Denial),
+}
+
+/// A value on its way to the tool.
+pub struct Redeemed {
+    /// The value.
+    pub value: SecretValue,
+    /// The record of the redeem.
+    pub record: RecordId,
+}
+
+/// Why the broker does not do what was asked. Each has its record, but for the log itself being away.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Policy refuses.
+    Denied {
+        /// The refusal.
+        denial: Denial,
+        /// The first reference refused, as asked; absent where there is none.
+        reference: Option<Arc<str>>,
+    },
+    /// Policy allows, but the reference gives no value.
+    Unresolved {
+        /// Why.
+        error: ResolveError,
+        /// The reference as asked.
+        reference: Arc<str>,
+        /// The record.
+        record: RecordId,
+    },
+    /// The text is no handle.
+    HandleMalformed {
+        /// The record.
+        record: RecordId,
+    },
+    /// The handle is unknown, spent, expired, revoked, or somebody else's. The record says which.
+    HandleNotActive {
+        /// The record.
+        record: RecordId,
+    },
+    /// There is no such lease; only said to callers who may end any.
+    LeaseNotFound {
+        /// The record.
+        record: RecordId,
+    },
+    /// Too many leases or handles.
+    LeaseLimit {
+        /// The bound that is reached.
+        full: LeaseFull,
+        /// The record.
+        record: RecordId,
+    },
+    /// The policies changed again and again while this was decided.
+    PolicyInFlux,
+    /// The broker is about to stop.
+    Draining {
+        /// The record.
+        record: RecordId,
+    },
+    /// The log cannot be written; nothing was done.
+    AuditUnavailable(AuditError),
+    /// Our fault.
+    Broken,
+}
+
+impl From<AuditError> for Refusal {
+    fn from(error: AuditError) -> Self {
+        Self::AuditUnavailable(error)
+    }
+}
+
+impl Broker {
+    /// A broker over its parts.
+    #[must_use]
+    pub fn new(
+        gate: Gate,
+        directory: Arc<dyn Directory>,
+        resolver: Arc<dyn Resolver>,
+        leases: Arc<LeaseTable>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        Arc::new(Self { gate, directory, resolver, leases, clock, draining: AtomicBool::new(false) })
+    }
+
+    /// Says whether a lease would be granted; nothing is fetched or issued.
+    ///
+    /// # Errors
+    /// [`Refusal::AuditUnavailable`]; a refusal by policy is an answer.
+    pub async fn check(&self, ask: Check) -> Result<CheckAnswer, Refusal> {
+        let Check { call, agent, tool, reference, life, session, destination } = ask;
+        let target = Arc::new(self.directory.locate(&reference));
+        let request = AccessRequest {
+            call,
+            kind: AccessKind::Check,
+            agent,
+            tool,
+            reference,
+            target,
+            life,
+            purpose: None,
+            session,
+            destination,
+            lease: None,
+            handle: None,
+        };
+        match self.gate.admit(vec![Arc::new(request)]).await?.pop() {
+            Some(Verdict::Allow(grant)) => {
+                Ok(CheckAnswer::Allow { terms: grant.terms(), record: grant.record() })
+            }
+            Some(Verdict::Deny(denial)) => Ok(CheckAnswer::Deny(denial)),
+            None => Err(Refusal::Broken),
+        }
+    }
+
+    /// Ends a lease; its handles are dead when this returns.
+    ///
+    /// # Errors
+    /// [`Refusal::Denied`] also where there is no such lease and the caller may not end any.
+    pub async fn end_lease(&self, call: &Arc<Call>, lease: LeaseId) -> Result<(), Refusal> {
+        let holder = self.leases.holder(lease);
+        let resource = AdminResource::Lease { id: lease, holder };
+        let detail = lease.to_string().into();
+        let request = AdminRequest { call: Arc::clone(call), action: AdminAction::Revoke, resource, detail };
+        let record = self.permit(&request).await?.record();
+        match self.leases.end(lease, EndCause::Caller) {
+            true => Ok(()),
+            false => Err(Refusal::LeaseNotFound { record }),
+        }
+    }
+
+    /// Decides and records something other than access to a secret.
+    ///
+    /// # Errors
+    /// [`Refusal::Denied`] or [`Refusal::AuditUnavailable`].
+    pub async fn permit(&self, request: &AdminRequest) -> Result<Permission, Refusal> {
+        let denied = |denial| Refusal::Denied { denial, reference: None };
+        self.gate.admit_admin(request).await?.map_err(denied)
+    }
+
+    /// Writes down what was refused before it got here, and events.
+    ///
+    /// # Errors
+    /// [`AuditError`] where it could not be written.
+    pub async fn note(&self, record: AuditRecord) -> Result<RecordId, AuditError> {
+        self.gate.note(record).await
+    }
+
+    /// Decides every live lease again, after the policies changed, and revokes what is no longer allowed.
+    /// Takes some microseconds a handle: call it where it may block. How many were revoked.
+    pub fn policies_changed(&self, revision: Revision) -> usize {
+        self.leases.begin_generation(revision.generation);
+        let mut revoked = 0;
+        for (handle, request, terms) in self.leases.live() {
+            if let Err(deny) = self.gate.still_allows(&request, terms) {
+                self.leases.revoke(handle, &deny);
+                revoked += 1;
+            }
+        }
+        revoked
+    }
+
+    /// Takes no new leases and tells the open ones when they end.
+    pub fn drain(&self, grace: Duration) {
+        self.draining.store(true, Ordering::Release);
+        self.leases.announce_draining(self.clock.now().after(grace));
+    }
+
+    /// Ends every lease and writes that down.
+    ///
+    /// # Errors
+    /// [`AuditError`] where it could not be written.
+    pub async fn stop(&self) -> Result<(), AuditError> {
+        self.draining.store(true, Ordering::Release);
+        self.leases.end_all(EndCause::Shutdown);
+        self.flush().await
+    }
+
+    /// The live leases.
+    #[must_use]
+    pub fn leases(&self) -> &Arc<LeaseTable> {
+        &self.leases
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    fn withhold(&self, grants: impl IntoIterator<Item = Grant>, why: &'static str) {
+        for grant in grants {
+            self.gate.settle(grant, AuditOutcome::because(self.clock.now(), OutcomeResult::Withheld, why));
+        }
+    }
+
+    fn settle_failed(&self, grant: Grant, error: &ResolveError) {
+        let outcome = AuditOutcome::because(self.clock.now(), OutcomeResult::Failed, error.code());
+        self.gate.settle(grant, AuditOutcome { detail: Some(error.to_string().into()), ..outcome });
+    }
+}
+
+/// How often a request is decided again because the policies changed under it.
+const ATTEMPTS_MAX: usize = 3;
+const POLICY_CHANGED: &str = "POLICY_CHANGED";

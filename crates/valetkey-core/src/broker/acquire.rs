@@ -1,0 +1,245 @@
+//! Acquiring: decide and record every reference, fetch, seal, issue.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{ATTEMPTS_MAX, Acquire, Broker, POLICY_CHANGED, Refusal};
+use crate::audit::{AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordKind};
+use crate::gate::{Denial, Grant, Verdict};
+use crate::handle::Handle;
+use crate::lease::{IssueError, LeaseEvent, LeaseEvents, LeaseId};
+use crate::reference::SecretReference;
+use crate::request::{AccessKind, AccessRequest};
+use crate::resolver::{ResolveError, Resolved};
+
+impl Broker {
+    /// Opens a lease: every reference is decided and recorded, and the values are fetched and sealed. The
+    /// events hold the lease open. Without `partial`, one refusal or failure refuses all.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn acquire(self: &Arc<Self>, ask: Acquire) -> Result<LeaseEvents, Refusal> {
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(events) = self.try_acquire(&ask).await? {
+                return Ok(events);
+            }
+        }
+        Err(Refusal::PolicyInFlux)
+    }
+
+    /// `None` where the policies changed meanwhile.
+    async fn try_acquire(self: &Arc<Self>, ask: &Acquire) -> Result<Option<LeaseEvents>, Refusal> {
+        let mut events = self.open(ask).await?;
+        let (requests, handles): (Vec<_>, Vec<_>) = ask
+            .references
+            .iter()
+            .map(|reference| self.acquire_request(ask, reference, events.lease()))
+            .unzip();
+        let verdicts = self.gate.admit(requests).await?;
+
+        let references = ask.references.iter().map(SecretReference::text).collect();
+        events.push(LeaseEvent::Opened { lease: events.lease(), references });
+        let (mut granted, mut first_denial) = (Vec::with_capacity(handles.len()), None);
+        for ((verdict, handle), reference) in verdicts.into_iter().zip(handles).zip(&ask.references) {
+            match verdict {
+                Verdict::Allow(grant) => granted.push((grant, handle)),
+                Verdict::Deny(denial) => {
+                    self.leases.give_back_place(events.lease());
+                    events.push(denied(reference, &denial));
+                    first_denial.get_or_insert((denial, reference.text()));
+                }
+            }
+        }
+        if let Some((denial, reference)) = first_denial
+            && (!ask.partial || granted.is_empty())
+        {
+            self.withhold(granted.into_iter().map(|(grant, _)| grant), LEASE_REFUSED);
+            return Err(Refusal::Denied { denial, reference: Some(reference) });
+        }
+        if ask.partial {
+            let (broker, lease) = (Arc::clone(self), events.lease());
+            events.drive(Box::pin(async move { broker.issue_each(lease, granted).await }));
+            return Ok(Some(events));
+        }
+        Ok(self.issue_all(&mut events, granted).await?.then_some(events))
+    }
+
+    async fn open(&self, ask: &Acquire) -> Result<LeaseEvents, Refusal> {
+        let refusal = |reason| {
+            let record = AuditRecord::refusal(self.clock.now(), RecordKind::Acquire, reason).by(&ask.call);
+            AuditRecord {
+                tool: Some(ask.tool.clone()),
+                purpose: Some(ask.purpose.as_str().into()),
+                reference: ask.references.first().map(SecretReference::text),
+                ..record
+            }
+        };
+        if self.draining.load(Ordering::Acquire) {
+            let record = self.gate.note(refusal(Reason::Draining)).await?;
+            return Err(Refusal::Draining { record });
+        }
+        match self.leases.open(&ask.call, &ask.agent, &ask.tool, ask.references.len()) {
+            Ok(events) => Ok(events),
+            Err(full) => {
+                let detail = format!("{} is at its bound of {}", full.limit, full.max);
+                let record = self.gate.note(refusal(Reason::LeaseLimit).with_detail(&detail)).await?;
+                Err(Refusal::LeaseLimit { full, record })
+            }
+        }
+    }
+
+    fn acquire_request(
+        &self,
+        ask: &Acquire,
+        reference: &SecretReference,
+        lease: LeaseId,
+    ) -> (Arc<AccessRequest>, Handle) {
+        let handle = Handle::random();
+        let request = AccessRequest {
+            call: Arc::clone(&ask.call),
+            kind: AccessKind::Acquire,
+            agent: ask.agent.clone(),
+            tool: ask.tool.clone(),
+            reference: reference.clone(),
+            target: Arc::new(self.directory.locate(reference)),
+            life: ask.life,
+            purpose: Some(ask.purpose.clone()),
+            session: ask.session.clone(),
+            destination: ask.destination.clone(),
+            lease: Some(lease),
+            handle: Some(handle.id()),
+        };
+        (Arc::new(request), handle)
+    }
+
+    /// Issues all or nothing; `false` where the policies changed meanwhile.
+    async fn issue_all(
+        &self,
+        events: &mut LeaseEvents,
+        granted: Vec<(Grant, Handle)>,
+    ) -> Result<bool, Refusal> {
+        let grants: Vec<_> = granted.iter().map(|(grant, _)| grant).collect();
+        let fetched = self.fetch(&grants).await;
+        let failure = fetched.iter().zip(&grants).find_map(|(result, grant)| {
+            let error = result.as_ref().err()?.clone();
+            Some(Refusal::Unresolved {
+                error,
+                reference: grant.request().reference.text(),
+                record: grant.record(),
+            })
+        });
+        if let Some(failure) = failure {
+            for ((grant, _), result) in granted.into_iter().zip(fetched) {
+                match result {
+                    Ok(_) => self.withhold([grant], LEASE_REFUSED),
+                    Err(error) => self.settle_failed(grant, &error),
+                }
+            }
+            return Err(failure);
+        }
+        let mut stale = false;
+        for ((grant, handle), resolved) in granted.into_iter().zip(fetched.into_iter().flatten()) {
+            if stale {
+                self.withhold([grant], POLICY_CHANGED);
+                continue;
+            }
+            match self.issue(grant, handle, resolved) {
+                Ok(event) => events.push(event),
+                Err(IssueError::Stale) => stale = true,
+                Err(IssueError::Ended | IssueError::Broken) => return Err(Refusal::Broken),
+            }
+        }
+        Ok(!stale)
+    }
+
+    /// Issues each as soon as its value is there; item by item, so that one read serves one item.
+    async fn issue_each(&self, lease: LeaseId, mut granted: Vec<(Grant, Handle)>) {
+        while let Some((first, _)) = granted.first() {
+            let item = first.request().target.item().map(|item| Arc::clone(&item.id));
+            let of_item = |(grant, _): &(Grant, Handle)| {
+                grant.request().target.item().map(|it| &it.id) == item.as_ref()
+            };
+            let (now, later): (Vec<_>, Vec<_>) = granted.into_iter().partition(of_item);
+            granted = later;
+            let fetched = self.fetch(&now.iter().map(|(grant, _)| grant).collect::<Vec<_>>()).await;
+            for ((grant, handle), result) in now.into_iter().zip(fetched) {
+                let event = self.issue_or_refuse(grant, handle, result);
+                if matches!(event, LeaseEvent::Refused { .. }) {
+                    self.leases.give_back_place(lease);
+                }
+                self.leases.send(lease, event);
+            }
+        }
+    }
+
+    pub(super) fn issue_or_refuse(
+        &self,
+        grant: Grant,
+        handle: Handle,
+        result: Result<Resolved, ResolveError>,
+    ) -> LeaseEvent {
+        let (reference, record) = (grant.request().reference.text(), grant.record());
+        let refused = |reason, message| LeaseEvent::Refused { reference, reason, message, record };
+        match result {
+            Err(error) => {
+                self.settle_failed(grant, &error);
+                refused(error.code(), error.to_string())
+            }
+            Ok(resolved) => match self.issue(grant, handle, resolved) {
+                Ok(event) => event,
+                Err(_) => refused(POLICY_CHANGED, "the policies changed meanwhile; ask again".to_owned()),
+            },
+        }
+    }
+
+    /// Puts one value on lease and settles its grant.
+    fn issue(&self, grant: Grant, handle: Handle, resolved: Resolved) -> Result<LeaseEvent, IssueError> {
+        let Resolved { value, source, item_version } = resolved;
+        match self.leases.issue(&grant, handle, &value) {
+            Ok(issued) => {
+                let outcome = AuditOutcome::new(self.clock.now(), OutcomeResult::Issued);
+                self.gate.settle(grant, AuditOutcome { source: Some(source), item_version, ..outcome });
+                Ok(LeaseEvent::Issued(issued))
+            }
+            Err(error) => {
+                let why = match error {
+                    IssueError::Stale => POLICY_CHANGED,
+                    IssueError::Ended => LEASE_ENDED,
+                    IssueError::Broken => INTERNAL,
+                };
+                self.withhold([grant], why);
+                Err(error)
+            }
+        }
+    }
+
+    /// Fetches the targets that exist; the others have their error already.
+    pub(super) async fn fetch(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveError>> {
+        let known: Vec<&Grant> =
+            grants.iter().copied().filter(|grant| grant.request().target.field().is_some()).collect();
+        let mut fetched = match known.is_empty() {
+            true => Vec::new(),
+            false => self.resolver.resolve(&known).await,
+        }
+        .into_iter();
+        let result = |grant: &&Grant| match grant.request().target.error() {
+            Some(error) => Err(error.clone()),
+            None => fetched.next().unwrap_or(Err(ResolveError::Unavailable)),
+        };
+        grants.iter().map(result).collect()
+    }
+}
+
+fn denied(reference: &SecretReference, denial: &Denial) -> LeaseEvent {
+    LeaseEvent::Refused {
+        reference: reference.text(),
+        reason: ACCESS_DENIED,
+        message: denial.message(),
+        record: denial.record,
+    }
+}
+
+const ACCESS_DENIED: &str = "ACCESS_DENIED";
+const LEASE_REFUSED: &str = "LEASE_REFUSED";
+const LEASE_ENDED: &str = "LEASE_ENDED";
+const INTERNAL: &str = "INTERNAL";

@@ -1,0 +1,90 @@
+//! What happens to leases by themselves: expiry, renewal, and the records of both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Broker;
+use crate::audit::AuditError;
+use crate::gate::Verdict;
+use crate::handle::Handle;
+use crate::lease::{LeaseEvent, Renewable};
+use crate::request::{AccessKind, AccessRequest};
+
+impl Broker {
+    /// Expires handles and writes down what happened to leases, for as long as it is polled. Exactly one
+    /// task runs this.
+    pub async fn keep_leases(&self) {
+        loop {
+            self.leases.wait().await;
+            self.leases.expire_due();
+            if self.flush().await.is_err() {
+                // The log is away. Nothing new is granted meanwhile; what happened is kept and retried.
+                self.clock.sleep_until(self.clock.monotonic() + FLUSH_RETRY).await;
+            }
+        }
+    }
+
+    /// Renews handles before they expire, for as long as it is polled. Exactly one task runs this, apart
+    /// from [`Broker::keep_leases`], so that a slow source delays no expiry.
+    pub async fn renew_leases(&self) {
+        loop {
+            let due = self.leases.wait_renewable().await;
+            self.renew(due).await;
+        }
+    }
+
+    async fn renew(&self, due: Vec<Renewable>) {
+        let (requests, rest): (Vec<_>, Vec<_>) = due
+            .into_iter()
+            .map(|renewable| {
+                let handle = Handle::random();
+                let target = Arc::new(self.directory.locate(&renewable.request.reference));
+                let request = AccessRequest {
+                    kind: AccessKind::Renew,
+                    target,
+                    handle: Some(handle.id()),
+                    ..renewable.request.as_ref().clone()
+                };
+                (Arc::new(request), (renewable, handle))
+            })
+            .unzip();
+        let Ok(verdicts) = self.gate.admit(requests).await else {
+            return rest.iter().for_each(|(renewable, _)| self.leases.renewal_failed(renewable.previous));
+        };
+        let mut granted = Vec::new();
+        for (verdict, (renewable, handle)) in verdicts.into_iter().zip(rest) {
+            match verdict {
+                Verdict::Allow(grant) => granted.push((grant, handle, renewable)),
+                Verdict::Deny(_) => self.leases.renewal_failed(renewable.previous),
+            }
+        }
+        let fetched = self.fetch(&granted.iter().map(|(grant, _, _)| grant).collect::<Vec<_>>()).await;
+        for ((grant, handle, renewable), result) in granted.into_iter().zip(fetched) {
+            let Renewable { previous, lease, request: _ } = renewable;
+            match self.issue_or_refuse(grant, handle, result) {
+                LeaseEvent::Issued(issued) => self.leases.renewed(lease, previous, issued),
+                _ => self.leases.renewal_failed(previous),
+            }
+        }
+    }
+
+    /// Writes down what happened to leases.
+    pub(super) async fn flush(&self) -> Result<(), AuditError> {
+        let notices = self.leases.take_notices();
+        if notices.is_empty() {
+            return Ok(());
+        }
+        for part in notices.chunks(NOTICES_MAX) {
+            if let Err(error) = self.gate.note_all(part.to_vec()).await {
+                // A part that was written before this one failed is written twice: better than not at all.
+                self.leases.return_notices(notices);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+const FLUSH_RETRY: Duration = Duration::from_secs(1);
+/// Records of one write of what happened to leases.
+const NOTICES_MAX: usize = 1024;

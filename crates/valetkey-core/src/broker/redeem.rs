@@ -1,0 +1,84 @@
+//! Redeeming: set a use aside, decide and record, release.
+
+use std::sync::Arc;
+
+use super::{ATTEMPTS_MAX, Broker, POLICY_CHANGED, Redeemed, Refusal};
+use crate::audit::{AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordKind};
+use crate::gate::Verdict;
+use crate::handle::Handle;
+use crate::lease::ReleaseError;
+use crate::request::{AccessKind, AccessRequest, Call};
+use crate::text::Destination;
+
+impl Broker {
+    /// Redeems a handle: the gate decides and records again, then the value is opened.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn redeem(
+        &self,
+        call: &Arc<Call>,
+        handle: &str,
+        destination: Option<Destination>,
+    ) -> Result<Redeemed, Refusal> {
+        let Ok(handle) = Handle::parse(handle) else {
+            let record = AuditRecord::refusal(self.clock.now(), RecordKind::Redeem, Reason::HandleMalformed);
+            return Err(Refusal::HandleMalformed { record: self.gate.note(record.by(call)).await? });
+        };
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(redeemed) = self.try_redeem(call, &handle, destination.as_ref()).await? {
+                return Ok(redeemed);
+            }
+        }
+        Err(Refusal::PolicyInFlux)
+    }
+
+    /// `None` where the policies changed meanwhile.
+    async fn try_redeem(
+        &self,
+        call: &Arc<Call>,
+        handle: &Handle,
+        destination: Option<&Destination>,
+    ) -> Result<Option<Redeemed>, Refusal> {
+        let used = match self.leases.set_aside(handle, &call.caller) {
+            Ok(used) => used,
+            Err(inactive) => {
+                let record = AuditRecord::refusal(self.clock.now(), RecordKind::Redeem, inactive.reason);
+                let record = match inactive.request {
+                    Some(request) => record.about(&request),
+                    None => record,
+                };
+                let record = AuditRecord { handle: Some(handle.id()), ..record.by(call) };
+                return Err(Refusal::HandleNotActive { record: self.gate.note(record).await? });
+            }
+        };
+        let request = AccessRequest {
+            call: Arc::clone(call),
+            kind: AccessKind::Redeem,
+            purpose: None,
+            destination: destination.cloned(),
+            ..used.request().as_ref().clone()
+        };
+        let grant = match self.gate.admit(vec![Arc::new(request)]).await?.pop() {
+            Some(Verdict::Allow(grant)) => grant,
+            Some(Verdict::Deny(denial)) => return Err(Refusal::Denied { denial, reference: None }),
+            None => return Err(Refusal::Broken),
+        };
+        let record = grant.record();
+        match used.release(&grant) {
+            Ok(value) => {
+                self.gate.settle(grant, AuditOutcome::new(self.clock.now(), OutcomeResult::Released));
+                Ok(Some(Redeemed { value, record }))
+            }
+            Err(ReleaseError::Stale) => {
+                self.withhold([grant], POLICY_CHANGED);
+                Ok(None)
+            }
+            Err(ReleaseError::Inactive(reason)) => {
+                let outcome = AuditOutcome::because(self.clock.now(), OutcomeResult::Failed, reason.as_str());
+                self.gate.settle(grant, outcome);
+                Err(Refusal::HandleNotActive { record })
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The gate: decide, write down, and only then hand out proof. The most reviewed file.
+//!
+//! A [`Grant`] has private fields and is made in one place, [`Gate::admit`], after the decision is Allow
+//! and after its record is durable. [`crate::Resolver`] and [`crate::LeaseTable`] take a [`Grant`].
+//! Therefore no secret can be fetched or released that was not allowed and written down; it does not
+//! compile:
+//!
+//! ```compile_fail,E0451
+//! # fn forge(request: std::sync::Arc<valetkey_core::AccessRequest>, terms: valetkey_core::Terms) {
+//! let forged = valetkey_core::Grant { request, terms, record: valetkey_core::RecordId(1), generation: 1 };
+//! # }
+//! ```
+//!
+//! ```compile_fail,E0599
+//! # fn twice(grant: valetkey_core::Grant) -> (valetkey_core::Grant, valetkey_core::Grant) {
+//! (grant.clone(), grant)
+//! # }
+//! ```
+//!
+//! What the types do not prove: that the policy is right (its matrix does) and that the record is really
+//! on disk (the crash test does).
+
+use std::sync::Arc;
+
+use crate::audit::{AuditError, AuditLog, AuditOutcome, AuditRecord, Reason, RecordId, RecordKind, Ruling};
+use crate::clock::Clock;
+use crate::decision::{Allow, Decision, Deny, Terms};
+use crate::policy::PolicyEngine;
+use crate::request::{AccessRequest, AdminAction, AdminRequest, Life};
+
+/// Proof that a request was allowed and durably recorded; the only key to the resolver and to a lease.
+///
+/// One grant, one way through, one outcome: it is not `Clone`, and [`AuditLog::record_outcome`] takes it
+/// away.
+#[must_use = "a grant stands for an open record; settle it with an outcome"]
+pub struct Grant {
+    request: Arc<AccessRequest>,
+    terms: Terms,
+    record: RecordId,
+    generation: u64,
+}
+
+/// Proof that something other than a secret was allowed and durably recorded.
+#[must_use = "a permission is the proof to act on"]
+pub struct Permission {
+    record: RecordId,
+}
+
+/// What the gate says to one request.
+pub enum Verdict {
+    /// Allowed and recorded.
+    Allow(Grant),
+    /// Refused and recorded.
+    Deny(Denial),
+}
+
+/// A refusal, recorded.
+#[derive(Debug, Clone)]
+pub struct Denial {
+    /// Its record.
+    pub record: RecordId,
+    /// What the refused caller may read.
+    pub advice: Option<Arc<str>>,
+}
+
+impl Denial {
+    /// What the refused caller may read: that it is refused, and the policy author's advice.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match &self.advice {
+            None => "policy does not allow this".to_owned(),
+            Some(advice) => format!("policy does not allow this: {advice}"),
+        }
+    }
+}
+
+/// Decides and writes down.
+pub struct Gate {
+    engine: Arc<dyn PolicyEngine>,
+    log: Arc<dyn AuditLog>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Gate {
+    /// A gate over a policy engine, a log and a clock.
+    #[must_use]
+    pub fn new(engine: Arc<dyn PolicyEngine>, log: Arc<dyn AuditLog>, clock: Arc<dyn Clock>) -> Self {
+        Self { engine, log, clock }
+    }
+
+    /// Decides on requests, writes every decision down, and returns when all of that is durable.
+    ///
+    /// # Errors
+    /// [`AuditError`] where nothing could be written: then nothing is granted either.
+    pub async fn admit(&self, requests: Vec<Arc<AccessRequest>>) -> Result<Vec<Verdict>, AuditError> {
+        let rulings: Vec<_> = requests.iter().map(|request| self.rule(request)).collect();
+        let records =
+            requests.iter().zip(&rulings).map(|(request, ruling)| self.write_up(request, ruling)).collect();
+        let ids = self.log.record(records).await?;
+        if ids.len() != requests.len() {
+            return Err(AuditError("it acknowledged another number of records than it was given".into()));
+        }
+        // From here on the decisions are durable.
+        let verdicts =
+            requests.into_iter().zip(rulings).zip(ids).map(|((request, ruling), record)| match ruling {
+                Ok((Allow { revision, .. }, terms)) => {
+                    Verdict::Allow(Grant { request, terms, record, generation: revision.generation })
+                }
+                Err(Deny { advice, .. }) => Verdict::Deny(Denial { record, advice }),
+            });
+        Ok(verdicts.collect())
+    }
+
+    /// Decides on something other than a secret, likewise.
+    ///
+    /// # Errors
+    /// [`AuditError`] where nothing could be written: then nothing is permitted either.
+    pub async fn admit_admin(
+        &self,
+        request: &AdminRequest,
+    ) -> Result<Result<Permission, Denial>, AuditError> {
+        let decision = self.engine.decide_admin(request);
+        let kind = match request.action {
+            AdminAction::ReadAudit => RecordKind::ReadAudit,
+            AdminAction::Revoke => RecordKind::EndLease,
+            AdminAction::Operate => RecordKind::Operate,
+        };
+        let record = AuditRecord::event(self.clock.now(), kind, Reason::PolicyPermit)
+            .by(&request.call)
+            .with_detail(&request.detail);
+        let record = match &decision {
+            Decision::Allow(allow) => with_allow(record, allow),
+            Decision::Deny(deny) => with_deny(record, deny),
+        };
+        let record = self.note(record).await?;
+        Ok(match decision {
+            Decision::Allow(_) => Ok(Permission { record }),
+            Decision::Deny(Deny { advice, .. }) => Err(Denial { record, advice }),
+        })
+    }
+
+    /// Writes down what needs no decision: refusals before one, and events.
+    ///
+    /// # Errors
+    /// [`AuditError`] where it could not be written.
+    pub async fn note(&self, record: AuditRecord) -> Result<RecordId, AuditError> {
+        let ids = self.log.record(vec![record]).await?;
+        ids.first().copied().ok_or_else(|| AuditError("it acknowledged nothing".into()))
+    }
+
+    /// Writes several of those.
+    ///
+    /// # Errors
+    /// [`AuditError`] where they could not be written.
+    pub async fn note_all(&self, records: Vec<AuditRecord>) -> Result<(), AuditError> {
+        self.log.record(records).await.map(drop)
+    }
+
+    /// Ends a grant with what came of it.
+    pub fn settle(&self, grant: Grant, outcome: AuditOutcome) {
+        self.log.record_outcome(grant, outcome);
+    }
+
+    /// Decides again on what was granted, for live leases after a change of policy. Nothing is granted
+    /// by it, so nothing is recorded; a revocation that follows is.
+    ///
+    /// # Errors
+    /// The [`Deny`] that says why it is no longer allowed on the same terms.
+    pub fn still_allows(&self, request: &AccessRequest, terms: Terms) -> Result<(), Deny> {
+        let again = AccessRequest { life: Life::Asked(terms.life), ..request.clone() };
+        let (allow, now) = self.rule(&again)?;
+        if now.uses >= terms.uses && now.redeemer == terms.redeemer {
+            return Ok(());
+        }
+        Err(Deny {
+            reason: Reason::EndPolicy,
+            policies: allow.policies,
+            advice: None,
+            detail: Some("the policies now ask for stricter terms".into()),
+            revision: allow.revision,
+        })
+    }
+
+    /// The generation of the policies in force.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.engine.revision().generation
+    }
+
+    /// Policy's answer, with the wished life held against the obligations.
+    fn rule(&self, request: &AccessRequest) -> Result<(Allow, Terms), Deny> {
+        let allow = match self.engine.decide(request) {
+            Decision::Allow(allow) => allow,
+            Decision::Deny(deny) => return Err(deny),
+        };
+        match allow.obligations.terms(request.life) {
+            Some(terms) => Ok((allow, terms)),
+            None => Err(Deny {
+                reason: Reason::PolicyTtl,
+                policies: allow.policies,
+                advice: allow.obligations.ttl_max.map(|max| {
+                    format!("ask for a ttl of at most {} s, or for none", max.as_secs_f64()).into()
+                }),
+                detail: None,
+                revision: allow.revision,
+            }),
+        }
+    }
+
+    fn write_up(&self, request: &AccessRequest, ruling: &Result<(Allow, Terms), Deny>) -> AuditRecord {
+        let record =
+            AuditRecord::event(self.clock.now(), request.kind.into(), Reason::PolicyPermit).about(request);
+        match ruling {
+            Ok((allow, terms)) => AuditRecord {
+                ttl: Some(terms.life),
+                uses: Some(terms.uses),
+                redeemer: Some(terms.redeemer),
+                ..with_allow(record, allow)
+            },
+            Err(deny) => with_deny(record, deny),
+        }
+    }
+}
+
+impl Grant {
+    /// The request that was allowed. What to fetch stands here and nowhere else.
+    #[must_use]
+    pub fn request(&self) -> &AccessRequest {
+        &self.request
+    }
+
+    /// The same, shared.
+    pub(crate) fn request_shared(&self) -> Arc<AccessRequest> {
+        Arc::clone(&self.request)
+    }
+
+    /// On what terms.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// Its record.
+    #[must_use]
+    pub fn record(&self) -> RecordId {
+        self.record
+    }
+
+    /// The generation of the policies that allowed it.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// For the unit tests of adapters, which cannot come through a gate.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn for_test(request: AccessRequest, record: RecordId) -> Self {
+        let terms = crate::decision::Obligations::default().terms(request.life);
+        let terms = terms.unwrap_or(Terms {
+            life: request.life.duration(),
+            ttl_max: None,
+            uses: 1,
+            redeemer: crate::decision::Redeemer::Tool,
+        });
+        Self { request: Arc::new(request), terms, record, generation: 0 }
+    }
+}
+
+impl Permission {
+    /// Its record.
+    #[must_use]
+    pub fn record(&self) -> RecordId {
+        self.record
+    }
+}
+
+fn with_allow(record: AuditRecord, allow: &Allow) -> AuditRecord {
+    let Allow { policies, obligations: _, revision } = allow;
+    AuditRecord {
+        ruling: Ruling::Allow,
+        reason: Reason::PolicyPermit,
+        policies: Some(Arc::clone(policies)),
+        revision: Some(*revision),
+        ..record
+    }
+}
+
+fn with_deny(record: AuditRecord, deny: &Deny) -> AuditRecord {
+    let Deny { reason, policies, advice: _, detail, revision } = deny;
+    AuditRecord {
+        ruling: Ruling::Deny,
+        reason: *reason,
+        policies: Some(Arc::clone(policies)),
+        revision: Some(*revision),
+        detail: detail.clone().or(record.detail),
+        ..record
+    }
+}

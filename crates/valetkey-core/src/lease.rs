@@ -1,0 +1,397 @@
+//! Leases: the bounded table of live handles, their expiry and their revocation.
+//!
+//! A handle is `Active -> Spent | Expired | Revoked`, and stays there. The table keeps digests and sealed
+//! values, never a handle: whoever has its memory but no handle has no values.
+//!
+//! INVARIANT: what a change of policy forbids is never issued or released after
+//! [`LeaseTable::begin_generation`] has returned. Grants of an older generation are refused under the same
+//! lock that the change takes, and everything issued before it is decided again.
+
+mod events;
+mod keep;
+mod redeem;
+mod state;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::audit::{AuditRecord, Reason, RecordId, RecordKind};
+use crate::bearer::{BearerError, PublicId};
+use crate::clock::{Clock, Timestamp};
+use crate::decision::{Deny, Terms};
+use crate::gate::Grant;
+use crate::handle::{Handle, HandleId};
+use crate::identity::{AgentId, ToolId};
+
+use crate::request::{AccessRequest, Call};
+use crate::secret::SecretValue;
+
+use self::state::{HandleSlot, HandleState, LeaseSlot, State};
+
+pub use self::events::{LeaseEvent, LeaseEvents};
+pub(crate) use self::keep::Renewable;
+pub(crate) use self::redeem::ReleaseError;
+
+/// The id of a lease; prints as `vkl_<id>`. Not a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseId(pub PublicId);
+
+/// The bounds of a [`LeaseTable`].
+#[derive(Debug, Clone, Copy)]
+pub struct LeaseLimits {
+    /// Leases at the same time.
+    pub leases_max: usize,
+    /// Leases of one agent at the same time.
+    pub leases_per_agent_max: usize,
+    /// Live handles at the same time; renewals may go over it by as many again.
+    pub handles_max: usize,
+    /// Dead handles that are remembered, so that a replay is called a replay.
+    pub dead_handles_max: usize,
+}
+
+/// Why a lease or a handle ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndCause {
+    /// `EndLease` was called.
+    Caller,
+    /// The stream closed.
+    Disconnect,
+    /// Policy no longer allows it.
+    Policy,
+    /// No handle is alive any more.
+    Expiry,
+    /// The broker stops.
+    Shutdown,
+    /// The client did not read its events.
+    Stalled,
+    /// A handle could not be renewed.
+    Unavailable,
+}
+
+/// A handle that was just issued, on its way to the agent.
+pub struct Issued {
+    /// The reference as asked.
+    pub reference: Arc<str>,
+    /// The handle itself.
+    pub handle: Handle,
+    /// When it dies.
+    pub expire_time: Timestamp,
+    /// On what terms it was issued.
+    pub terms: Terms,
+    /// The record of the decision.
+    pub record: RecordId,
+}
+
+/// The live leases and their handles.
+pub struct LeaseTable {
+    state: Mutex<State>,
+    limits: LeaseLimits,
+    clock: Arc<dyn Clock>,
+    /// Told when something is due earlier than before, or waits to be written down.
+    wake: Notify,
+    /// Told when handles wait to be renewed.
+    renewal: Notify,
+}
+
+/// A bound is reached; which, and how much it is.
+#[derive(Debug, Clone, Copy)]
+pub struct LeaseFull {
+    /// `leases`, `leases_per_agent` or `handles`.
+    pub limit: &'static str,
+    /// The bound.
+    pub max: usize,
+}
+
+/// Why a handle could not be issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IssueError {
+    /// The policies changed since the grant: decide again.
+    Stale,
+    /// The lease is over.
+    Ended,
+    /// The cipher failed, or grant and handle do not belong together.
+    Broken,
+}
+
+impl LeaseTable {
+    /// An empty table.
+    #[must_use]
+    pub fn new(limits: LeaseLimits, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), limits, clock, wake: Notify::new(), renewal: Notify::new() })
+    }
+
+    /// Opens a lease with places for `handles` handles. It ends when the events are dropped.
+    ///
+    /// # Errors
+    /// [`LeaseFull`] names the bound that is reached.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        call: &Arc<Call>,
+        agent: &AgentId,
+        tool: &ToolId,
+        handles: usize,
+    ) -> Result<LeaseEvents, LeaseFull> {
+        let id = LeaseId(PublicId::random());
+        let (events, received) = mpsc::channel(EVENTS_MAX + handles);
+        let mut state = self.lock();
+        self.check_room(&state, agent, handles)?;
+        let slot = LeaseSlot {
+            agent: agent.clone(),
+            tool: tool.clone(),
+            call: Arc::clone(call),
+            places: handles,
+            live: Vec::with_capacity(handles),
+            issued: false,
+            events,
+        };
+        state.leases.insert(id, slot);
+        state.handles_taken += handles;
+        *state.leases_by_agent.entry(agent.clone()).or_default() += 1;
+        drop(state);
+        Ok(LeaseEvents::new(Arc::clone(self), id, received))
+    }
+
+    fn check_room(&self, state: &State, agent: &AgentId, handles: usize) -> Result<(), LeaseFull> {
+        let LeaseLimits { leases_max, leases_per_agent_max, handles_max, dead_handles_max: _ } = self.limits;
+        let of_agent = state.leases_by_agent.get(agent).copied().unwrap_or_default();
+        for (limit, has, max) in [
+            ("leases", state.leases.len() + 1, leases_max),
+            ("leases_per_agent", of_agent + 1, leases_per_agent_max),
+            ("handles", state.handles_taken + handles, handles_max),
+        ] {
+            if has > max {
+                return Err(LeaseFull { limit, max });
+            }
+        }
+        Ok(())
+    }
+
+    /// Issues `handle` for the grant's reference: seals the value for it and keeps its digest.
+    pub(crate) fn issue(
+        &self,
+        grant: &Grant,
+        handle: Handle,
+        value: &SecretValue,
+    ) -> Result<Issued, IssueError> {
+        let request = grant.request_shared();
+        let (Some(lease), true) = (request.lease, request.handle == Some(handle.id())) else {
+            return Err(IssueError::Broken);
+        };
+        let sealed = Arc::new(handle.seal(value).ok_or(IssueError::Broken)?);
+        let digest = handle.digest();
+        let terms = grant.terms();
+        let now = self.clock.monotonic();
+        let reference = request.reference.text();
+
+        let mut state = self.lock();
+        if grant.generation() < state.generation {
+            return Err(IssueError::Stale);
+        }
+        let slot = state.leases.get_mut(&lease).ok_or(IssueError::Ended)?;
+        slot.live.push(handle.id());
+        slot.issued = true;
+        let place_kept = slot.places > 0;
+        slot.places = slot.places.saturating_sub(1);
+        if !place_kept {
+            state.handles_taken += 1;
+        }
+        let expires = now + terms.life;
+        let active =
+            HandleState::Active { sealed, uses_left: terms.uses, uses_set_aside: 0, renewal_failed: false };
+        let slot = HandleSlot { request, digest, terms, expires, state: active };
+        let first = state.set_timer(slot.renew_at(), handle.id());
+        state.handles.insert(handle.id(), slot);
+        drop(state);
+        if first {
+            self.wake.notify_one();
+        }
+        let expire_time = self.clock.now().after(terms.life);
+        Ok(Issued { reference, handle, expire_time, terms, record: grant.record() })
+    }
+
+    /// Ends a lease: its handles are dead when this returns. Whether there was one.
+    pub(crate) fn end(&self, lease: LeaseId, cause: EndCause) -> bool {
+        let mut state = self.lock();
+        let ended = self.end_locked(&mut state, lease, cause);
+        drop(state);
+        if ended {
+            self.wake.notify_one();
+        }
+        ended
+    }
+
+    /// Ends all leases.
+    pub(crate) fn end_all(&self, cause: EndCause) {
+        let mut state = self.lock();
+        let all: Vec<_> = state.leases.keys().copied().collect();
+        for lease in all {
+            self.end_locked(&mut state, lease, cause);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    fn end_locked(&self, state: &mut State, lease: LeaseId, cause: EndCause) -> bool {
+        let Some(slot) = state.remove_lease(lease) else { return false };
+        for handle in &slot.live {
+            state.kill(*handle, HandleState::Revoked, &self.limits);
+        }
+        if slot.issued {
+            let detail = format!("{} live handles ended with it", slot.live.len());
+            let record = AuditRecord::event(self.clock.now(), RecordKind::LeaseEnd, cause.reason());
+            state.notices.push(AuditRecord {
+                request: Some(slot.call.id),
+                agent: Some(slot.agent),
+                tool: Some(slot.tool),
+                lease: Some(lease),
+                ..record.with_detail(&detail)
+            });
+        }
+        // A reader whose buffer is full learns of the end by the stream's.
+        let _ = slot.events.try_send(Box::new(LeaseEvent::Ended(cause)));
+        true
+    }
+
+    /// From now on grants of older policies are refused.
+    pub(crate) fn begin_generation(&self, generation: u64) {
+        let mut state = self.lock();
+        state.generation = state.generation.max(generation);
+    }
+
+    /// The live handles and their terms, to be decided again.
+    pub(crate) fn live(&self) -> Vec<(HandleId, Arc<AccessRequest>, Terms)> {
+        let state = self.lock();
+        let live = state.handles.iter().filter(|(_, slot)| matches!(slot.state, HandleState::Active { .. }));
+        live.map(|(id, slot)| (*id, Arc::clone(&slot.request), slot.terms)).collect()
+    }
+
+    /// Revokes one handle because policy no longer allows it, and tells the stream.
+    pub(crate) fn revoke(&self, handle: HandleId, deny: &Deny) {
+        let mut state = self.lock();
+        let Some(request) = state.kill(handle, HandleState::Revoked, &self.limits) else { return };
+        let record =
+            AuditRecord::event(self.clock.now(), RecordKind::HandleRevoke, Reason::EndPolicy).about(&request);
+        let why = deny.detail.as_deref().unwrap_or(deny.reason.as_str());
+        state.notices.push(AuditRecord {
+            policies: Some(Arc::clone(&deny.policies)),
+            revision: Some(deny.revision),
+            ..record.with_detail(why)
+        });
+        let reference = request.reference.text();
+        if let Some(lease) = request.lease {
+            self.tell(&mut state, lease, LeaseEvent::Revoked { reference, handle, cause: EndCause::Policy });
+            self.end_if_empty(&mut state, lease, EndCause::Policy);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Sends an event of work that is under way for a lease.
+    pub(crate) fn send(&self, lease: LeaseId, event: LeaseEvent) {
+        let mut state = self.lock();
+        self.tell(&mut state, lease, event);
+    }
+
+    /// Gives back a place that no handle came for.
+    pub(crate) fn give_back_place(&self, lease: LeaseId) {
+        let mut state = self.lock();
+        let Some(slot) = state.leases.get_mut(&lease) else { return };
+        if slot.places > 0 {
+            slot.places -= 1;
+            state.handles_taken = state.handles_taken.saturating_sub(1);
+        }
+    }
+
+    /// Tells every stream that the broker is about to stop.
+    pub(crate) fn announce_draining(&self, end_time: Timestamp) {
+        let mut state = self.lock();
+        let all: Vec<_> = state.leases.keys().copied().collect();
+        for lease in all {
+            self.tell(&mut state, lease, LeaseEvent::Draining { end_time });
+        }
+    }
+
+    /// What waits to be written down.
+    pub(crate) fn take_notices(&self) -> Vec<AuditRecord> {
+        std::mem::take(&mut self.lock().notices)
+    }
+
+    /// Puts back what could not be written down.
+    pub(crate) fn return_notices(&self, mut unwritten: Vec<AuditRecord>) {
+        let mut state = self.lock();
+        unwritten.append(&mut state.notices);
+        state.notices = unwritten;
+    }
+
+    /// The agent that holds a lease.
+    pub(crate) fn holder(&self, lease: LeaseId) -> Option<AgentId> {
+        self.lock().leases.get(&lease).map(|slot| slot.agent.clone())
+    }
+
+    /// Open leases and live handles, for metrics.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.lock();
+        let places: usize = state.leases.values().map(|slot| slot.places).sum();
+        (state.leases.len(), state.handles_taken.saturating_sub(places))
+    }
+
+    /// Sends an event; a reader that has not taken the last 32 is cut.
+    fn tell(&self, state: &mut State, lease: LeaseId, event: LeaseEvent) {
+        let Some(slot) = state.leases.get(&lease) else { return };
+        if slot.events.try_send(Box::new(event)).is_err() {
+            self.end_locked(state, lease, EndCause::Stalled);
+        }
+    }
+
+    fn end_if_empty(&self, state: &mut State, lease: LeaseId, cause: EndCause) {
+        if state.leases.get(&lease).is_some_and(|slot| slot.live.is_empty() && slot.places == 0) {
+            self.end_locked(state, lease, cause);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock; were it to happen, a table that still refuses is better
+        // than a broker that hangs.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EndCause {
+    /// The reason that the record of the end gives.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Caller => Reason::EndCaller,
+            Self::Disconnect => Reason::EndDisconnect,
+            Self::Policy => Reason::EndPolicy,
+            Self::Expiry => Reason::EndExpiry,
+            Self::Shutdown => Reason::EndShutdown,
+            Self::Stalled => Reason::EndStalled,
+            Self::Unavailable => Reason::EndUnavailable,
+        }
+    }
+}
+
+impl LeaseId {
+    /// Parses `vkl_<id>`.
+    ///
+    /// # Errors
+    /// [`BearerError`] for any other text.
+    pub fn parse(text: &str) -> Result<Self, BearerError> {
+        PublicId::parse(text.strip_prefix("vkl_").ok_or(BearerError)?).map(Self)
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vkl_{}", self.0)
+    }
+}
+
+/// Unread events a stream may hold, beside the first of each reference.
+const EVENTS_MAX: usize = 32;
+#[cfg(test)]
+mod tests;

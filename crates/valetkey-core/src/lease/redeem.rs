@@ -1,0 +1,142 @@
+//! Redeeming: one use of a handle is set aside, decided and recorded, and then released or given back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::LeaseTable;
+use super::state::{HandleSlot, HandleState};
+use crate::audit::Reason;
+use crate::decision::Redeemer;
+use crate::gate::Grant;
+use crate::handle::Handle;
+use crate::identity::Identity;
+use crate::request::AccessRequest;
+use crate::secret::SecretValue;
+
+/// Why a handle cannot be redeemed, and what it was for where that is known.
+pub(crate) struct Inactive {
+    pub(crate) reason: Reason,
+    pub(crate) request: Option<Arc<AccessRequest>>,
+}
+
+/// One use of a handle, set aside while the redeem is decided and recorded. Given back when dropped.
+pub(crate) struct Use<'a> {
+    table: &'a LeaseTable,
+    handle: &'a Handle,
+    request: Arc<AccessRequest>,
+    /// Whether the use is still to be given back.
+    open: bool,
+}
+
+/// Why a set-aside use came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReleaseError {
+    /// The policies changed since the grant: decide again.
+    Stale,
+    /// The handle died meanwhile.
+    Inactive(Reason),
+}
+
+impl LeaseTable {
+    /// Sets one use of a handle aside for `caller`, so that racing redeems cannot share it.
+    pub(crate) fn set_aside<'a>(
+        &'a self,
+        handle: &'a Handle,
+        caller: &Identity,
+    ) -> Result<Use<'a>, Inactive> {
+        let digest = handle.digest();
+        let now = self.clock.monotonic();
+        let mut state = self.lock();
+        let unknown = Inactive { reason: Reason::HandleUnknown, request: None };
+        let slot = state.handles.get_mut(&handle.id()).ok_or(unknown)?;
+        if !slot.digest.matches(&digest) {
+            return Err(Inactive { reason: Reason::HandleForged, request: None });
+        }
+        let request = Arc::clone(&slot.request);
+        let inactive = |reason| Inactive { reason, request: Some(Arc::clone(&request)) };
+        if !slot.may_be_redeemed_by(caller) {
+            return Err(inactive(Reason::HandleRedeemer));
+        }
+        let (uses_left, set_aside) = slot.uses(now).map_err(inactive)?;
+        if *uses_left == *set_aside {
+            return Err(inactive(Reason::HandleSpent));
+        }
+        *set_aside += 1;
+        Ok(Use { table: self, handle, request, open: true })
+    }
+}
+
+impl Use<'_> {
+    /// What the handle was issued for.
+    pub(crate) fn request(&self) -> &Arc<AccessRequest> {
+        &self.request
+    }
+
+    /// Opens the value, given proof that this redeem was allowed and recorded. Spends the use.
+    pub(crate) fn release(mut self, grant: &Grant) -> Result<SecretValue, ReleaseError> {
+        if grant.request().handle != Some(self.handle.id()) {
+            return Err(ReleaseError::Inactive(Reason::HandleForged));
+        }
+        let table = self.table;
+        let now = table.clock.monotonic();
+        let mut state = table.lock();
+        if grant.generation() < state.generation {
+            drop(state);
+            return Err(ReleaseError::Stale);
+        }
+        self.open = false;
+        let slot =
+            state.handles.get_mut(&self.handle.id()).ok_or(ReleaseError::Inactive(Reason::HandleUnknown))?;
+        let (uses_left, set_aside) = slot.uses(now).map_err(ReleaseError::Inactive)?;
+        *set_aside = set_aside.saturating_sub(1);
+        *uses_left = uses_left.saturating_sub(1);
+        let last = *uses_left == 0;
+        let HandleState::Active { sealed, .. } = &slot.state else {
+            return Err(ReleaseError::Inactive(Reason::HandleRevoked));
+        };
+        let sealed = Arc::clone(sealed);
+        if last {
+            state.kill(self.handle.id(), HandleState::Spent, &table.limits);
+        }
+        drop(state);
+        self.handle.open(&sealed).ok_or(ReleaseError::Inactive(Reason::HandleForged))
+    }
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        if !self.open {
+            return;
+        }
+        let mut state = self.table.lock();
+        if let Some(HandleState::Active { uses_set_aside, .. }) =
+            state.handles.get_mut(&self.handle.id()).map(|slot| &mut slot.state)
+        {
+            *uses_set_aside = uses_set_aside.saturating_sub(1);
+        }
+    }
+}
+
+impl HandleSlot {
+    fn may_be_redeemed_by(&self, caller: &Identity) -> bool {
+        match (self.terms.redeemer, caller) {
+            (Redeemer::Tool, Identity::Tool(tool)) => *tool == self.request.tool,
+            (Redeemer::Agent, Identity::Agent(agent)) => *agent == self.request.agent,
+            (
+                Redeemer::Tool | Redeemer::Agent,
+                Identity::Agent(_) | Identity::Tool(_) | Identity::Person(_),
+            ) => false,
+        }
+    }
+
+    /// The uses left and set aside, of a handle that is alive.
+    fn uses(&mut self, now: Duration) -> Result<(&mut u32, &mut u32), Reason> {
+        match &mut self.state {
+            HandleState::Active { .. } if now >= self.expires => Err(Reason::HandleExpired),
+            HandleState::Active { uses_left, uses_set_aside, .. } => Ok((uses_left, uses_set_aside)),
+            HandleState::Spent => Err(Reason::HandleSpent),
+            HandleState::Expired => Err(Reason::HandleExpired),
+            HandleState::Revoked => Err(Reason::HandleRevoked),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What the lease table holds, and the few moves that keep it consistent. Always under its lock.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::{LeaseEvent, LeaseId, LeaseLimits};
+use crate::audit::AuditRecord;
+use crate::bearer::BearerDigest;
+use crate::decision::Terms;
+use crate::handle::{HandleId, Sealed};
+use crate::identity::{AgentId, ToolId};
+use crate::request::{AccessRequest, Call};
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) generation: u64,
+    pub(super) leases: HashMap<LeaseId, LeaseSlot>,
+    pub(super) handles: HashMap<HandleId, HandleSlot>,
+    pub(super) leases_by_agent: HashMap<AgentId, usize>,
+    /// Live handles, and places kept for handles to come.
+    pub(super) handles_taken: usize,
+    /// When each live handle is next to be looked at.
+    pub(super) timers: BTreeSet<(Duration, HandleId)>,
+    /// Handles that near their end, each at most once.
+    pub(super) renewable: VecDeque<HandleId>,
+    /// Dead handles, oldest first.
+    pub(super) dead: VecDeque<HandleId>,
+    /// What happened and is not yet written down. At most one a lease and one a handle that ever lived;
+    /// with a log that cannot be written no new ones live.
+    pub(super) notices: Vec<AuditRecord>,
+}
+
+pub(super) struct LeaseSlot {
+    pub(super) agent: AgentId,
+    pub(super) tool: ToolId,
+    pub(super) call: Arc<Call>,
+    /// Places kept for handles that are still to come.
+    pub(super) places: usize,
+    pub(super) live: Vec<HandleId>,
+    /// Whether anything was ever issued: only then is its end worth a record.
+    pub(super) issued: bool,
+    /// Boxed: a channel keeps room for 32 from the start, and most leases never use it.
+    pub(super) events: mpsc::Sender<Box<LeaseEvent>>,
+}
+
+pub(super) struct HandleSlot {
+    pub(super) request: Arc<AccessRequest>,
+    pub(super) digest: BearerDigest,
+    pub(super) terms: Terms,
+    pub(super) expires: Duration,
+    pub(super) state: HandleState,
+}
+
+pub(super) enum HandleState {
+    Active { sealed: Arc<Sealed>, uses_left: u32, uses_set_aside: u32, renewal_failed: bool },
+    Spent,
+    Expired,
+    Revoked,
+}
+
+impl State {
+    /// Whether it became the first to be due.
+    pub(super) fn set_timer(&mut self, at: Duration, handle: HandleId) -> bool {
+        self.timers.insert((at, handle));
+        self.timers.first() == Some(&(at, handle))
+    }
+
+    pub(super) fn remove_lease(&mut self, lease: LeaseId) -> Option<LeaseSlot> {
+        let slot = self.leases.remove(&lease)?;
+        self.handles_taken = self.handles_taken.saturating_sub(slot.places);
+        if let Some(count) = self.leases_by_agent.get_mut(&slot.agent) {
+            *count -= 1;
+            if *count == 0 {
+                self.leases_by_agent.remove(&slot.agent);
+            }
+        }
+        Some(slot)
+    }
+
+    /// Moves a live handle to a state at the end of its life, forgetting its value. `None` where it was
+    /// not alive.
+    pub(super) fn kill(
+        &mut self,
+        handle: HandleId,
+        end: HandleState,
+        limits: &LeaseLimits,
+    ) -> Option<Arc<AccessRequest>> {
+        let slot = self.handles.get_mut(&handle)?;
+        if !matches!(slot.state, HandleState::Active { .. }) {
+            return None;
+        }
+        slot.state = end;
+        let request = Arc::clone(&slot.request);
+        let (expires, renew_at) = (slot.expires, slot.renew_at());
+        self.timers.remove(&(expires, handle));
+        self.timers.remove(&(renew_at, handle));
+        self.handles_taken = self.handles_taken.saturating_sub(1);
+        if let Some(lease) = request.lease.and_then(|lease| self.leases.get_mut(&lease)) {
+            lease.live.retain(|live| *live != handle);
+        }
+        self.dead.push_back(handle);
+        while self.dead.len() > limits.dead_handles_max {
+            if let Some(oldest) = self.dead.pop_front() {
+                self.handles.remove(&oldest);
+            }
+        }
+        Some(request)
+    }
+}
+
+impl HandleSlot {
+    /// When it is to be renewed.
+    pub(super) fn renew_at(&self) -> Duration {
+        self.expires.saturating_sub(self.terms.life / RENEWAL_SHARE)
+    }
+}
+
+/// A handle is renewed when one part in so many of its life is left.
+const RENEWAL_SHARE: u32 = 5;

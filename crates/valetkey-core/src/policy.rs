@@ -1,0 +1,18 @@
+//! The port to policy.
+
+use crate::decision::{Decision, Revision};
+use crate::request::{AccessRequest, AdminRequest};
+
+/// Decides. Pure computation on one immutable snapshot of the policies: no I/O, no clock, no secrets.
+///
+/// An evaluation error of any policy is a [`Decision::Deny`].
+pub trait PolicyEngine: Send + Sync {
+    /// Decides on a secret. The purpose and the spelling of the reference have no influence.
+    fn decide(&self, request: &AccessRequest) -> Decision;
+
+    /// Decides on something other than a secret.
+    fn decide_admin(&self, request: &AdminRequest) -> Decision;
+
+    /// The snapshot that the next decision will use.
+    fn revision(&self) -> Revision;
+}

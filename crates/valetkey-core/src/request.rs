@@ -1,0 +1,163 @@
+//! What is asked of the broker, fully parsed: the only form in which a request reaches a decision.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bearer::PublicId;
+use crate::handle::HandleId;
+use crate::identity::{AgentId, Identity, ToolId};
+use crate::lease::LeaseId;
+use crate::reference::SecretReference;
+use crate::target::Target;
+use crate::text::{Destination, Purpose, Session};
+
+/// One call of an authenticated caller. Records of one call share its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Made by the broker.
+    pub id: RequestId,
+    /// Who the transport says it is.
+    pub caller: Identity,
+    /// The client's name, version and address, scrubbed; at most 256 bytes. For reviewers only.
+    pub client: Arc<str>,
+    /// The caller's W3C trace id.
+    pub trace: Option<TraceId>,
+}
+
+/// The id of one call; prints as `vkr_<id>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(pub PublicId);
+
+/// A W3C trace id; prints as 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceId(pub [u8; 16]);
+
+/// A request for one reference, or for the value behind one handle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessRequest {
+    /// The call that it is part of. Its caller is the principal of the decision.
+    pub call: Arc<Call>,
+    /// What is asked.
+    pub kind: AccessKind,
+    /// The agent that holds, or asks for, the lease.
+    pub agent: AgentId,
+    /// The tool that the lease is for.
+    pub tool: ToolId,
+    /// The reference as asked: for the record, never for the decision.
+    pub reference: SecretReference,
+    /// What the reference means: for the decision.
+    pub target: Arc<Target>,
+    /// How long the handle shall live.
+    pub life: Life,
+    /// Why, in the agent's words; never part of the decision. A check has none.
+    pub purpose: Option<Purpose>,
+    /// The agent's own name for its run.
+    pub session: Option<Session>,
+    /// Where the secret will be sent.
+    pub destination: Option<Destination>,
+    /// The lease concerned. A check has none.
+    pub lease: Option<LeaseId>,
+    /// The handle concerned: the one to be issued, or to be redeemed. A check has none.
+    pub handle: Option<HandleId>,
+}
+
+/// What an [`AccessRequest`] asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AccessKind {
+    /// A handle.
+    Acquire,
+    /// A fresh handle, for a reference of a live lease.
+    Renew,
+    /// Whether a handle would be given.
+    Check,
+    /// The value behind a handle.
+    Redeem,
+}
+
+/// How long a handle shall live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// This long; refused where policy allows less.
+    Asked(Duration),
+    /// The broker's usual life, or as much of it as policy allows.
+    Usual(Duration),
+}
+
+/// A request for something other than a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminRequest {
+    /// The call. Its caller is the principal of the decision.
+    pub call: Arc<Call>,
+    /// What is asked.
+    pub action: AdminAction,
+    /// On what.
+    pub resource: AdminResource,
+    /// What exactly, for the record: a filter, a record id. Scrubbed; at most 1,024 bytes.
+    pub detail: Arc<str>,
+}
+
+/// What an [`AdminRequest`] asks: one policy action each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AdminAction {
+    /// Read audit records.
+    ReadAudit,
+    /// End a lease.
+    Revoke,
+    /// See the broker's own state: reflection and health.
+    Operate,
+}
+
+/// On what an [`AdminRequest`] acts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum AdminResource {
+    /// The audit log.
+    AuditLog,
+    /// One lease. A lease that does not exist has no holder, and policy sees that.
+    Lease {
+        /// The lease as asked.
+        id: LeaseId,
+        /// The agent that holds it.
+        holder: Option<AgentId>,
+    },
+    /// The broker.
+    Broker,
+}
+
+impl AccessRequest {
+    /// The principal of the decision.
+    #[must_use]
+    pub fn principal(&self) -> &Identity {
+        &self.call.caller
+    }
+}
+
+impl Life {
+    /// The life that is hoped for.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        match self {
+            Self::Asked(life) | Self::Usual(life) => life,
+        }
+    }
+}
+
+impl RequestId {
+    /// Makes a fresh one.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(PublicId::random())
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vkr_{}", self.0)
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}

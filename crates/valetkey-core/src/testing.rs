@@ -1,0 +1,315 @@
+//! Fakes of the ports, for tests of this crate and of the adapters. Behind the feature `test-util`, which
+//! only dev-dependencies enable.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::audit::{AuditError, AuditLog, AuditOutcome, AuditRecord, Reason, RecordId};
+use crate::bearer::PublicId;
+use crate::clock::{Clock, Timestamp};
+use crate::decision::{Allow, Decision, Deny, Obligations, PolicyId, Revision};
+use crate::gate::Grant;
+use crate::handle::Handle;
+use crate::identity::{AgentId, Identity, Name, PersonId, ToolId};
+use crate::policy::PolicyEngine;
+use crate::reference::SecretReference;
+use crate::request::{AccessKind, AccessRequest, AdminRequest, Call, Life, RequestId};
+use crate::resolver::{Directory, ResolveError, Resolved, Resolver};
+use crate::secret::SecretValue;
+use crate::target::{Facet, FieldTarget, Named, Target};
+use crate::text::Purpose;
+
+/// A clock that moves when it is told to. Clones share one time.
+#[derive(Clone)]
+pub struct FakeClock(watch::Sender<Duration>);
+
+/// A log in memory that can be made to fail.
+#[derive(Default)]
+pub struct FakeLog {
+    state: Mutex<FakeLogState>,
+}
+
+#[derive(Default)]
+struct FakeLogState {
+    records: Vec<AuditRecord>,
+    outcomes: Vec<(RecordId, AuditOutcome)>,
+    broken: bool,
+}
+
+/// A policy that allows what its function allows.
+pub struct FakePolicy {
+    rule: Mutex<Rule>,
+    generation: Mutex<u64>,
+}
+
+type Rule = Box<dyn Fn(&AccessRequest) -> Option<Obligations> + Send>;
+
+/// A vault in memory: references, word by word, and their values.
+#[derive(Default)]
+pub struct FakeVault {
+    values: HashMap<String, &'static str>,
+    reads: Mutex<Vec<RecordId>>,
+}
+
+impl Default for FakeClock {
+    fn default() -> Self {
+        Self(watch::Sender::new(Duration::from_secs(1)))
+    }
+}
+
+impl FakeClock {
+    /// Moves time on.
+    pub fn advance(&self, by: Duration) {
+        self.0.send_modify(|now| *now += by);
+    }
+}
+
+#[async_trait]
+impl Clock for FakeClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(1_780_000_000_000_000).after(*self.0.borrow())
+    }
+
+    fn monotonic(&self) -> Duration {
+        *self.0.borrow()
+    }
+
+    async fn sleep_until(&self, instant: Duration) {
+        // The sender lives as long as `self`, so this returns only when the time has come.
+        let _ = self.0.subscribe().wait_for(|now| *now >= instant).await;
+    }
+}
+
+impl FakeLog {
+    /// What was recorded, in order.
+    #[must_use]
+    pub fn records(&self) -> Vec<AuditRecord> {
+        self.lock().records.clone()
+    }
+
+    /// The outcomes, in order.
+    #[must_use]
+    pub fn outcomes(&self) -> Vec<(RecordId, AuditOutcome)> {
+        self.lock().outcomes.clone()
+    }
+
+    /// Makes writing fail, or work again.
+    pub fn set_broken(&self, broken: bool) {
+        self.lock().broken = broken;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FakeLogState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl AuditLog for FakeLog {
+    async fn record(&self, records: Vec<AuditRecord>) -> Result<Vec<RecordId>, AuditError> {
+        // A real log waits for its disk: let others run meanwhile.
+        tokio::task::yield_now().await;
+        let mut state = self.lock();
+        if state.broken {
+            return Err(AuditError("it was told to fail".into()));
+        }
+        let first = state.records.len() as u64 + 1;
+        let ids = (first..first + records.len() as u64).map(RecordId).collect();
+        state.records.extend(records);
+        Ok(ids)
+    }
+
+    fn record_outcome(&self, grant: Grant, outcome: AuditOutcome) {
+        self.lock().outcomes.push((grant.record(), outcome));
+    }
+}
+
+impl FakePolicy {
+    /// Allows what `rule` gives obligations for.
+    pub fn new(rule: impl Fn(&AccessRequest) -> Option<Obligations> + Send + 'static) -> Self {
+        Self { rule: Mutex::new(Box::new(rule)), generation: Mutex::new(1) }
+    }
+
+    /// Puts another rule in force, as a new generation.
+    pub fn install(&self, rule: impl Fn(&AccessRequest) -> Option<Obligations> + Send + 'static) {
+        *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(rule);
+        *self.generation.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+}
+
+impl PolicyEngine for FakePolicy {
+    fn decide(&self, request: &AccessRequest) -> Decision {
+        let revision = self.revision();
+        match self.rule.lock().unwrap_or_else(PoisonError::into_inner)(request) {
+            Some(obligations) => {
+                Decision::Allow(Allow { policies: [PolicyId("fake".into())].into(), obligations, revision })
+            }
+            None => Decision::Deny(no_permit(revision)),
+        }
+    }
+
+    fn decide_admin(&self, request: &AdminRequest) -> Decision {
+        let revision = self.revision();
+        match request.call.caller {
+            Identity::Person(_) => Decision::Allow(Allow {
+                policies: [PolicyId("fake".into())].into(),
+                obligations: Obligations::default(),
+                revision,
+            }),
+            Identity::Agent(_) | Identity::Tool(_) => Decision::Deny(no_permit(revision)),
+        }
+    }
+
+    fn revision(&self) -> Revision {
+        let generation = *self.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        Revision { generation, digest: [0; 8] }
+    }
+}
+
+fn no_permit(revision: Revision) -> Deny {
+    Deny { reason: Reason::PolicyNoPermit, policies: [].into(), advice: None, detail: None, revision }
+}
+
+impl FakeVault {
+    /// A vault with these references and values.
+    #[must_use]
+    pub fn new(values: &[(&str, &'static str)]) -> Self {
+        let values = values.iter().map(|(reference, value)| ((*reference).to_owned(), *value)).collect();
+        Self { values, reads: Mutex::default() }
+    }
+
+    /// The records under whose grants values were fetched.
+    #[must_use]
+    pub fn reads(&self) -> Vec<RecordId> {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Directory for FakeVault {
+    fn locate(&self, reference: &SecretReference) -> Target {
+        if self.values.contains_key(reference.as_str()) {
+            target(reference)
+        } else {
+            Target::Unresolved {
+                vault: Some(named(reference.vault())),
+                item: None,
+                error: ResolveError::ItemNotFound,
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Resolver for FakeVault {
+    async fn resolve(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveError>> {
+        let fetch = |grant: &&Grant| {
+            self.reads.lock().unwrap_or_else(PoisonError::into_inner).push(grant.record());
+            let value =
+                self.values.get(grant.request().reference.as_str()).ok_or(ResolveError::Unavailable)?;
+            let value = SecretValue::new(value.as_bytes().to_vec());
+            Ok(Resolved { value, source: "fake".into(), item_version: Some(1) })
+        };
+        grants.iter().map(fetch).collect()
+    }
+}
+
+/// A target for a reference, taken word by word.
+#[must_use]
+pub fn target(reference: &SecretReference) -> Target {
+    Target::Field(FieldTarget {
+        vault: named(reference.vault()),
+        item: named(reference.item()),
+        field_id: reference.field().to_lowercase().into(),
+        field: reference.field().to_lowercase().into(),
+        section: reference.section().unwrap_or_default().to_lowercase().into(),
+        facet: Facet::Value,
+    })
+}
+
+fn named(word: &str) -> Named {
+    Named { id: word.to_lowercase().into(), name: word.to_lowercase().into(), name_is_unique: true }
+}
+
+/// A call of a caller.
+#[must_use]
+pub fn call(caller: Identity) -> Arc<Call> {
+    Arc::new(Call {
+        id: RequestId(PublicId::from_bytes([7; 10])),
+        caller,
+        client: "test".into(),
+        trace: None,
+    })
+}
+
+/// The agent of that name.
+///
+/// # Panics
+/// Where `name` is no name.
+#[must_use]
+#[expect(clippy::unwrap_used, reason = "for tests")]
+pub fn agent(name: &str) -> AgentId {
+    AgentId(Name::parse(name).unwrap())
+}
+
+/// The tool of that name.
+///
+/// # Panics
+/// Where `name` is no name.
+#[must_use]
+#[expect(clippy::unwrap_used, reason = "for tests")]
+pub fn tool(name: &str) -> ToolId {
+    ToolId(Name::parse(name).unwrap())
+}
+
+/// The person of that name.
+///
+/// # Panics
+/// Where `name` is no name.
+#[must_use]
+#[expect(clippy::unwrap_used, reason = "for tests")]
+pub fn person(name: &str) -> PersonId {
+    PersonId(Name::parse(name).unwrap())
+}
+
+/// The reference.
+///
+/// # Panics
+/// Where `text` is none.
+#[must_use]
+#[expect(clippy::unwrap_used, reason = "for tests")]
+pub fn reference(text: &str) -> SecretReference {
+    SecretReference::parse(text).unwrap()
+}
+
+/// A fresh handle that belongs to no lease.
+#[must_use]
+pub fn handle() -> Handle {
+    Handle::random()
+}
+
+/// A request of agent `bot` for `text`, for tool `tool`, taken word by word.
+///
+/// # Panics
+/// Where `text` is no reference.
+#[must_use]
+#[expect(clippy::unwrap_used, reason = "for tests")]
+pub fn request(text: &str) -> AccessRequest {
+    let reference = reference(text);
+    AccessRequest {
+        call: call(Identity::Agent(agent("bot"))),
+        kind: AccessKind::Acquire,
+        agent: agent("bot"),
+        tool: tool("tool"),
+        target: Arc::new(target(&reference)),
+        reference,
+        life: Life::Usual(Duration::from_secs(60)),
+        purpose: Some(Purpose::parse("a test").unwrap()),
+        session: None,
+        destination: None,
+        lease: None,
+        handle: None,
+    }
+}

@@ -1,0 +1,206 @@
+//! Texts that callers write and people read: bounded, made harmless, never part of a decision's proof.
+
+use std::sync::Arc;
+
+/// The reason an agent gives. Recorded and shown to reviewers; never part of a decision, because a
+/// model can be talked into any reason. At most 512 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purpose(Arc<str>);
+
+/// The agent's own name for its run. At most 128 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Session(Arc<str>);
+
+/// A host name in lower case: letters, digits, `.` and `-`, at most 253 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Destination(Arc<str>);
+
+/// Why a text is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// Required and empty, or blank.
+    #[error("must not be empty")]
+    Empty,
+    /// Over its bound, in bytes.
+    #[error("must have at most {max} bytes, has {has}")]
+    TooLong {
+        /// The bound.
+        max: usize,
+        /// What came.
+        has: usize,
+    },
+    /// Not a host name.
+    #[error("must be a host name such as `api.example.com`, without scheme, port or path")]
+    NotHost,
+}
+
+impl Purpose {
+    /// Takes a purpose; control characters are escaped and bearer strings masked.
+    ///
+    /// # Errors
+    /// [`TextError`] where it is blank or over 512 bytes.
+    pub fn parse(text: &str) -> Result<Self, TextError> {
+        bounded(text, PURPOSE_MAX).map(Self)
+    }
+
+    /// The purpose as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Session {
+    /// Takes a session's name, made harmless like a [`Purpose`].
+    ///
+    /// # Errors
+    /// [`TextError`] where it is blank or over 128 bytes.
+    pub fn parse(text: &str) -> Result<Self, TextError> {
+        bounded(text, SESSION_MAX).map(Self)
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Destination {
+    /// Parses a host name and puts it into lower case.
+    ///
+    /// # Errors
+    /// [`TextError`] where it is empty, too long or no host name.
+    pub fn parse(text: &str) -> Result<Self, TextError> {
+        let host = bounded(text, HOST_MAX)?;
+        let label = |part: &str| {
+            !part.is_empty()
+                && part.len() <= 63
+                && !part.starts_with('-')
+                && !part.ends_with('-')
+                && part.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+        };
+        if !host.split('.').all(label) {
+            return Err(TextError::NotHost);
+        }
+        Ok(Self(host.to_ascii_lowercase().into()))
+    }
+
+    /// The host as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Makes outside text fit for a log: control characters become `\u{..}` escapes, everything behind the
+/// public id of a bearer string (`vkh_`, `vkt_`, and 1Password's `ops_`) becomes `…`, and the result
+/// is cut at `bytes_max`.
+#[must_use]
+pub fn scrub(text: &str, bytes_max: usize) -> String {
+    let mut clean = String::with_capacity(text.len().min(bytes_max));
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some((shown, hidden)) = bearer_at(rest) {
+            clean.push_str(rest.get(..shown).unwrap_or_default());
+            clean.push('…');
+            rest = rest.get(hidden..).unwrap_or_default();
+        } else {
+            if c.is_control() || is_format(c) {
+                clean.extend(c.escape_unicode());
+            } else {
+                clean.push(c);
+            }
+            rest = rest.get(c.len_utf8()..).unwrap_or_default();
+        }
+        if clean.len() > bytes_max {
+            let end = (0..=bytes_max).rev().find(|end| clean.is_char_boundary(*end)).unwrap_or(0);
+            clean.truncate(end);
+            break;
+        }
+    }
+    clean
+}
+
+/// Whether `rest` begins with a bearer string: how much of it may be shown, and how long it is.
+/// Any case: a handle that a model has put into capitals is still a handle.
+fn bearer_at(rest: &str) -> Option<(usize, usize)> {
+    let prefix = rest.get(..4)?;
+    if !["vkh_", "vkt_", "ops_"].iter().any(|known| prefix.eq_ignore_ascii_case(known)) {
+        return None;
+    }
+    let run = rest.bytes().take_while(|c| c.is_ascii_alphanumeric() || b"_-".contains(c)).count();
+    let public = rest.get(4..run)?.find('_').map_or(4, |id| 4 + id);
+    // A bare id (`vkh_abc`) is for logs; only what follows the second underscore is secret.
+    let secret = run.saturating_sub(public) > 1;
+    let bare_id = public == 4 && !prefix.eq_ignore_ascii_case("ops_") && run <= 4 + 16;
+    (secret && !bare_id).then_some((public, run))
+}
+
+/// Direction marks and other invisible characters that could make a log line read as something else.
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+fn bounded(text: &str, max: usize) -> Result<Arc<str>, TextError> {
+    if text.trim().is_empty() {
+        return Err(TextError::Empty);
+    }
+    if text.len() > max {
+        return Err(TextError::TooLong { max, has: text.len() });
+    }
+    // Escapes are longer than what they stand for; six bytes for one at the most, plus the braces.
+    Ok(scrub(text, max.saturating_mul(8)).into())
+}
+
+const PURPOSE_MAX: usize = 512;
+const SESSION_MAX: usize = 128;
+/// RFC 1035, section 2.3.4.
+const HOST_MAX: usize = 253;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn scrub_masks_and_escapes() {
+        let secret = "a".repeat(40);
+        let check = |text: &str, clean: &str| assert_eq!(scrub(text, 512), clean);
+        check("plain text", "plain text");
+        check("line\nbreak\u{202e}", "line\\u{a}break\\u{202e}");
+        check("vkh_abcdefghijklmnop", "vkh_abcdefghijklmnop");
+        check(&format!("use vkh_abcdefghijklmnop_{secret}!"), "use vkh_abcdefghijklmnop…!");
+        check(&format!("VKH_ABCDEFGHIJKLMNOP_{secret}"), "VKH_ABCDEFGHIJKLMNOP…");
+        check(&format!("vkt_abcdefghijklmnop_{secret}"), "vkt_abcdefghijklmnop…");
+        check("ops_eyJzaWduSW5B", "ops_…");
+        check(&format!("xvkh_abcdefghijklmnop_{secret}"), "xvkh_abcdefghijklmnop…");
+        assert_eq!(scrub("ääää", 3), "ä");
+    }
+
+    #[test]
+    fn hosts() {
+        assert_eq!(
+            Destination::parse("API.Ramp.com").map(|host| host.as_str().to_owned()),
+            Ok("api.ramp.com".into())
+        );
+        for bad in ["https://a.b", "a:1", "a/b", ".a", "a..b", "-a.b", "a b"] {
+            assert!(Destination::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn scrub_is_bounded_and_harmless(text in ".{0,200}", max in 0usize..200) {
+            let clean = scrub(&text, max);
+            prop_assert!(clean.len() <= max);
+            prop_assert!(!clean.chars().any(char::is_control));
+        }
+
+        #[test]
+        fn scrub_never_shows_a_secret(before in "[ -~]{0,20}", secret in "[a-z2-7]{40}", after in "[^a-z2-7]{0,20}") {
+            let text = format!("{before}vkh_abcdefghijklmnop_{secret}{after}");
+            prop_assert!(!scrub(&text, 512).contains(&secret));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The generated types of `valetkey.v1`, and nothing else: messages, clients and servers, and the
+//! descriptors for reflection.
+//!
+//! Not here: conversions to and from the domain (`valetkey-server/convert.rs`).
+//!
+//! Invariant: a message that carries a value or a handle shows neither in its `Debug` form.
+
+mod redact;
+
+/// Version 1 of the API. The comments of the `.proto` files are its reference.
+#[allow(missing_docs, clippy::all, unused_qualifications, unreachable_pub, reason = "generated code")]
+pub mod v1 {
+    tonic::include_proto!("valetkey.v1");
+}
+
+/// The encoded `FileDescriptorSet` of the API and what it imports.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
