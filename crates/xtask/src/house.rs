@@ -83,16 +83,11 @@ fn bare_crate(File { path, text }: &File) -> Option<String> {
 }
 
 fn lints_left_out(File { path, text }: &File) -> Option<String> {
-    let (ours, wanted, why) = match path.as_str() {
-        "Cargo.toml" => (true, "unsafe_code = \"forbid\"", "a broker of secrets has no room for unsafe code"),
-        "fuzz/Cargo.toml" => (false, "", ""),
-        path => (
-            path.ends_with("/Cargo.toml"),
-            "[lints]\nworkspace = true",
-            "without it `unsafe` and panics are allowed",
-        ),
-    };
-    (ours && !text.contains(wanted)).then(|| format!("must have `{}`: {why}", wanted.replace('\n', " ")))
+    // The fuzz targets are programs of their own; their driver's macro needs what the house forbids.
+    let ours = path.ends_with("Cargo.toml") && path != "fuzz/Cargo.toml";
+    let strict = text.contains("unsafe_code = \"forbid\"") || text.contains("[lints]\nworkspace = true");
+    (ours && !strict)
+        .then(|| "must have `[lints] workspace = true`: without it `unsafe` is allowed".to_owned())
 }
 
 fn readme(files: &[File]) -> Option<String> {
@@ -160,7 +155,8 @@ mod tests {
         );
         check("crates/a/src/lib.rs", "pub mod a;", Some("must open with"));
         check("crates/a/Cargo.toml", "[package]", Some("must have `[lints] workspace = true`"));
-        check("Cargo.toml", "[workspace]", Some("unsafe_code"));
+        check("Cargo.toml", "[workspace]", Some("must have `[lints] workspace = true`"));
+        check("crates/a/Cargo.toml", "[lints.rust]\nunsafe_code = \"forbid\"", None);
         check("README.md", "`cargo run -- demo`", Some("must name `cargo xtask ci`"));
     }
 }
