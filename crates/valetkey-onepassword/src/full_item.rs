@@ -1,0 +1,312 @@
+//! Items in the `FullItem` form of 1Password Connect, read into the item model.
+//!
+//! Every key of the form is known; those that nothing here needs are accepted and dropped. Other keys are
+//! faults: they are typing errors.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use valetkey_core::SecretValue;
+use zeroize::Zeroizing;
+
+use crate::item::{
+    FieldKind, FieldOutline, ItemOutline, ItemState, ItemValues, Section, Vault, is_id, is_sayable,
+};
+use crate::json::{Faults, Node, Path};
+
+/// The content of a vault file.
+pub(crate) struct VaultContent {
+    pub(crate) vaults: Vec<Vault>,
+    pub(crate) items: Vec<(ItemOutline, ItemValues)>,
+}
+
+/// Reads a whole file. What it gives is good only where `faults` stays empty.
+pub(crate) fn content(faults: &mut Faults, node: Node) -> VaultContent {
+    let mut object = faults.object(Some(node), Path::Root, &["vaults", "items"]);
+    let mut ids = HashSet::new();
+    let above = Path::Root.key("vaults");
+    let nodes = required(faults, object.take("vaults"), above);
+    let nodes = faults.list(nodes, above, VAULTS_MAX).into_iter().enumerate();
+    let vaults: Vec<_> =
+        nodes.map(|(index, node)| vault(faults, &mut ids, node, above.index(index))).collect();
+    let above = Path::Root.key("items");
+    let nodes = required(faults, object.take("items"), above);
+    let nodes = faults.list(nodes, above, ITEMS_MAX).into_iter().enumerate();
+    let items: Vec<_> = nodes.map(|(index, node)| item(faults, &mut ids, node, above.index(index))).collect();
+    let known: HashSet<_> = vaults.iter().map(|vault| &vault.id).collect();
+    for (index, (outline, _)) in items.iter().enumerate() {
+        if !known.contains(&outline.vault_id) {
+            faults.note(above.index(index).key("vault").key("id"), "is the id of no vault of the file");
+        }
+    }
+    VaultContent { vaults, items }
+}
+
+fn vault(faults: &mut Faults, ids: &mut HashSet<Arc<str>>, node: Node, path: Path<'_>) -> Vault {
+    let mut object = faults.object(Some(node), path, VAULT_KEYS);
+    let id = global_id(faults, object.take("id"), path.key("id"));
+    unique(faults, ids, &id, path.key("id"));
+    Vault { id, name: name(faults, object.take("name"), path.key("name")) }
+}
+
+fn item(
+    faults: &mut Faults,
+    ids: &mut HashSet<Arc<str>>,
+    node: Node,
+    path: Path<'_>,
+) -> (ItemOutline, ItemValues) {
+    let mut object = faults.object(Some(node), path, ITEM_KEYS);
+    let id = global_id(faults, object.take("id"), path.key("id"));
+    unique(faults, ids, &id, path.key("id"));
+    let title = name(faults, object.take("title"), path.key("title"));
+    let vault_path = path.key("vault");
+    let mut vault = faults.object(object.take("vault"), vault_path, &["id"]);
+    let vault_id = global_id(faults, vault.take("id"), vault_path.key("id"));
+    let category = required(faults, object.take("category"), path.key("category"));
+    let category = one_of(faults, category, path.key("category"), CATEGORIES);
+    let state = one_of(faults, object.take("state"), path.key("state"), &["ARCHIVED", "DELETED"]);
+    let trashed = faults.flag(object.take("trashed"), path.key("trashed"));
+    let state = if state.is_some() || trashed { ItemState::Inactive } else { ItemState::Active };
+    let version = faults.number(object.take("version"), path.key("version"));
+
+    let sections = sections(faults, object.take("sections"), path.key("sections"));
+    let mut reader = FieldReader {
+        is_ssh_key: category == Some("SSH_KEY"),
+        section_ids: sections.iter().map(|section| Arc::clone(&section.id)).collect(),
+        ids: HashSet::new(),
+        outlines: Vec::new(),
+        values: HashMap::new(),
+    };
+    reader.fields(faults, object.take("fields"), path.key("fields"));
+    reader.files(faults, object.take("files"), path.key("files"));
+    let FieldReader { outlines: fields, values: by_field, .. } = reader;
+    (ItemOutline { vault_id, id, title, state, sections, fields }, ItemValues { version, by_field })
+}
+
+fn sections(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Vec<Section> {
+    let mut ids = HashSet::new();
+    let mut sections = Vec::new();
+    for (index, node) in faults.list(node, path, FIELDS_MAX).into_iter().enumerate() {
+        let path = path.index(index);
+        let mut object = faults.object(Some(node), path, &["id", "label"]);
+        let id = local_id(faults, object.take("id"), path.key("id"));
+        unique(faults, &mut ids, &id, path.key("id"));
+        let label = label(faults, object.take("label"), path.key("label"));
+        sections.push(Section { id, label });
+    }
+    sections
+}
+
+/// Reads the fields and files of one item.
+struct FieldReader {
+    is_ssh_key: bool,
+    section_ids: HashSet<Arc<str>>,
+    ids: HashSet<Arc<str>>,
+    outlines: Vec<FieldOutline>,
+    values: HashMap<Arc<str>, SecretValue>,
+}
+
+impl FieldReader {
+    fn fields(&mut self, faults: &mut Faults, node: Option<Node>, path: Path<'_>) {
+        for (index, node) in faults.list(node, path, FIELDS_MAX).into_iter().enumerate() {
+            let path = path.index(index);
+            let mut object = faults.object(Some(node), path, FIELD_KEYS);
+            let id = self.id(faults, object.take("id"), path.key("id"));
+            let label = label(faults, object.take("label"), path.key("label"));
+            let section = self.section(faults, object.take("section"), path.key("section"));
+            let kind = self.kind(faults, object.take("type"), object.take("purpose"), (&id, &label), path);
+            if faults.flag(object.take("generate"), path.key("generate")) {
+                faults.note(path.key("generate"), "cannot be done here: give a value");
+            }
+            let value = faults.text(object.take("value"), path.key("value"), VALUE_MAX);
+            let value = value.map_or_else(Vec::new, |mut value| std::mem::take(&mut *value).into_bytes());
+            self.values.insert(Arc::clone(&id), SecretValue::new(value));
+            self.outlines.push(FieldOutline { id, label, section, kind });
+        }
+    }
+
+    fn files(&mut self, faults: &mut Faults, node: Option<Node>, path: Path<'_>) {
+        for (index, node) in faults.list(node, path, FIELDS_MAX).into_iter().enumerate() {
+            let path = path.index(index);
+            let mut object = faults.object(Some(node), path, FILE_KEYS);
+            let id = self.id(faults, object.take("id"), path.key("id"));
+            let label = name(faults, object.take("name"), path.key("name"));
+            let section = self.section(faults, object.take("section"), path.key("section"));
+            let content = content_bytes(faults, object.take("content"), path.key("content"));
+            self.values.insert(Arc::clone(&id), SecretValue::new(content));
+            self.outlines.push(FieldOutline { id, label, section, kind: FieldKind::File });
+        }
+    }
+
+    fn id(&mut self, faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
+        let id = local_id(faults, node, path);
+        unique(faults, &mut self.ids, &id, path);
+        id
+    }
+
+    fn section(&self, faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Option<Arc<str>> {
+        let mut object = faults.object(Some(node?), path, &["id"]);
+        let id = name(faults, object.take("id"), path.key("id"));
+        if !id.is_empty() && !self.section_ids.contains(&id) {
+            faults.note(path.key("id"), "is the id of no section of the item");
+        }
+        Some(id)
+    }
+
+    fn kind(
+        &self,
+        faults: &mut Faults,
+        kind: Option<Node>,
+        purpose: Option<Node>,
+        (id, label): (&str, &str),
+        path: Path<'_>,
+    ) -> FieldKind {
+        let kind = required(faults, kind, path.key("type"));
+        let kind = one_of(faults, kind, path.key("type"), FIELD_TYPES);
+        let purpose = one_of(faults, purpose, path.key("purpose"), PURPOSES);
+        let is_private_key = id == "private_key" || label.eq_ignore_ascii_case("private key");
+        // A seed stays a seed, whatever else somebody writes beside it.
+        match (kind, purpose) {
+            (Some("TOTP"), _) => FieldKind::OneTimePassword,
+            (_, Some("NOTES")) => FieldKind::Notes,
+            _ if id == "notesPlain" => FieldKind::Notes,
+            _ if self.is_ssh_key && is_private_key => FieldKind::PrivateKey,
+            _ => FieldKind::Plain,
+        }
+    }
+}
+
+fn content_bytes(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Vec<u8> {
+    let node = required(faults, node, path);
+    let Some(base64) = faults.text(node, path, VALUE_MAX / 3 * 4 + 4) else { return Vec::new() };
+    BASE64.decode(base64.as_bytes()).unwrap_or_else(|_| {
+        faults.note(path, "must be base64");
+        Vec::new()
+    })
+}
+
+/// The id of a vault or an item.
+fn global_id(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
+    let id = name(faults, node, path);
+    if !id.is_empty() && !is_id(&id) {
+        faults.note(path, "must be 26 characters of `a-z` and `0-9`");
+    }
+    id
+}
+
+/// The id of a section, a field or a file: whatever its label, a reference can reach it by its id.
+fn local_id(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
+    let id = name(faults, node, path);
+    if !id.is_empty() && !is_sayable(&id) {
+        faults.note(path, "must consist of letters, digits, blanks and `_` `.` `-`");
+    }
+    id
+}
+
+/// A text that must be there.
+fn name(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
+    let node = required(faults, node, path);
+    if matches!(&node, Some(Node::Text(text)) if text.is_empty()) {
+        faults.note(path, "must not be empty");
+    }
+    label(faults, node, path)
+}
+
+/// A text that may be absent or empty. It goes to logs and policies, so it has no control characters.
+fn label(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
+    let label = faults.text(node, path, NAME_MAX).unwrap_or_default();
+    if label.chars().any(char::is_control) {
+        faults.note(path, "must not have control characters");
+    }
+    label.as_str().into()
+}
+
+fn required(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Option<Node> {
+    if node.is_none() {
+        faults.note(path, "is missing");
+    }
+    node
+}
+
+fn one_of<'a>(faults: &mut Faults, node: Option<Node>, path: Path<'_>, known: &[&'a str]) -> Option<&'a str> {
+    let text: Zeroizing<String> = faults.text(node, path, NAME_MAX)?;
+    let found = known.iter().find(|known| **known == *text);
+    if found.is_none() {
+        faults.note(path, "is none of the values that the form allows");
+    }
+    found.copied()
+}
+
+fn unique(faults: &mut Faults, ids: &mut HashSet<Arc<str>>, id: &Arc<str>, path: Path<'_>) {
+    if !id.is_empty() && !ids.insert(Arc::clone(id)) {
+        faults.note(path, "is given to more than one thing");
+    }
+}
+
+const VAULTS_MAX: usize = 1_000;
+const ITEMS_MAX: usize = 10_000;
+const FIELDS_MAX: usize = 1_000;
+/// In bytes.
+const NAME_MAX: usize = 1_024;
+/// In bytes.
+const VALUE_MAX: usize = 1 << 20;
+
+const VAULT_KEYS: &[&str] = &[
+    "id",
+    "name",
+    "description",
+    "attributeVersion",
+    "contentVersion",
+    "items",
+    "type",
+    "createdAt",
+    "updatedAt",
+];
+const ITEM_KEYS: &[&str] = &[
+    "id",
+    "title",
+    "vault",
+    "category",
+    "urls",
+    "favorite",
+    "tags",
+    "version",
+    "state",
+    "trashed",
+    "createdAt",
+    "updatedAt",
+    "lastEditedBy",
+    "sections",
+    "fields",
+    "files",
+];
+const FIELD_KEYS: &[&str] =
+    &["id", "section", "type", "purpose", "label", "value", "generate", "recipe", "entropy"];
+const FILE_KEYS: &[&str] = &["id", "name", "size", "content_path", "section", "content"];
+const FIELD_TYPES: &[&str] = &["STRING", "EMAIL", "CONCEALED", "URL", "TOTP", "DATE", "MONTH_YEAR", "MENU"];
+const PURPOSES: &[&str] = &["", "USERNAME", "PASSWORD", "NOTES"];
+const CATEGORIES: &[&str] = &[
+    "LOGIN",
+    "PASSWORD",
+    "API_CREDENTIAL",
+    "SERVER",
+    "DATABASE",
+    "CREDIT_CARD",
+    "MEMBERSHIP",
+    "PASSPORT",
+    "SOFTWARE_LICENSE",
+    "OUTDOOR_LICENSE",
+    "SECURE_NOTE",
+    "WIRELESS_ROUTER",
+    "BANK_ACCOUNT",
+    "DRIVER_LICENSE",
+    "IDENTITY",
+    "REWARD_PROGRAM",
+    "DOCUMENT",
+    "EMAIL_ACCOUNT",
+    "SOCIAL_SECURITY_NUMBER",
+    "MEDICAL_RECORD",
+    "SSH_KEY",
+    "CUSTOM",
+];

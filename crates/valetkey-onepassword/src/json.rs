@@ -1,0 +1,288 @@
+//! JSON as a tree in wiped memory, and its reading with every fault noted at its place.
+//!
+//! A tree rather than derived types: those stop at the first fault, and their messages repeat what they
+//! did not expect, which may be a secret. What has escapes passes through the parser's scratch buffer on
+//! its way here, which is not wiped; nothing else of a value leaves the tree.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use valetkey_core::scrub;
+use zeroize::Zeroizing;
+
+/// A fault of a file and where it is. Never repeats a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultFault {
+    /// The place, such as `items[3].fields[2].id`; keys are scrubbed.
+    pub path: String,
+    /// What is wrong with it, as the rest of a sentence.
+    pub problem: &'static str,
+}
+
+/// Any JSON.
+pub(crate) enum Node {
+    Null,
+    Bool(bool),
+    /// A number; `None` where it is no unsigned integer.
+    Number(Option<u64>),
+    Text(Zeroizing<String>),
+    List(Vec<Node>),
+    Object(Vec<(String, Node)>),
+}
+
+/// An object whose keys are known and given once.
+pub(crate) struct Object(Vec<(String, Node)>);
+
+/// A place in the tree.
+#[derive(Clone, Copy)]
+pub(crate) enum Path<'a> {
+    Root,
+    Key(&'a Path<'a>, &'a str),
+    Index(&'a Path<'a>, usize),
+}
+
+/// The faults found so far. Readers note a fault and go on with something empty, so that one run finds
+/// all; nothing that was read may be used before [`Faults::is_empty`] says so.
+#[derive(Default)]
+pub(crate) struct Faults(Vec<VaultFault>);
+
+impl Object {
+    /// Takes a key's node out; `null` is as good as absent.
+    pub(crate) fn take(&mut self, key: &str) -> Option<Node> {
+        let place = self.0.iter().position(|(known, _)| known == key)?;
+        match self.0.swap_remove(place).1 {
+            Node::Null => None,
+            node => Some(node),
+        }
+    }
+}
+
+impl Path<'_> {
+    /// The place of `key` in this one.
+    pub(crate) fn key<'a>(&'a self, key: &'a str) -> Path<'a> {
+        Path::Key(self, key)
+    }
+
+    /// The place of an element of this one.
+    pub(crate) fn index(&self, index: usize) -> Path<'_> {
+        Path::Index(self, index)
+    }
+}
+
+impl Faults {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<VaultFault> {
+        self.0
+    }
+
+    /// Notes a fault; those over the bound are dropped.
+    pub(crate) fn note(&mut self, path: Path<'_>, problem: &'static str) {
+        if self.0.len() < FAULTS_MAX {
+            self.0.push(VaultFault { path: path.to_string(), problem });
+        }
+    }
+
+    /// An object that has no keys but `known`.
+    pub(crate) fn object(&mut self, node: Option<Node>, path: Path<'_>, known: &[&str]) -> Object {
+        let entries = match node {
+            Some(Node::Object(entries)) => entries,
+            Some(_) => {
+                self.note(path, "must be an object");
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        let mut seen = HashSet::new();
+        for (key, _) in &entries {
+            if !known.contains(&key.as_str()) {
+                self.note(path.key(key), "is no known key");
+            }
+            if !seen.insert(key) {
+                self.note(path.key(key), "is given twice");
+            }
+        }
+        Object(entries)
+    }
+
+    /// A list of at most `max` elements; empty where it is absent.
+    pub(crate) fn list(&mut self, node: Option<Node>, path: Path<'_>, max: usize) -> Vec<Node> {
+        match node {
+            None => Vec::new(),
+            Some(Node::List(nodes)) if nodes.len() <= max => nodes,
+            Some(Node::List(_)) => {
+                self.note(path, "has too many elements");
+                Vec::new()
+            }
+            Some(_) => {
+                self.note(path, "must be a list");
+                Vec::new()
+            }
+        }
+    }
+
+    /// A text of at most `bytes_max`, or nothing.
+    pub(crate) fn text(
+        &mut self,
+        node: Option<Node>,
+        path: Path<'_>,
+        bytes_max: usize,
+    ) -> Option<Zeroizing<String>> {
+        let problem = match node? {
+            Node::Text(text) if text.len() <= bytes_max => return Some(text),
+            Node::Text(_) => "is too long",
+            _ => "must be a text",
+        };
+        self.note(path, problem);
+        None
+    }
+
+    /// An unsigned integer, or nothing.
+    pub(crate) fn number(&mut self, node: Option<Node>, path: Path<'_>) -> Option<u64> {
+        if let Node::Number(Some(number)) = node? {
+            return Some(number);
+        }
+        self.note(path, "must be an unsigned integer");
+        None
+    }
+
+    /// A truth value; false where it is absent.
+    pub(crate) fn flag(&mut self, node: Option<Node>, path: Path<'_>) -> bool {
+        match node {
+            None => false,
+            Some(Node::Bool(flag)) => flag,
+            Some(_) => {
+                self.note(path, "must be `true` or `false`");
+                false
+            }
+        }
+    }
+}
+
+impl fmt::Display for VaultFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, problem } = self;
+        write!(f, "`{path}` {problem}")
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Key(Path::Root, key) => f.write_str(&scrub(key, KEY_SHOWN_MAX)),
+            Path::Key(above, key) => write!(f, "{above}.{}", scrub(key, KEY_SHOWN_MAX)),
+            Path::Index(above, index) => write!(f, "{above}[{index}]"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Node, E> {
+        Ok(Node::Bool(flag))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Node, E> {
+        Ok(Node::Number(Some(number)))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
+        Ok(Node::Number(None))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+        Ok(Node::Number(None))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+        Ok(Node::Text(Zeroizing::new(text.to_owned())))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Node, E> {
+        Ok(Node::Text(Zeroizing::new(text)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Node, A::Error> {
+        let mut nodes = Vec::new();
+        while let Some(node) = elements.next_element()? {
+            nodes.push(node);
+        }
+        Ok(Node::List(nodes))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
+        let mut nodes = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            nodes.push(entry);
+        }
+        Ok(Node::Object(nodes))
+    }
+}
+
+/// More than anybody reads at once.
+const FAULTS_MAX: usize = 100;
+const KEY_SHOWN_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(json: &str, read: impl Fn(&mut Faults, Node)) -> Vec<String> {
+        let mut faults = Faults::default();
+        read(&mut faults, serde_json::from_str(json).unwrap());
+        faults.into_vec().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_fault_has_its_place() {
+        let found =
+            faults(r#"{"a":[{"b":1,"c":"x","b":2}],"d\u001b":null,"e":-1,"f":"long"}"#, |faults, node| {
+                let mut object = faults.object(Some(node), Path::Root, &["a", "e", "f"]);
+                let above = Path::Root.key("a");
+                for (index, node) in faults.list(object.take("a"), above, 1).into_iter().enumerate() {
+                    let mut inner = faults.object(Some(node), above.index(index), &["b"]);
+                    assert!(faults.text(inner.take("b"), above.index(index).key("b"), 9).is_none());
+                }
+                faults.number(object.take("e"), Path::Root.key("e"));
+                faults.text(object.take("f"), Path::Root.key("f"), 3);
+            });
+        let expected = [
+            "`d\\u{1b}` is no known key",
+            "`a[0].c` is no known key",
+            "`a[0].b` is given twice",
+            "`a[0].b` must be a text",
+            "`e` must be an unsigned integer",
+            "`f` is too long",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_number_of_faults_is_bounded() {
+        let json = format!("{{{}}}", (0..500).map(|n| format!("\"k{n}\":1")).collect::<Vec<_>>().join(","));
+        let found = faults(&json, |faults, node| drop(faults.object(Some(node), Path::Root, &[])));
+        assert_eq!(found.len(), FAULTS_MAX);
+    }
+}
