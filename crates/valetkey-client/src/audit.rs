@@ -1,0 +1,89 @@
+//! The calls of a reviewer.
+
+use tonic::Streaming;
+use valetkey_proto::v1;
+
+use crate::broker::{Broker, bounded};
+use crate::error::CallError;
+
+/// A page of records.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditPage {
+    /// The records, newest first.
+    pub records: Vec<v1::AuditRecord>,
+    /// Where the next page begins; `None` at the end.
+    pub next_page_token: Option<String>,
+}
+
+/// Records as they come. Dropping it ends the watch.
+pub struct AuditWatch(Streaming<v1::WatchAuditRecordsResponse>);
+
+impl Broker {
+    /// Lists at most `page_size` (0: 50, at most 1,000) of the records that match `filter`, newest first,
+    /// from where `page_token` of the page before says; empty: from the newest.
+    ///
+    /// # Errors
+    /// [`CallError::Invalid`] for a filter or token that is none.
+    pub async fn audit_records(
+        &self,
+        filter: &str,
+        page_size: i32,
+        page_token: &str,
+    ) -> Result<AuditPage, CallError> {
+        let request = v1::ListAuditRecordsRequest {
+            filter: filter.to_owned(),
+            page_size,
+            page_token: page_token.to_owned(),
+        };
+        let v1::ListAuditRecordsResponse { records, next_page_token } =
+            bounded(self.audit.clone().list_audit_records(request)).await?;
+        let next_page_token = (!next_page_token.is_empty()).then_some(next_page_token);
+        Ok(AuditPage { records, next_page_token })
+    }
+
+    /// Fetches one record.
+    ///
+    /// # Errors
+    /// [`CallError::NotFound`] where there is none of that id.
+    pub async fn audit_record(&self, record_id: &str) -> Result<v1::AuditRecord, CallError> {
+        let request = v1::GetAuditRecordRequest { record_id: record_id.to_owned() };
+        let v1::GetAuditRecordResponse { record } =
+            bounded(self.audit.clone().get_audit_record(request)).await?;
+        record.ok_or_else(|| CallError::Internal {
+            message: "it answered without the record".into(),
+            request_id: None,
+        })
+    }
+
+    /// Watches the records that match `filter`, from the one after `after_record_id`; empty: from the next
+    /// one to be written, `0`: from the first.
+    ///
+    /// # Errors
+    /// [`CallError::Invalid`] for a filter that is none.
+    pub async fn watch_audit_records(
+        &self,
+        filter: &str,
+        after_record_id: &str,
+    ) -> Result<AuditWatch, CallError> {
+        let request = v1::WatchAuditRecordsRequest {
+            filter: filter.to_owned(),
+            after_record_id: after_record_id.to_owned(),
+        };
+        Ok(AuditWatch(bounded(self.audit.clone().watch_audit_records(request)).await?))
+    }
+}
+
+impl AuditWatch {
+    /// Waits for the next record; `None` where the broker ends the watch. Cancel safe.
+    ///
+    /// # Errors
+    /// [`CallError`] where the connection is lost: watch again after the last record seen.
+    pub async fn next(&mut self) -> Result<Option<v1::AuditRecord>, CallError> {
+        while let Some(v1::WatchAuditRecordsResponse { record }) = self.0.message().await? {
+            if record.is_some() {
+                return Ok(record);
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,201 @@
+//! The calls of an agent and a tool.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tonic::{Response, Status};
+use valetkey_proto::v1;
+use valetkey_proto::v1::audit_service_client::AuditServiceClient;
+use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
+
+use crate::connect::{ConnectError, Identified, connect};
+use crate::error::CallError;
+use crate::lease::Lease;
+use crate::secret::{Handle, SecretValue, Token};
+
+/// A connection to a broker, as one identity. Clones share the connection.
+#[derive(Clone)]
+pub struct Broker {
+    pub(crate) leases: LeaseServiceClient<Identified>,
+    pub(crate) audit: AuditServiceClient<Identified>,
+}
+
+/// What an agent asks for.
+#[derive(Debug, Clone)]
+pub struct AcquireLease {
+    /// The program that will use the secrets, and alone can redeem the handles.
+    pub tool: String,
+    /// 1 to 64 secret references, `op://<vault>/<item>[/<section>]/<field>`, each at most once.
+    pub references: Vec<String>,
+    /// The reason, for reviewers; never part of a decision.
+    pub purpose: String,
+    /// How long each handle shall live. Default: the broker's, 60 s.
+    pub ttl: Option<Duration>,
+    /// Whether some references will do where others are refused. Default: all or nothing.
+    pub partial: bool,
+    /// The agent's own name for its run.
+    pub session: Option<String>,
+    /// The host that the secrets will be sent to.
+    pub destination: Option<String>,
+}
+
+/// What an agent wonders about.
+#[derive(Debug, Clone)]
+pub struct CheckAccess {
+    /// As in [`AcquireLease`].
+    pub tool: String,
+    /// One secret reference.
+    pub reference: String,
+    /// As in [`AcquireLease`].
+    pub ttl: Option<Duration>,
+    /// As in [`AcquireLease`].
+    pub session: Option<String>,
+    /// As in [`AcquireLease`].
+    pub destination: Option<String>,
+}
+
+/// What the broker would decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Whether a lease would be granted.
+    pub allowed: bool,
+    /// What the caller can do about a refusal; empty where policy gives no advice.
+    pub advice: String,
+    /// The audit record of the check.
+    pub record_id: String,
+    /// The longest life that policy allows, where it sets one.
+    pub ttl_max: Option<Duration>,
+    /// How often the handle could be redeemed; 0 for a refusal.
+    pub uses: u32,
+    /// Who could redeem it; unspecified for a refusal.
+    pub redeemer: v1::Redeemer,
+}
+
+impl AcquireLease {
+    /// Asks for `references` for `tool`, all or nothing, for the broker's usual life.
+    pub fn new<R: Into<String>>(
+        tool: impl Into<String>,
+        references: impl IntoIterator<Item = R>,
+        purpose: impl Into<String>,
+    ) -> Self {
+        Self {
+            tool: tool.into(),
+            references: references.into_iter().map(Into::into).collect(),
+            purpose: purpose.into(),
+            ttl: None,
+            partial: false,
+            session: None,
+            destination: None,
+        }
+    }
+}
+
+impl Broker {
+    /// Connects to the broker at `address`, such as `http://127.0.0.1:7447`, as whom `token` says.
+    ///
+    /// # Errors
+    /// [`ConnectError`] where the address is no place for a token, or nobody answers there within 5 s.
+    pub async fn connect(address: &str, token: Token) -> Result<Self, ConnectError> {
+        let channel = connect(address, token).await?;
+        Ok(Self { leases: LeaseServiceClient::new(channel.clone()), audit: AuditServiceClient::new(channel) })
+    }
+
+    /// Acquires a lease, as an agent. Returns when the lease is open; its handles come as events.
+    ///
+    /// # Errors
+    /// [`CallError`] where the request as a whole is refused or fails.
+    pub async fn acquire(&self, request: AcquireLease) -> Result<Lease, CallError> {
+        let AcquireLease { tool, references, purpose, ttl, partial, session, destination } = request;
+        let request = v1::AcquireLeaseRequest {
+            tool,
+            references,
+            purpose,
+            ttl: ttl.map(duration),
+            partial,
+            session: session.unwrap_or_default(),
+            destination: destination.unwrap_or_default(),
+        };
+        let mut leases = self.leases.clone();
+        // The bound is ours alone: a deadline in the call would end the stream as well.
+        let open = async {
+            let events = leases.acquire_lease(request).await?.into_inner();
+            Lease::open(events, self.clone()).await
+        };
+        tokio::time::timeout(ACQUIRE_MAX, open).await.map_err(|_| CallError::TimedOut(ACQUIRE_MAX))?
+    }
+
+    /// Redeems a handle, as the tool that it was issued for.
+    ///
+    /// # Errors
+    /// [`CallError::HandleNotActive`] for every handle that gives nothing, whatever the cause;
+    /// [`CallError::TimedOut`] may have spent a use.
+    pub async fn redeem(&self, handle: &Handle) -> Result<SecretValue, CallError> {
+        self.redeem_for(handle, "").await
+    }
+
+    /// Redeems a handle and names the host that the value will be sent to.
+    ///
+    /// # Errors
+    /// As [`Broker::redeem`].
+    pub async fn redeem_for(&self, handle: &Handle, destination: &str) -> Result<SecretValue, CallError> {
+        let request = v1::RedeemHandleRequest {
+            handle: handle.expose_secret().to_owned(),
+            destination: destination.to_owned(),
+        };
+        let v1::RedeemHandleResponse { secret_value, record_id: _ } =
+            bounded(self.leases.clone().redeem_handle(request)).await?;
+        Ok(SecretValue::new(secret_value))
+    }
+
+    /// Asks whether a lease would be granted, as an agent. Nothing is fetched; the question is recorded.
+    ///
+    /// # Errors
+    /// [`CallError`] where the question cannot be answered; a refusal is an answer.
+    pub async fn check(&self, request: CheckAccess) -> Result<Access, CallError> {
+        let CheckAccess { tool, reference, ttl, session, destination } = request;
+        let request = v1::CheckAccessRequest {
+            tool,
+            reference,
+            ttl: ttl.map(duration),
+            session: session.unwrap_or_default(),
+            destination: destination.unwrap_or_default(),
+        };
+        let answer = bounded(self.leases.clone().check_access(request)).await?;
+        let redeemer = answer.redeemer();
+        let allowed = answer.decision() == v1::Decision::Allow;
+        let v1::CheckAccessResponse { decision: _, advice, record_id, ttl_max, uses, redeemer: _ } = answer;
+        let ttl_max = ttl_max.and_then(|life| life.try_into().ok());
+        Ok(Access { allowed, advice, record_id, ttl_max, uses, redeemer })
+    }
+
+    /// Ends a lease by its id: its handles are dead when this returns.
+    ///
+    /// # Errors
+    /// [`CallError::Denied`] for a lease that does not exist or is not the caller's to end.
+    pub async fn end_lease(&self, lease_id: &str) -> Result<(), CallError> {
+        let request = v1::EndLeaseRequest { lease_id: lease_id.to_owned() };
+        let v1::EndLeaseResponse {} = bounded(self.leases.clone().end_lease(request)).await?;
+        Ok(())
+    }
+}
+
+/// Waits for an answer, but not for ever.
+pub(crate) async fn bounded<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, CallError> {
+    let answer = tokio::time::timeout(CALL_MAX, call).await.map_err(|_| CallError::TimedOut(CALL_MAX))?;
+    Ok(answer?.into_inner())
+}
+
+/// A life beyond what the wire can say is sent as the longest one, which the broker refuses.
+fn duration(life: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(life.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(life.subsec_nanos()).unwrap_or_default(),
+    }
+}
+
+/// Longer than the broker takes to give up on its log or source.
+const CALL_MAX: Duration = Duration::from_secs(30);
+/// Opening waits for the broker's decisions, and without `partial` for all values.
+const ACQUIRE_MAX: Duration = Duration::from_secs(60);
