@@ -1,7 +1,7 @@
 //! Fetches fields from a vault, given proof that it may.
 //!
-//! One item model, one set of matching rules and one way to make a value into
-//! what was asked for; sources differ only in where items come from. [`VaultFile`] is the source for
+//! One item model, one set of matching rules and one way to make a value into what was asked for; sources
+//! differ only in where items come from. [`VaultFile`] is the source for
 //! development and tests: a JSON file of items, held in memory.
 //!
 //! Not here: policy, the log, the wire. A source is a [`valetkey_core::Directory`], which says what a

@@ -320,17 +320,24 @@ proptest! {
     #[test]
     fn a_spelling_means_only_what_it_says(
         world in worlds(),
-        picks in any::<[Pick; 4]>(),
+        (item_at, field_at) in any::<(Pick, Pick)>(),
+        ids in any::<[bool; 4]>(),
         (with_section, otp, bits) in any::<(bool, bool, u64)>(),
     ) {
         let (vaults, items) = world.build(|name, _| name.to_owned());
-        let mut words: Vec<String> = HOSTILE.iter().filter(|word| is_sayable(word)).map(|word| (*word).into()).collect();
-        words.extend((0..4).flat_map(|n| [format!("tok{n}"), format!("sec{n}"), id('v', n).to_string(), id('i', n).to_string()]));
-        let word = |n: usize| picks[n].get(&words).clone();
-        let section = if with_section { format!("{}/", word(2)) } else { String::new() };
+        let item = &items[item_at.index(items.len())];
+        let field = &item.fields[field_at.index(item.fields.len())];
+        let vault = vaults.iter().find(|vault| vault.id == item.vault_id).unwrap();
+        let section = item.sections.first().filter(|_| with_section);
+        let word = |by_id: bool, id: &str, name: &str| match by_id || !is_sayable(name) {
+            true => id.to_owned(),
+            false => recased(name, bits),
+        };
+        let (vault_word, item_word) = (word(ids[0], &vault.id, &vault.name), word(ids[1], &item.id, &item.title));
+        let section = section.map(|section| word(ids[2], &section.id, &section.label) + "/").unwrap_or_default();
         let query = if otp { "?attribute=totp" } else { "" };
-        let (vault_word, item_word) = (word(0), recased(&word(1), bits));
-        let asked = reference(&format!("op://{vault_word}/{item_word}/{section}{}{query}", word(3)));
+        let field_word = word(ids[3], &field.id, &field.label);
+        let asked = reference(&format!("op://{vault_word}/{item_word}/{section}{field_word}{query}"));
         let catalogue = Catalogue::new(&vaults, items.iter().map(copy).collect());
         let Target::Field(target) = catalogue.locate(&asked) else { return Ok(()) };
 

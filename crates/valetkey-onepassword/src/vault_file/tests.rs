@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use valetkey_core::testing::{FakeClock, reference, request};
-use valetkey_core::{AccessRequest, RecordId};
+use valetkey_core::{AccessRequest, Facet, RecordId};
 
 use super::*;
 
@@ -174,6 +174,19 @@ async fn a_private_key_is_one_by_its_category_and_its_name() {
     assert_eq!(read(&with("SSH_KEY", public), text).await, Err("FIELD_NOT_PRIVATE_KEY"));
 }
 
+#[tokio::test]
+async fn a_seed_stays_a_seed_whatever_stands_beside_it() {
+    for purpose in ["NOTES", "PASSWORD"] {
+        let vault = open(&file(|file| {
+            file["items"][0]["category"] = json!("SSH_KEY");
+            file["items"][0]["fields"][1] = json!({"id": "private_key", "type": "TOTP", "purpose": purpose});
+        }))
+        .unwrap();
+        let target = vault.locate(&reference("op://main/thing/private_key"));
+        assert_eq!(target.field().map(|field| field.facet), Some(Facet::Seed), "{purpose}");
+    }
+}
+
 #[test]
 fn all_faults_are_named_with_their_places() {
     let change = |file: &mut Value| {
@@ -297,6 +310,14 @@ fn what_is_no_vault_file_is_refused_without_repeating_it() {
         assert!(!faults.is_empty() && !format!("{faults:?}").contains("canary"));
     }
     assert!(open(b"{\"vaults\":[],\"items\":[]}").is_ok());
+}
+
+#[test]
+fn no_more_of_a_file_is_read_than_the_bound() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(1 << 32).unwrap();
+    let answer = VaultFile::load(file.path(), LoadOptions::default(), Arc::new(FakeClock::default()));
+    assert!(matches!(answer, Err(VaultFileError::TooLarge)));
 }
 
 #[test]
