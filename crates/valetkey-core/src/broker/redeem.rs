@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use super::{ATTEMPTS_MAX, Broker, POLICY_CHANGED, Redeemed, Refusal};
 use crate::audit::{AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordKind};
-use crate::gate::Verdict;
+use crate::gate::{Grant, Verdict};
 use crate::handle::Handle;
 use crate::lease::ReleaseError;
 use crate::request::{AccessKind, AccessRequest, Call};
+use crate::resolver::{ResolveError, Resolved};
+use crate::target::Facet;
 use crate::text::Destination;
 
 impl Broker {
@@ -65,9 +67,24 @@ impl Broker {
             None => return Err(Refusal::Broken),
         };
         let record = grant.record();
+        let fresh = match self.fresh_code(&grant).await {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                let reference = grant.request().reference.text();
+                self.settle_failed(grant, &error);
+                return Err(Refusal::Unresolved { error, reference, record });
+            }
+        };
         match used.release(&grant) {
-            Ok(value) => {
-                self.gate.settle(grant, AuditOutcome::new(self.clock.now(), OutcomeResult::Released));
+            Ok(sealed) => {
+                let outcome = AuditOutcome::new(self.clock.now(), OutcomeResult::Released);
+                let (value, outcome) = match fresh {
+                    None => (sealed, outcome),
+                    Some(Resolved { value, source, item_version }) => {
+                        (value, AuditOutcome { source: Some(source), item_version, ..outcome })
+                    }
+                };
+                self.gate.settle(grant, outcome);
                 Ok(Some(Redeemed { value, record }))
             }
             Err(ReleaseError::Stale) => {
@@ -79,6 +96,18 @@ impl Broker {
                 self.gate.settle(grant, outcome);
                 Err(Refusal::HandleNotActive { record })
             }
+        }
+    }
+
+    /// The code of a one-time password as it is now: the one that was sealed when the handle was issued
+    /// lives for half a minute. The handle must still open its seal, so nobody gets a code without one.
+    async fn fresh_code(&self, grant: &Grant) -> Result<Option<Resolved>, ResolveError> {
+        match grant.request().target.field() {
+            Some(field) if field.facet == Facet::Otp => {
+                let fetched = self.fetch(&[grant]).await.pop().unwrap_or(Err(ResolveError::Unavailable));
+                fetched.map(Some)
+            }
+            _ => Ok(None),
         }
     }
 }

@@ -1,0 +1,252 @@
+//! The wiring, top to bottom: open everything, serve, drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use valetkey_audit::{AuditStore, Missing, OpenError, StoreOptions};
+use valetkey_core::{
+    AuditError, AuditRecord, Broker, Clock, Gate, LeaseTable, PolicyEngine, Reason, RecordKind,
+};
+use valetkey_onepassword::{LoadOptions, VaultFile, VaultFileError};
+use valetkey_policy::{Bundle, Engine, LoadError};
+use valetkey_proto::v1::audit_service_server::{AuditServiceServer, SERVICE_NAME as AUDIT_SERVICE};
+use valetkey_proto::v1::lease_service_server::{LeaseServiceServer, SERVICE_NAME as LEASE_SERVICE};
+
+use crate::audit_service::Audit;
+use crate::config::{Config, Limits};
+use crate::convert::AskLimits;
+use crate::identity::{Identifier, IdentityLayer};
+use crate::lease_service::Leases;
+use crate::listen::connections;
+use crate::reload::{Reloader, loaded};
+use crate::token::Tokens;
+
+/// A broker, opened and ready to serve.
+pub struct App {
+    broker: Arc<Broker>,
+    store: Arc<AuditStore>,
+    reloader: Reloader,
+    tokens: Tokens,
+    limits: Limits,
+}
+
+/// Why a broker cannot start. Nothing was bound; nothing that was missing was made unless asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policies have faults.
+    #[error("the policies have faults:\n{0}")]
+    Policies(LoadError),
+    /// The vault file has faults.
+    #[error("the vault file cannot be used")]
+    Vault(#[source] VaultFileError),
+    /// The audit database cannot be opened.
+    #[error("the audit database cannot be used")]
+    Audit(#[source] OpenError),
+    /// The audit database cannot be written.
+    #[error("the audit database cannot be written")]
+    Record(#[source] AuditError),
+}
+
+/// Why a broker stopped other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The transport failed.
+    #[error("the broker cannot serve")]
+    Serve(#[source] tonic::transport::Error),
+}
+
+impl App {
+    /// Opens the audit log, the policies and the vault, in the order of how much a mistake in them costs.
+    ///
+    /// # Errors
+    /// [`StartError`] says which of them cannot be used.
+    pub async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let Config {
+            listen: _,
+            audit_database,
+            audit_create,
+            policies,
+            vault_file,
+            vault_readable_by_others,
+            identities,
+            limits,
+        } = config;
+        let bundle = Bundle::load(&policies).map_err(StartError::Policies)?;
+        let options = LoadOptions { open_to_others: vault_readable_by_others };
+        let vault = VaultFile::load(&vault_file, options, Arc::clone(&clock)).map_err(StartError::Vault)?;
+        let missing = if audit_create { Missing::Create } else { Missing::Refuse };
+        let options = StoreOptions { missing, ..StoreOptions::default() };
+        let store =
+            AuditStore::open(&audit_database, options, Arc::clone(&clock)).map_err(StartError::Audit)?;
+
+        let engine = Arc::new(Engine::new(bundle));
+        let (store, vault) = (Arc::new(store), Arc::new(vault));
+        let gate = Gate::new(Arc::clone(&engine) as _, Arc::clone(&store) as _, Arc::clone(&clock));
+        let leases = LeaseTable::new(limits.leases, Arc::clone(&clock));
+        let broker = Broker::new(gate, Arc::clone(&vault) as _, vault, leases, clock);
+
+        let start = AuditRecord::event(broker.clock().now(), RecordKind::Start, Reason::Done)
+            .with_detail(concat!("valetkey ", env!("CARGO_PKG_VERSION")));
+        broker.note(start).await.map_err(StartError::Record)?;
+        broker.note(loaded(&broker, engine.revision())).await.map_err(StartError::Record)?;
+        let reloader = Reloader::new(policies, engine, Arc::clone(&broker));
+        Ok(Self { broker, store, reloader, tokens: Tokens::new(identities), limits })
+    }
+
+    /// Reloads the policies on demand; for SIGHUP.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
+    /// The audit log, for whoever opened the broker in its own process.
+    #[must_use]
+    pub fn audit(&self) -> &Arc<AuditStore> {
+        &self.store
+    }
+
+    /// The broker, likewise.
+    #[must_use]
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Serves on `listener` until `shutdown`, then drains: no new leases, the open ones are told, and what
+    /// is still open after the grace ends. The caller owns the socket and the signal.
+    ///
+    /// # Errors
+    /// [`RunError`] where serving itself failed.
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), RunError> {
+        let Self { broker, store, reloader, tokens, limits } = self;
+        let (stop, stopping) = watch::channel(false);
+        let (health, health_service) = tonic_health::server::health_reporter();
+
+        let mut tasks = JoinSet::new();
+        let keeper = Arc::clone(&broker);
+        tasks.spawn(async move { keeper.keep_leases().await });
+        let renewer = Arc::clone(&broker);
+        tasks.spawn(async move { renewer.renew_leases().await });
+        tasks.spawn(async move { reloader.follow_files().await });
+        tasks.spawn(report_health(health, store.availability()));
+
+        let leases = Leases {
+            broker: Arc::clone(&broker),
+            limits: AskLimits { ttl_usual: limits.ttl_usual, ttl_max: limits.ttl_max },
+        };
+        let audit = Audit {
+            broker: Arc::clone(&broker),
+            reader: store.reader().clone(),
+            committed: store.committed(),
+            stopping: stopping.clone(),
+        };
+        let identifier = Arc::new(Identifier { tokens, broker: Arc::clone(&broker) });
+        let serving = server(limits)
+            .layer(IdentityLayer(identifier))
+            .add_service(LeaseServiceServer::new(leases).max_decoding_message_size(MESSAGE_MAX))
+            .add_service(AuditServiceServer::new(audit).max_decoding_message_size(MESSAGE_MAX))
+            .add_service(health_service)
+            .add_optional_service(reflection())
+            .serve_with_incoming_shutdown(connections(listener, limits.connections_max), stopped(stopping));
+        let draining = drain(Arc::clone(&broker), limits.drain_grace, shutdown, stop);
+        let served = tokio::select! {
+            served = serving => served,
+            () = draining => Ok(()),
+        };
+
+        tasks.shutdown().await;
+        if let Err(error) = broker.stop().await {
+            tracing::error!(%error, "the end of the last leases is not written down");
+        }
+        let record = AuditRecord::event(broker.clock().now(), RecordKind::Stop, Reason::Done);
+        if let Err(error) = broker.note(record).await {
+            tracing::error!(%error, "the stop is not written down");
+        }
+        // Closing waits for the disk.
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+        served.map_err(RunError::Serve)
+    }
+}
+
+/// The transport and its bounds.
+fn server(limits: Limits) -> Server {
+    Server::builder()
+        .max_concurrent_streams(limits.streams_per_connection_max)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_max_header_list_size(HEADERS_MAX)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+}
+
+/// The descriptors of the API, for tools that ask for them.
+fn reflection() -> Option<
+    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(valetkey_proto::DESCRIPTORS)
+        .build_v1()
+        .inspect_err(|error| tracing::error!(%error, "reflection is not served"))
+        .ok()
+}
+
+/// Waits for the signal, then lets leases end by themselves for a while, then ends them, and lets the
+/// transport go on until the last answers are out.
+async fn drain(
+    broker: Arc<Broker>,
+    grace: Duration,
+    shutdown: impl Future<Output = ()>,
+    stop: watch::Sender<bool>,
+) {
+    shutdown.await;
+    tracing::info!(grace_seconds = grace.as_secs(), "stopping");
+    broker.drain(grace);
+    let deadline = tokio::time::Instant::now() + grace;
+    while broker.leases().counts().0 > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+    if let Err(error) = broker.stop().await {
+        tracing::error!(%error, "the end of the last leases is not written down");
+    }
+    stop.send_replace(true);
+    // The transport ends by itself when its last stream does; this bounds the wait for peers that stall.
+    tokio::time::sleep(LAST_ANSWERS).await;
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop too.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Keeps the health service true: a broker that cannot write its log does not serve.
+async fn report_health(health: HealthReporter, mut available: watch::Receiver<bool>) {
+    loop {
+        let status = match *available.borrow_and_update() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        for service in ["", LEASE_SERVICE, AUDIT_SERVICE] {
+            health.set_service_status(service, status).await;
+        }
+        if available.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The largest message that is read. 10,000 references fit, and are then refused by name.
+const MESSAGE_MAX: usize = 1024 * 1024;
+const HEADERS_MAX: u32 = 16 * 1024;
+/// A half-open connection is noticed after two of these: its leases end within 5 s.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+const LAST_ANSWERS: Duration = Duration::from_secs(2);

@@ -1,0 +1,226 @@
+//! `AuditService`: decide and record that the log may be read, then read it.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+use valetkey_audit::{AuditReader, Filter, PageToken, ReadError};
+use valetkey_core::{
+    AdminAction, AdminRequest, AdminResource, AuditRecord, Broker, Call, Reason, RecordId, RecordKind, scrub,
+};
+use valetkey_proto::v1::audit_service_server::AuditService;
+use valetkey_proto::v1::{
+    GetAuditRecordRequest, GetAuditRecordResponse, ListAuditRecordsRequest, ListAuditRecordsResponse,
+    WatchAuditRecordsRequest, WatchAuditRecordsResponse,
+};
+
+use crate::audit_record;
+use crate::convert::Violation;
+use crate::identity::call_of;
+use crate::status;
+
+/// The service.
+pub(crate) struct Audit {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) reader: AuditReader,
+    /// The last durable record, as it moves.
+    pub(crate) committed: watch::Receiver<u64>,
+    /// Turns true when the broker stops: watches end then.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+#[tonic::async_trait]
+impl AuditService for Audit {
+    async fn list_audit_records(
+        &self,
+        request: Request<ListAuditRecordsRequest>,
+    ) -> Result<Response<ListAuditRecordsResponse>, Status> {
+        let call = call_of(&request)?;
+        let ListAuditRecordsRequest { filter, page_size, page_token } = request.into_inner();
+        self.permit(&call, &format!("list {filter}")).await?;
+        let parsed = self.parse(&call, parse_list(&filter, page_size, &page_token)).await?;
+        let (filter, limit, before) = parsed;
+        let page = self.reader.list(&filter, before, limit).await.map_err(unreadable)?;
+        Ok(Response::new(ListAuditRecordsResponse {
+            records: page.records.into_iter().map(audit_record::print).collect(),
+            next_page_token: page.next.map(|before| PageToken { before }.encode(&filter)).unwrap_or_default(),
+        }))
+    }
+
+    async fn get_audit_record(
+        &self,
+        request: Request<GetAuditRecordRequest>,
+    ) -> Result<Response<GetAuditRecordResponse>, Status> {
+        let call = call_of(&request)?;
+        let GetAuditRecordRequest { record_id } = request.into_inner();
+        self.permit(&call, &format!("get {record_id}")).await?;
+        let record = self.parse(&call, parse_record_id("record_id", &record_id)).await?;
+        let record =
+            self.reader.fetch(record).await.map_err(unreadable)?.ok_or_else(status::record_not_found)?;
+        Ok(Response::new(GetAuditRecordResponse { record: Some(audit_record::print(record)) }))
+    }
+
+    type WatchAuditRecordsStream = BoxStream<'static, Result<WatchAuditRecordsResponse, Status>>;
+
+    async fn watch_audit_records(
+        &self,
+        request: Request<WatchAuditRecordsRequest>,
+    ) -> Result<Response<Self::WatchAuditRecordsStream>, Status> {
+        let call = call_of(&request)?;
+        let WatchAuditRecordsRequest { filter, after_record_id } = request.into_inner();
+        let detail = format!("watch {filter}");
+        self.permit(&call, &detail).await?;
+        let filter = self.parse(&call, parse_filter(&filter)).await?;
+        let committed = self.committed.clone();
+        let after = match after_record_id.as_str() {
+            "" => RecordId(*committed.borrow()),
+            text => self.parse(&call, parse_record_id("after_record_id", text)).await?,
+        };
+        let watch = Watch {
+            broker: Arc::clone(&self.broker),
+            reader: self.reader.clone(),
+            call,
+            detail,
+            generation: self.broker.generation(),
+            filter,
+            after,
+            committed,
+            stopping: self.stopping.clone(),
+        };
+        Ok(Response::new(stream::try_unfold(watch, Watch::batch).flat_map(flatten).boxed()))
+    }
+}
+
+impl Audit {
+    async fn permit(&self, call: &Arc<Call>, detail: &str) -> Result<(), Status> {
+        permit(&self.broker, call, detail).await
+    }
+
+    /// Refuses a message whose fields break their rules, and records it.
+    async fn parse<T>(&self, call: &Call, parsed: Result<T, Violation>) -> Result<T, Status> {
+        let violation = match parsed {
+            Ok(parsed) => return Ok(parsed),
+            Err(violation) => violation,
+        };
+        let now = self.broker.clock().now();
+        let record = AuditRecord::refusal(now, RecordKind::ReadAudit, Reason::FieldInvalid).by(call);
+        let record = self.broker.note(record.with_detail(&violation.to_string())).await;
+        Err(record
+            .map_or_else(|_| status::audit_unavailable(), |record| status::invalid(&[violation], record)))
+    }
+}
+
+async fn permit(broker: &Broker, call: &Arc<Call>, detail: &str) -> Result<(), Status> {
+    let request = AdminRequest {
+        call: Arc::clone(call),
+        action: AdminAction::ReadAudit,
+        resource: AdminResource::AuditLog,
+        detail: scrub(detail, DETAIL_MAX).into(),
+    };
+    match broker.permit(&request).await {
+        Ok(_permission) => Ok(()),
+        Err(refusal) => Err(status::refused(&refusal, &call.id.to_string())),
+    }
+}
+
+/// A watch between two batches.
+struct Watch {
+    broker: Arc<Broker>,
+    reader: AuditReader,
+    call: Arc<Call>,
+    detail: String,
+    /// The policies under which it was permitted; under others it is decided again.
+    generation: u64,
+    filter: Filter,
+    after: RecordId,
+    committed: watch::Receiver<u64>,
+    stopping: watch::Receiver<bool>,
+}
+
+type Batch = Vec<WatchAuditRecordsResponse>;
+
+impl Watch {
+    /// The next records, as soon as there are any; `None` when the broker stops.
+    async fn batch(mut self) -> Result<Option<(Batch, Self)>, Status> {
+        loop {
+            if *self.stopping.borrow() {
+                return Ok(None);
+            }
+            let generation = self.broker.generation();
+            if generation != self.generation {
+                permit(&self.broker, &self.call, &self.detail).await?;
+                self.generation = generation;
+            }
+            self.committed.mark_unchanged();
+            let tail = self.reader.after(&self.filter, self.after, WATCH_BATCH).await.map_err(unreadable)?;
+            let moved = tail.seen > self.after;
+            self.after = tail.seen;
+            if !tail.records.is_empty() {
+                let print = |record| WatchAuditRecordsResponse { record: Some(audit_record::print(record)) };
+                return Ok(Some((tail.records.into_iter().map(print).collect(), self)));
+            }
+            if moved {
+                continue;
+            }
+            tokio::select! {
+                changed = self.committed.changed() => if changed.is_err() { return Ok(None) },
+                changed = self.stopping.changed() => if changed.is_err() { return Ok(None) },
+            }
+        }
+    }
+}
+
+fn flatten(
+    batch: Result<Batch, Status>,
+) -> stream::Iter<std::vec::IntoIter<Result<WatchAuditRecordsResponse, Status>>> {
+    let items: Vec<_> = match batch {
+        Ok(batch) => batch.into_iter().map(Ok).collect(),
+        Err(status) => vec![Err(status)],
+    };
+    stream::iter(items)
+}
+
+fn parse_list(
+    filter: &str,
+    page_size: i32,
+    page_token: &str,
+) -> Result<(Filter, usize, Option<RecordId>), Violation> {
+    let filter = parse_filter(filter)?;
+    let limit = match usize::try_from(page_size) {
+        Ok(0) => PAGE_SIZE_USUAL,
+        Ok(size) => size.min(PAGE_SIZE_MAX),
+        Err(_) => return Err(Violation::new("page_size", "INVALID_PAGE_SIZE", "must not be negative")),
+    };
+    if page_token.is_empty() {
+        return Ok((filter, limit, None));
+    }
+    let PageToken { before } = PageToken::parse(page_token, &filter)
+        .map_err(|error| Violation::new("page_token", "INVALID_PAGE_TOKEN", error))?;
+    Ok((filter, limit, Some(before)))
+}
+
+fn parse_filter(text: &str) -> Result<Filter, Violation> {
+    Filter::parse(text).map_err(|error| Violation::new("filter", "INVALID_FILTER", error))
+}
+
+fn parse_record_id(field: &str, text: &str) -> Result<RecordId, Violation> {
+    let wrong = |_| Violation::new(field, "INVALID_RECORD_ID", "must be a decimal sequence number");
+    text.parse().map(RecordId).map_err(wrong)
+}
+
+fn unreadable(error: ReadError) -> Status {
+    match error {
+        ReadError::Busy | ReadError::TooLong => status::query_limit(&error.to_string()),
+        ReadError::Unavailable(source) => {
+            tracing::error!(%source, "the audit log cannot be read");
+            status::audit_unavailable()
+        }
+    }
+}
+
+const PAGE_SIZE_USUAL: usize = 50;
+const PAGE_SIZE_MAX: usize = 1000;
+const WATCH_BATCH: usize = 256;
+const DETAIL_MAX: usize = 1024;

@@ -1,0 +1,310 @@
+//! The configuration: TOML, parsed whole before anything is done, all faults at once.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use valetkey_core::{AgentId, Identity, LeaseLimits, Name, PersonId, ToolId};
+
+use crate::token::TokenDigest;
+
+/// What a broker is told.
+pub struct Config {
+    /// Where to listen. Loopback only: there is no TLS yet.
+    pub listen: SocketAddr,
+    /// The audit database.
+    pub audit_database: PathBuf,
+    /// Whether a missing audit database is made. Never set it by habit: a database that has gone missing is
+    /// evidence.
+    pub audit_create: bool,
+    /// The directory of the policies; watched for changes.
+    pub policies: PathBuf,
+    /// The embedded vault's file.
+    pub vault_file: PathBuf,
+    /// Whether a vault file that others can read is taken. For throw-away vaults only.
+    pub vault_readable_by_others: bool,
+    /// Who may call.
+    pub identities: Vec<(TokenDigest, Identity)>,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+/// The bounds of a broker.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long a handle lives unless asked otherwise.
+    pub ttl_usual: Duration,
+    /// The longest life that may be asked for.
+    pub ttl_max: Duration,
+    /// The bounds of the lease table.
+    pub leases: LeaseLimits,
+    /// Connections at the same time.
+    pub connections_max: usize,
+    /// Streams and calls of one connection at the same time.
+    pub streams_per_connection_max: u32,
+    /// How long leases may go on after the broker was told to stop.
+    pub drain_grace: Duration,
+}
+
+/// Everything that is wrong with a configuration; prints one fault a line.
+#[derive(Debug)]
+pub struct ConfigError {
+    file: PathBuf,
+    faults: Vec<String>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ttl_usual: Duration::from_secs(60),
+            ttl_max: Duration::from_secs(15 * 60),
+            leases: LeaseLimits {
+                leases_max: 50_000,
+                leases_per_agent_max: 1_000,
+                handles_max: 200_000,
+                dead_handles_max: 65_536,
+            },
+            connections_max: 1_024,
+            streams_per_connection_max: 1_024,
+            drain_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file; paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names every fault.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let fault = |fault| ConfigError { file: file.to_owned(), faults: vec![fault] };
+        let size = std::fs::metadata(file).map_err(|error| fault(format!("cannot be read: {error}")))?.len();
+        if size > SIZE_MAX {
+            return Err(fault(format!("must have at most {SIZE_MAX} bytes, has {size}")));
+        }
+        let text =
+            std::fs::read_to_string(file).map_err(|error| fault(format!("cannot be read: {error}")))?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, folder).map_err(|faults| ConfigError { file: file.to_owned(), faults })
+    }
+
+    /// Parses a configuration; paths in it are relative to `folder`.
+    ///
+    /// # Errors
+    /// Every fault, as a line each.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
+        let mut document: toml::Table =
+            toml::from_str(text).map_err(|error| vec![error.to_string().trim().replace('\n', "\n  ")])?;
+        let mut faults = Vec::new();
+        let listen: Option<SocketAddr> = section(&mut document, "listen", &mut faults);
+        let audit: Option<AuditSection> = section(&mut document, "audit", &mut faults);
+        let policies: Option<PoliciesSection> = section(&mut document, "policies", &mut faults);
+        let vault: Option<VaultSection> = section(&mut document, "vault", &mut faults);
+        let limits = match document.contains_key("limits") {
+            true => section(&mut document, "limits", &mut faults),
+            false => Some(LimitsSection::default()),
+        };
+        let limits = limits.and_then(|limits| limits.check(&mut faults));
+        let identities = identities(&mut document, &mut faults);
+        for key in document.keys() {
+            faults.push(format!("`{key}` is not a known key"));
+        }
+        if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
+            faults.push(format!(
+                "`listen` must be a loopback address such as 127.0.0.1:7447, is {listen}: beyond the machine a \
+                 broker needs TLS, which this version does not have"
+            ));
+        }
+        match (listen, audit, policies, vault, limits) {
+            (Some(listen), Some(audit), Some(policies), Some(vault), Some(limits)) if faults.is_empty() => {
+                Ok(Self {
+                    listen,
+                    audit_database: folder.join(audit.database),
+                    audit_create: false,
+                    policies: folder.join(policies.directory),
+                    vault_file: folder.join(vault.file),
+                    vault_readable_by_others: false,
+                    identities,
+                    limits,
+                })
+            }
+            _ => Err(faults),
+        }
+    }
+}
+
+impl ConfigError {
+    /// The faults.
+    #[must_use]
+    pub fn faults(&self) -> &[String] {
+        &self.faults
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, faults } = self;
+        for (place, fault) in faults.iter().enumerate() {
+            let end = if place == 0 { "" } else { "\n" };
+            write!(f, "{end}{}: {fault}", file.display())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditSection {
+    database: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PoliciesSection {
+    directory: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VaultSection {
+    file: PathBuf,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct LimitsSection {
+    ttl_usual_seconds: Option<u64>,
+    ttl_max_seconds: Option<u64>,
+    leases_max: Option<usize>,
+    leases_per_agent_max: Option<usize>,
+    handles_max: Option<usize>,
+    connections_max: Option<usize>,
+    streams_per_connection_max: Option<u32>,
+    drain_grace_seconds: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentitySection {
+    agent: Option<String>,
+    tool: Option<String>,
+    person: Option<String>,
+    token: String,
+}
+
+impl LimitsSection {
+    fn check(self, faults: &mut Vec<String>) -> Option<Limits> {
+        let usual = Limits::default();
+        let seconds = |given: Option<u64>, usual| given.map_or(usual, Duration::from_secs);
+        let limits = Limits {
+            ttl_usual: seconds(self.ttl_usual_seconds, usual.ttl_usual),
+            ttl_max: seconds(self.ttl_max_seconds, usual.ttl_max),
+            leases: LeaseLimits {
+                leases_max: self.leases_max.unwrap_or(usual.leases.leases_max),
+                leases_per_agent_max: self.leases_per_agent_max.unwrap_or(usual.leases.leases_per_agent_max),
+                handles_max: self.handles_max.unwrap_or(usual.leases.handles_max),
+                dead_handles_max: usual.leases.dead_handles_max,
+            },
+            connections_max: self.connections_max.unwrap_or(usual.connections_max),
+            streams_per_connection_max: self
+                .streams_per_connection_max
+                .unwrap_or(usual.streams_per_connection_max),
+            drain_grace: seconds(self.drain_grace_seconds, usual.drain_grace),
+        };
+        let before = faults.len();
+        let mut within = |key: &str, has: u64, min: u64, max: u64| {
+            if !(min..=max).contains(&has) {
+                faults.push(format!("`limits.{key}` must be {min} to {max}, is {has}"));
+            }
+        };
+        let wide = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        within("ttl_max_seconds", limits.ttl_max.as_secs(), 1, TTL_MAX_SECONDS);
+        within("ttl_usual_seconds", limits.ttl_usual.as_secs(), 1, limits.ttl_max.as_secs().max(1));
+        within("leases_max", wide(limits.leases.leases_max), 1, COUNT_MAX);
+        within("leases_per_agent_max", wide(limits.leases.leases_per_agent_max), 1, COUNT_MAX);
+        within("handles_max", wide(limits.leases.handles_max), 1, COUNT_MAX);
+        within("connections_max", wide(limits.connections_max), 1, 100_000);
+        within("streams_per_connection_max", limits.streams_per_connection_max.into(), 1, 100_000);
+        within("drain_grace_seconds", limits.drain_grace.as_secs(), 0, 3_600);
+        (faults.len() == before).then_some(limits)
+    }
+}
+
+/// Takes a key out of the document and reads it; a fault is noted with the key's name.
+fn section<T: DeserializeOwned>(
+    document: &mut toml::Table,
+    key: &str,
+    faults: &mut Vec<String>,
+) -> Option<T> {
+    let Some(value) = document.remove(key) else {
+        faults.push(format!("`{key}` is missing"));
+        return None;
+    };
+    read(value, key, faults)
+}
+
+fn read<T: DeserializeOwned>(value: toml::Value, key: &str, faults: &mut Vec<String>) -> Option<T> {
+    value
+        .try_into()
+        .map_err(|error: toml::de::Error| faults.push(format!("`{key}`: {}", error.message())))
+        .ok()
+}
+
+fn identities(document: &mut toml::Table, faults: &mut Vec<String>) -> Vec<(TokenDigest, Identity)> {
+    let entries = match document.remove("identity") {
+        Some(toml::Value::Array(entries)) => entries,
+        Some(_) => {
+            faults.push("`identity` must be a list: write each as `[[identity]]`".to_owned());
+            return Vec::new();
+        }
+        None => Vec::new(),
+    };
+    if entries.is_empty() {
+        faults.push(
+            "`identity` is missing: nobody could call; `valetkey token create` makes entries".to_owned(),
+        );
+    }
+    let mut seen = HashSet::new();
+    let mut identities = Vec::with_capacity(entries.len());
+    for (place, entry) in entries.into_iter().enumerate() {
+        let key = format!("identity[{place}]");
+        let Some(entry) = read::<IdentitySection>(entry, &key, faults) else { continue };
+        match identity(entry) {
+            Ok((token, _)) if !seen.insert(token.id()) => {
+                faults.push(format!("`{key}.token` is the token of an entry before it"));
+            }
+            Ok(entry) => identities.push(entry),
+            Err(fault) => faults.push(format!("`{key}` {fault}")),
+        }
+    }
+    identities
+}
+
+fn identity(entry: IdentitySection) -> Result<(TokenDigest, Identity), String> {
+    let IdentitySection { agent, tool, person, token } = entry;
+    let parse = |name: &str| Name::parse(name).map_err(|error| format!("`{name}` {error}"));
+    let identity = match (agent, tool, person) {
+        (Some(name), None, None) => Identity::Agent(AgentId(parse(&name)?)),
+        (None, Some(name), None) => Identity::Tool(ToolId(parse(&name)?)),
+        (None, None, Some(name)) => Identity::Person(PersonId(parse(&name)?)),
+        _ => return Err("must have exactly one of `agent`, `tool` and `person`".to_owned()),
+    };
+    let token = TokenDigest::parse(&token).map_err(|_| {
+        "`token` must be a digest, `vkt_<id>:<64 hexadecimal digits>`, as `valetkey token create` prints it"
+    })?;
+    Ok((token, identity))
+}
+
+const SIZE_MAX: u64 = 4 * 1024 * 1024;
+const TTL_MAX_SECONDS: u64 = 24 * 60 * 60;
+const COUNT_MAX: u64 = 10_000_000;
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

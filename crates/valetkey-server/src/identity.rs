@@ -1,0 +1,194 @@
+//! Who calls: one layer in front of every method.
+//!
+//! It lets nobody pass without an identity, writes down who tried, and hands the [`Call`] to the methods as
+//! an extension of the request. On the way back it notices answers that no method of ours gave (a message
+//! that could not be decoded, an unknown method) and has them recorded too: every status of ours carries
+//! details, the transport's own carry none.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{HeaderMap, Request, Response, header};
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+use valetkey_core::{
+    AdminAction, AdminRequest, AdminResource, AuditRecord, Broker, Call, Identity, Reason, RecordKind,
+    RequestId, TraceId, scrub,
+};
+
+use crate::listen::Peer;
+use crate::status;
+use crate::token::Tokens;
+
+/// What the layer needs.
+pub(crate) struct Identifier {
+    pub(crate) tokens: Tokens,
+    pub(crate) broker: Arc<Broker>,
+}
+
+/// The layer.
+#[derive(Clone)]
+pub(crate) struct IdentityLayer(pub(crate) Arc<Identifier>);
+
+/// The layered service.
+#[derive(Clone)]
+pub(crate) struct Identified<S> {
+    inner: S,
+    identifier: Arc<Identifier>,
+}
+
+impl<S> Layer<S> for IdentityLayer {
+    type Service = Identified<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Identified { inner, identifier: Arc::clone(&self.0) }
+    }
+}
+
+impl<S> Service<Request<Body>> for Identified<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // The clone is not known to be ready; the one that is must be the one that is called.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let identifier = Arc::clone(&self.identifier);
+        Box::pin(async move {
+            let call = match identifier.identify(&request) {
+                Ok(call) => Arc::new(call),
+                Err(record) => return Ok(identifier.refuse(record).await.into_http()),
+            };
+            let path = request.uri().path().to_owned();
+            if !path.starts_with(OWN_SERVICES)
+                && let Err(status) = identifier.permit_operate(&call, &path).await
+            {
+                return Ok(status.into_http());
+            }
+            request.extensions_mut().insert(Arc::clone(&call));
+            let response = inner.call(request).await?;
+            match foreign_status(response.headers()) {
+                None => Ok(response),
+                Some(status) => Ok(identifier.own(&call, &path, &status).await.into_http()),
+            }
+        })
+    }
+}
+
+impl Identifier {
+    /// The call, or the record of the refusal.
+    fn identify(&self, request: &Request<Body>) -> Result<Call, AuditRecord> {
+        let headers = request.headers();
+        let client = client(headers, request.extensions().get::<Peer>());
+        let trace = trace(headers);
+        let id = RequestId::random();
+        let authorization = headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
+        match self.tokens.identify(authorization) {
+            Ok(caller) => Ok(Call { id, caller: caller.clone(), client, trace }),
+            Err(reason) => {
+                let now = self.broker.clock().now();
+                let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, reason);
+                let record = record.with_detail(request.uri().path());
+                Err(AuditRecord { request: Some(id), client: Some(client), trace, ..record })
+            }
+        }
+    }
+
+    /// Refuses a caller without identity. Nothing is served either way, so a log that is away changes
+    /// nothing about the answer.
+    async fn refuse(&self, record: AuditRecord) -> Status {
+        if let Err(error) = self.broker.note(record).await {
+            tracing::error!(%error, "a request without identity was refused, but not written down");
+        }
+        status::unauthenticated()
+    }
+
+    /// Health and reflection are not ours to guard inside: they need `operate`.
+    async fn permit_operate(&self, call: &Arc<Call>, path: &str) -> Result<(), Status> {
+        let request = AdminRequest {
+            call: Arc::clone(call),
+            action: AdminAction::Operate,
+            resource: AdminResource::Broker,
+            detail: scrub(path, DETAIL_MAX).into(),
+        };
+        match self.broker.permit(&request).await {
+            Ok(_permission) => Ok(()),
+            Err(refusal) => Err(status::refused(&refusal, &call.id.to_string())),
+        }
+    }
+
+    /// Turns a status of the transport's into one of ours, recorded.
+    async fn own(&self, call: &Call, path: &str, foreign: &Status) -> Status {
+        let record =
+            AuditRecord::refusal(self.broker.clock().now(), RecordKind::Malformed, Reason::MessageInvalid)
+                .by(call)
+                .with_detail(&format!("{path}: {}", foreign.message()));
+        let Ok(record) = self.broker.note(record).await else { return status::audit_unavailable() };
+        match foreign.code() {
+            Code::Unimplemented => status::unknown_method(record),
+            // tonic says Internal to a message it cannot decode and OutOfRange to one that is too large.
+            _ => status::invalid_message(record),
+        }
+    }
+}
+
+/// The caller of a request that has passed the layer.
+pub(crate) fn call_of<T>(request: &tonic::Request<T>) -> Result<Arc<Call>, Status> {
+    // Absent only where a service was wired past the layer: fail closed.
+    request.extensions().get::<Arc<Call>>().cloned().ok_or_else(status::unauthenticated)
+}
+
+/// The caller as an agent.
+pub(crate) fn agent_of(call: &Call) -> Option<valetkey_core::AgentId> {
+    match &call.caller {
+        Identity::Agent(agent) => Some(agent.clone()),
+        Identity::Tool(_) | Identity::Person(_) => None,
+    }
+}
+
+/// A status without details in the headers of a response: not one of ours.
+fn foreign_status(headers: &HeaderMap) -> Option<Status> {
+    headers.get(Status::GRPC_STATUS)?;
+    let status = Status::from_header_map(headers)?;
+    (status.code() != Code::Ok && status.details().is_empty()).then_some(status)
+}
+
+/// The client as it says itself, and its address without the port: one client is one text.
+fn client(headers: &HeaderMap, peer: Option<&Peer>) -> Arc<str> {
+    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("unnamed");
+    let mut client = scrub(agent, CLIENT_MAX);
+    if let Some(Peer(address)) = peer {
+        client.push(' ');
+        client.push_str(&address.ip().to_string());
+    }
+    client.into()
+}
+
+/// The trace id of a W3C `traceparent` header, version 00.
+fn trace(headers: &HeaderMap) -> Option<TraceId> {
+    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
+    let (version, id) = (parts.next()?, parts.next()?);
+    let mut trace = [0; 16];
+    if version != "00" || id.len() != 32 {
+        return None;
+    }
+    data_encoding::HEXLOWER.decode_mut(id.as_bytes(), &mut trace).ok()?;
+    (trace != [0; 16]).then_some(TraceId(trace))
+}
+
+/// The services whose methods ask the gate themselves.
+const OWN_SERVICES: &str = "/valetkey.v1.";
+const CLIENT_MAX: usize = 200;
+const DETAIL_MAX: usize = 1024;

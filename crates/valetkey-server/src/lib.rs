@@ -1,0 +1,33 @@
+//! Speaks gRPC and wires the rest together.
+//!
+//! A request passes `identity.rs` (who calls), `convert.rs` (what is asked), the broker of
+//! `valetkey-core`, and `convert.rs` again or `status.rs` (the only place where an error becomes a
+//! `tonic::Status`). `app.rs` is the wiring, top to bottom.
+//!
+//! Not here: Cedar types, SQL types, decisions.
+//!
+//! Invariants:
+//! - No identity, no service: every request passes [`identity`] before it reaches any method, health and
+//!   reflection included.
+//! - Every error status carries `google.rpc.ErrorInfo`, and says to the caller no more than `status.rs`
+//!   lets it.
+//! - Everything a peer can make us keep has a bound: connections, streams, messages, headers, events.
+
+mod app;
+mod audit_record;
+mod audit_service;
+mod clock;
+mod config;
+mod convert;
+mod identity;
+mod lease_service;
+mod listen;
+mod reload;
+mod status;
+mod token;
+
+pub use app::{App, RunError, StartError};
+pub use clock::SystemClock;
+pub use config::{Config, ConfigError, Limits};
+pub use reload::{ReloadError, Reloaded, Reloader};
+pub use token::{TOKEN_PREFIX, TokenDigest, Tokens};

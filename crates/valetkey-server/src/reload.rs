@@ -1,0 +1,138 @@
+//! Reloading policies: the last good set stays in force until a better one is whole.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::{Mutex, mpsc};
+use valetkey_core::{AuditRecord, Broker, PolicyEngine, Reason, RecordKind, Revision};
+use valetkey_policy::{Bundle, Engine, LoadError};
+
+/// Puts changed policies in force. Clones share one engine; reloads happen one after the other.
+#[derive(Clone)]
+pub struct Reloader {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    directory: PathBuf,
+    engine: Arc<Engine>,
+    broker: Arc<Broker>,
+    turn: Mutex<()>,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The files say what is in force already.
+    Unchanged,
+    /// Other policies are in force now.
+    Changed {
+        /// Which.
+        revision: Revision,
+        /// Live handles that they no longer allow.
+        handles_revoked: usize,
+    },
+}
+
+/// Why the policies were not reloaded. The last good set stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The policies have faults.
+    #[error("the policies have faults; those before them stay in force")]
+    Faults(#[source] LoadError),
+    /// The loader did not survive.
+    #[error("the policies could not be loaded; those before them stay in force")]
+    Broken,
+}
+
+impl Reloader {
+    pub(crate) fn new(directory: PathBuf, engine: Arc<Engine>, broker: Arc<Broker>) -> Self {
+        Self { parts: Arc::new(Parts { directory, engine, broker, turn: Mutex::new(()) }) }
+    }
+
+    /// Loads the policies again; if they differ and are good, puts them in force, and decides every live
+    /// lease again. Both outcomes are logged and recorded.
+    ///
+    /// # Errors
+    /// [`ReloadError`] where they are not good.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let _turn = self.parts.turn.lock().await;
+        let parts = Arc::clone(&self.parts);
+        let result = tokio::task::spawn_blocking(move || parts.load_and_install()).await;
+        let result = result.unwrap_or(Err(ReloadError::Broken));
+        self.parts.report(&result).await;
+        result
+    }
+
+    /// Reloads whenever files of the directory change, for as long as it is polled.
+    pub(crate) async fn follow_files(&self) {
+        let (changed, mut changes) = mpsc::channel(1);
+        let _watcher = match watch(&self.parts.directory, changed) {
+            Ok(watcher) => watcher,
+            Err(error) => {
+                tracing::warn!(%error, "the policy files cannot be watched; send SIGHUP after a change");
+                return std::future::pending().await;
+            }
+        };
+        while changes.recv().await.is_some() {
+            // An editor writes a file in several steps: wait until it has been quiet for a moment.
+            while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|change| change.is_some()) {}
+            // What went wrong is logged and recorded; there is nobody here to tell.
+            let _ = self.reload().await;
+        }
+    }
+}
+
+impl Parts {
+    /// Blocks for as long as loading takes.
+    fn load_and_install(&self) -> Result<Reloaded, ReloadError> {
+        let bundle = Bundle::load(&self.directory).map_err(ReloadError::Faults)?;
+        if bundle.digest_text() == self.engine.revision().digest_text() {
+            return Ok(Reloaded::Unchanged);
+        }
+        let revision = self.engine.install(bundle);
+        let handles_revoked = self.broker.policies_changed(revision);
+        Ok(Reloaded::Changed { revision, handles_revoked })
+    }
+
+    async fn report(&self, result: &Result<Reloaded, ReloadError>) {
+        let record = match result {
+            Ok(Reloaded::Unchanged) => return,
+            Ok(Reloaded::Changed { revision, handles_revoked }) => {
+                tracing::info!(revision = revision.digest_text(), handles_revoked, "policies reloaded");
+                loaded(&self.broker, *revision)
+                    .with_detail(&format!("{handles_revoked} live handles revoked"))
+            }
+            Err(error) => {
+                let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+                tracing::error!(%error, %source, "policies not reloaded");
+                let now = self.broker.clock().now();
+                AuditRecord::event(now, RecordKind::PolicyLoad, Reason::Failed).with_detail(&source)
+            }
+        };
+        if let Err(error) = self.broker.note(record).await {
+            tracing::error!(%error, "a change of policy is in force, but not written down");
+        }
+    }
+}
+
+/// The record of policies that came into force.
+pub(crate) fn loaded(broker: &Broker, revision: Revision) -> AuditRecord {
+    let record = AuditRecord::event(broker.clock().now(), RecordKind::PolicyLoad, Reason::Done);
+    AuditRecord { revision: Some(revision), ..record }
+}
+
+fn watch(directory: &Path, changed: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading the files is an event too; only changes matter. A full channel has told it already.
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            let _ = changed.try_send(());
+        }
+    })?;
+    watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+const QUIET: Duration = Duration::from_millis(100);

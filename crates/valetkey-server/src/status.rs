@@ -1,0 +1,311 @@
+//! The only place where an error becomes a `tonic::Status`: what the caller may read is chosen here.
+//!
+//! Every status carries `ErrorInfo` with a stable reason; docs/errors.md is the catalogue, and a test
+//! holds it against [`CATALOGUE`].
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+use valetkey_core::{Fault, RecordId, Refusal, ResolveError};
+
+use crate::convert::Violation;
+
+/// The domain of every `ErrorInfo`.
+pub(crate) const DOMAIN: &str = "valetkey";
+
+/// Every reason, its code, and what the caller does next.
+pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
+    (
+        "ACCESS_DENIED",
+        Code::PermissionDenied,
+        "Read the advice in the message, or show the record id to a reviewer.",
+    ),
+    (
+        "AGENT_UNAUTHENTICATED",
+        Code::Unauthenticated,
+        "Send `authorization: Bearer vkt_...` with a token that the broker knows.",
+    ),
+    ("AMBIGUOUS_REFERENCE", Code::FailedPrecondition, "Name the vault, item, section or field by its id."),
+    ("AUDIT_UNAVAILABLE", Code::Unavailable, "Wait for the delay in RetryInfo. Nothing was done."),
+    ("FIELD_NOT_FOUND", Code::NotFound, "Check the field's label in the vault."),
+    ("FIELD_NOT_OTP", Code::FailedPrecondition, "Leave `?attribute=otp` out."),
+    ("FIELD_NOT_PRIVATE_KEY", Code::FailedPrecondition, "Leave `?ssh-format=openssh` out."),
+    ("FILE_NOT_TEXT", Code::FailedPrecondition, "Only text files can be read."),
+    (
+        "HANDLE_NOT_ACTIVE",
+        Code::FailedPrecondition,
+        "Ask the agent for a fresh handle; the record says why this one is dead.",
+    ),
+    ("INTERNAL", Code::Internal, "Show the request id to the operator."),
+    ("INVALID_DESTINATION", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_FILTER", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_HANDLE", Code::InvalidArgument, "Send the handle whole: 61 characters."),
+    ("INVALID_LEASE_ID", Code::InvalidArgument, "Send the lease id as `opened` named it."),
+    ("INVALID_MESSAGE", Code::InvalidArgument, "Use the published protos, and messages of at most 1 MiB."),
+    ("INVALID_PAGE_SIZE", Code::InvalidArgument, "Send 0 to 1000."),
+    ("INVALID_PAGE_TOKEN", Code::InvalidArgument, "Send the token of the page before, with the same filter."),
+    ("INVALID_PURPOSE", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_RECORD_ID", Code::InvalidArgument, "Send a decimal sequence number."),
+    ("INVALID_SECRET_REFERENCE", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_SESSION", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_TOOL", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_TTL", Code::InvalidArgument, "See the field violations."),
+    ("ITEM_NOT_ACTIVE", Code::FailedPrecondition, "Restore the item, or name another."),
+    ("ITEM_NOT_FOUND", Code::NotFound, "Check the item's title in the vault."),
+    ("LEASE_LIMIT", Code::ResourceExhausted, "End leases that are no longer needed."),
+    ("LEASE_NOT_FOUND", Code::NotFound, "The lease has ended already."),
+    ("METHOD_UNKNOWN", Code::Unimplemented, "Use the published protos."),
+    ("OTP_SEED_MALFORMED", Code::FailedPrecondition, "Mend the one-time password in the vault."),
+    ("POLICY_IN_FLUX", Code::Unavailable, "Ask again: the policies changed while this was decided."),
+    ("PRIVATE_KEY_MALFORMED", Code::FailedPrecondition, "Read the key without `?ssh-format=openssh`."),
+    ("QUERY_LIMIT", Code::ResourceExhausted, "Ask again with a narrower filter."),
+    ("RECORD_NOT_FOUND", Code::NotFound, "Check the record id."),
+    ("RESOLVER_RATE_LIMITED", Code::ResourceExhausted, "Wait for the delay in RetryInfo."),
+    ("RESOLVER_UNAVAILABLE", Code::Unavailable, "Wait for the delay in RetryInfo."),
+    ("SECTION_NOT_FOUND", Code::NotFound, "Check the section's label in the vault."),
+    ("SHUTTING_DOWN", Code::Unavailable, "Connect to another broker, or wait for this one to come back."),
+    ("VAULT_NOT_FOUND", Code::NotFound, "Check the vault's name."),
+];
+
+/// Nobody knows the caller. Why is for the record alone.
+pub(crate) fn unauthenticated() -> Status {
+    build("AGENT_UNAUTHENTICATED", "no valid token came with the request", None, ErrorDetails::new())
+}
+
+/// The kind of caller has no business with this call.
+pub(crate) fn wrong_caller(record: RecordId) -> Status {
+    build("ACCESS_DENIED", "policy does not allow this", Some(record), ErrorDetails::new())
+}
+
+/// Fields break their rules; all of them are named, the first gives the reason.
+pub(crate) fn invalid(violations: &[Violation], record: RecordId) -> Status {
+    let fields: Vec<_> = violations
+        .iter()
+        .take(VIOLATIONS_MAX)
+        .map(|violation| FieldViolation::new(violation.field.clone(), violation.problem.clone()))
+        .collect();
+    let message =
+        violations.first().map_or_else(String::new, |first| format!("`{}` {}", first.field, first.problem));
+    let reason = violations.first().map_or("INVALID_MESSAGE", |first| first.reason);
+    build(reason, &message, Some(record), ErrorDetails::with_bad_request(fields))
+}
+
+/// The message could not be read at all.
+pub(crate) fn invalid_message(record: RecordId) -> Status {
+    build("INVALID_MESSAGE", "the message cannot be read", Some(record), ErrorDetails::new())
+}
+
+/// There is no such method.
+pub(crate) fn unknown_method(record: RecordId) -> Status {
+    build("METHOD_UNKNOWN", "there is no such method", Some(record), ErrorDetails::new())
+}
+
+/// The log cannot be written, or read.
+pub(crate) fn audit_unavailable() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_SOON));
+    build("AUDIT_UNAVAILABLE", "the audit log is not available; nothing was done", None, details)
+}
+
+/// The query costs too much, or too many are under way.
+pub(crate) fn query_limit(problem: &str) -> Status {
+    build("QUERY_LIMIT", problem, None, ErrorDetails::with_retry_info(Some(RETRY_SOON)))
+}
+
+/// There is no such record.
+pub(crate) fn record_not_found() -> Status {
+    build("RECORD_NOT_FOUND", "there is no such record", None, ErrorDetails::new())
+}
+
+/// The broker stops.
+pub(crate) fn shutting_down(record: Option<RecordId>) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_SOON));
+    build("SHUTTING_DOWN", "the broker is about to stop", record, details)
+}
+
+/// Our fault. The cause is in our log.
+pub(crate) fn internal(request: &str) -> Status {
+    build("INTERNAL", "the broker failed", None, ErrorDetails::with_request_info(request, ""))
+}
+
+/// What the broker refuses.
+pub(crate) fn refused(refusal: &Refusal, request: &str) -> Status {
+    match refusal {
+        Refusal::Denied { denial, reference } => {
+            let mut status = Facts::new("ACCESS_DENIED", denial.message()).record(denial.record);
+            if let Some(advice) = &denial.advice {
+                status = status.fact("advice", advice);
+            }
+            if let Some(reference) = reference {
+                status = status.fact("reference", reference);
+            }
+            status.build(ErrorDetails::new())
+        }
+        Refusal::Unresolved { error, reference, record } => unresolved(error, reference, *record),
+        Refusal::HandleMalformed { record } => build(
+            "INVALID_HANDLE",
+            "`handle` is not whole: it has 61 characters and ends in a checksum",
+            Some(*record),
+            ErrorDetails::with_bad_request_violation(
+                "handle",
+                "is not whole: it has 61 characters and ends in a checksum",
+            ),
+        ),
+        Refusal::HandleNotActive { record } => {
+            build("HANDLE_NOT_ACTIVE", "the handle cannot be redeemed", Some(*record), ErrorDetails::new())
+        }
+        Refusal::LeaseNotFound { record } => {
+            build("LEASE_NOT_FOUND", "there is no such lease", Some(*record), ErrorDetails::new())
+        }
+        Refusal::LeaseLimit { full, record } => {
+            let message = format!("too many leases: {} may be at most {}", full.limit, full.max);
+            let details = ErrorDetails::with_quota_failure_violation(full.limit, message.clone());
+            Facts::new("LEASE_LIMIT", message)
+                .record(*record)
+                .fact("limit", full.limit)
+                .fact("max", &full.max.to_string())
+                .build(details)
+        }
+        Refusal::PolicyInFlux => build(
+            "POLICY_IN_FLUX",
+            "the policies changed while this was decided",
+            None,
+            ErrorDetails::with_retry_info(Some(RETRY_SOON)),
+        ),
+        Refusal::Draining { record } => shutting_down(Some(*record)),
+        Refusal::AuditUnavailable(error) => {
+            tracing::error!(%error, request, "refused: the decision cannot be written down");
+            audit_unavailable()
+        }
+        Refusal::Broken => {
+            tracing::error!(request, "refused: an invariant does not hold");
+            internal(request)
+        }
+    }
+}
+
+/// An allowed agent may know that a reference names nothing; the message is the core's own text.
+fn unresolved(error: &ResolveError, reference: &str, record: RecordId) -> Status {
+    let details = match (error, error.fault()) {
+        (ResolveError::RateLimited { retry_after }, _) => ErrorDetails::with_retry_info(Some(*retry_after)),
+        (_, Fault::Unavailable) => ErrorDetails::with_retry_info(Some(RETRY_SOON)),
+        _ => ErrorDetails::new(),
+    };
+    Facts::new(error.code(), format!("`{reference}`: {error}"))
+        .record(record)
+        .fact("reference", reference)
+        .build(details)
+}
+
+fn build(reason: &'static str, message: &str, record: Option<RecordId>, details: ErrorDetails) -> Status {
+    let facts = Facts::new(reason, message.to_owned());
+    match record {
+        Some(record) => facts.record(record),
+        None => facts,
+    }
+    .build(details)
+}
+
+/// A status in the making: everything dynamic in the message stands in the metadata too.
+struct Facts {
+    reason: &'static str,
+    message: String,
+    metadata: HashMap<String, String>,
+}
+
+impl Facts {
+    fn new(reason: &'static str, message: String) -> Self {
+        Self { reason, message, metadata: HashMap::new() }
+    }
+
+    fn fact(mut self, key: &str, value: &str) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    fn record(self, record: RecordId) -> Self {
+        self.fact("record_id", &record.to_string())
+    }
+
+    fn build(self, mut details: ErrorDetails) -> Status {
+        let Self { reason, message, metadata } = self;
+        let known = CATALOGUE.iter().find(|(known, _, _)| *known == reason);
+        let code = known.map_or(Code::Internal, |(_, code, _)| *code);
+        details.set_error_info(reason, DOMAIN, metadata);
+        Status::with_error_details(code, message, details)
+    }
+}
+
+/// When to ask again where nothing better is known.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+/// How many field violations a status names; a status must fit into the headers of HTTP/2.
+const VIOLATIONS_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_resolve_error_is_in_the_catalogue() {
+        use ResolveError::*;
+        let all = [
+            VaultNotFound,
+            TooManyVaults,
+            ItemNotFound,
+            TooManyItems,
+            NoMatchingSections,
+            FieldNotFound,
+            TooManyMatchingFields,
+            IncompatibleTotpQueryParameterField,
+            UnableToGenerateTotpCode,
+            IncompatibleSshKeyQueryParameterField,
+            UnableToFormatPrivateKey,
+            UnsupportedFileFormat,
+            ItemNotActive,
+            RateLimited { retry_after: Duration::from_secs(9) },
+            Unavailable,
+        ];
+        for error in all {
+            let status = unresolved(&error, "op://v/i/f", RecordId(7));
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!((info.reason.as_str(), info.domain.as_str()), (error.code(), DOMAIN));
+            assert_eq!(info.metadata["record_id"], "7");
+            assert_ne!(status.code(), Code::Internal, "{error}");
+        }
+    }
+
+    /// docs/errors.md is generated from the catalogue; UPDATE_GOLDEN=1 writes it.
+    #[test]
+    fn the_catalogue_is_documented() {
+        let mut page = String::from(PAGE_TOP);
+        for (reason, code, next) in CATALOGUE {
+            page.push_str(&format!("| `{reason}` | `{}` | {next} |\n", code_name(*code)));
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors.md");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), page, "run with UPDATE_GOLDEN=1");
+        let mut sorted: Vec<_> = CATALOGUE.iter().map(|(reason, _, _)| reason).collect();
+        sorted.dedup();
+        assert!(sorted.is_sorted() && sorted.len() == CATALOGUE.len());
+    }
+
+    fn code_name(code: Code) -> String {
+        let mut name = String::new();
+        for c in format!("{code:?}").chars() {
+            if c.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(c.to_ascii_uppercase());
+        }
+        name
+    }
+
+    const PAGE_TOP: &str = "# Errors\n\n\
+Every error status carries `google.rpc.ErrorInfo` with the domain `valetkey` and one of these reasons, and the\n\
+`record_id` of its audit record in the metadata wherever there is one. Whether a refused thing exists is never\n\
+said; an agent that policy allows to use a reference may learn that it names nothing.\n\n\
+| reason | code | what to do next |\n| --- | --- | --- |\n";
+}
