@@ -26,7 +26,7 @@ use crate::audit::{AuditError, AuditLog, AuditOutcome, AuditRecord, Reason, Reco
 use crate::clock::Clock;
 use crate::decision::{Allow, Decision, Deny, Terms};
 use crate::policy::PolicyEngine;
-use crate::request::{AccessRequest, AdminAction, AdminRequest, Life};
+use crate::request::{AccessRequest, AdminAction, AdminRequest, AdminResource, Life};
 
 /// Proof that a request was allowed and durably recorded; the only key to the resolver and to a lease.
 ///
@@ -125,9 +125,12 @@ impl Gate {
             AdminAction::Revoke => RecordKind::EndLease,
             AdminAction::Operate => RecordKind::Operate,
         };
-        let record = AuditRecord::event(self.clock.now(), kind, Reason::PolicyPermit)
-            .by(&request.call)
-            .with_detail(&request.detail);
+        let lease = match &request.resource {
+            AdminResource::Lease { id, holder: _ } => Some(*id),
+            AdminResource::AuditLog | AdminResource::Broker => None,
+        };
+        let record = AuditRecord::event(self.clock.now(), kind, Reason::PolicyPermit).by(&request.call);
+        let record = AuditRecord { lease, ..record }.with_detail(&request.detail);
         let record = match &decision {
             Decision::Allow(allow) => with_allow(record, allow),
             Decision::Deny(deny) => with_deny(record, deny),
@@ -287,12 +290,19 @@ fn with_allow(record: AuditRecord, allow: &Allow) -> AuditRecord {
 
 fn with_deny(record: AuditRecord, deny: &Deny) -> AuditRecord {
     let Deny { reason, policies, advice: _, detail, revision } = deny;
+    let record = match (detail, &record.detail) {
+        (None, _) => record,
+        (Some(why), None) => record.with_detail(why),
+        (Some(why), Some(asked)) => {
+            let both = format!("{asked}: {why}");
+            record.with_detail(&both)
+        }
+    };
     AuditRecord {
         ruling: Ruling::Deny,
         reason: *reason,
         policies: Some(Arc::clone(policies)),
         revision: Some(*revision),
-        detail: detail.clone().or(record.detail),
         ..record
     }
 }

@@ -9,11 +9,13 @@
 
 mod events;
 mod keep;
+mod notices;
 mod redeem;
 mod state;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
@@ -24,8 +26,7 @@ use crate::decision::{Deny, Terms};
 use crate::gate::Grant;
 use crate::handle::{Handle, HandleId};
 use crate::identity::{AgentId, ToolId};
-
-use crate::request::{AccessRequest, Call};
+use crate::request::{AccessKind, AccessRequest, Call};
 use crate::secret::SecretValue;
 
 use self::state::{HandleSlot, HandleState, LeaseSlot, State};
@@ -182,7 +183,8 @@ impl LeaseTable {
         let sealed = Arc::new(handle.seal(value).ok_or(IssueError::Broken)?);
         let digest = handle.digest();
         let terms = grant.terms();
-        let now = self.clock.monotonic();
+        let expires = self.clock.monotonic() + terms.life;
+        let expire_time = self.clock.now().after(terms.life);
         let reference = request.reference.text();
 
         let mut state = self.lock();
@@ -190,36 +192,32 @@ impl LeaseTable {
             return Err(IssueError::Stale);
         }
         let slot = state.leases.get_mut(&lease).ok_or(IssueError::Ended)?;
+        // A renewal comes on top: the places are kept for the references that are still to come.
+        let renewal = request.kind == AccessKind::Renew;
+        if !renewal {
+            slot.places = slot.places.checked_sub(1).ok_or(IssueError::Broken)?;
+        }
         slot.live.push(handle.id());
         slot.issued = true;
-        let place_kept = slot.places > 0;
-        slot.places = slot.places.saturating_sub(1);
-        if !place_kept {
-            state.handles_taken += 1;
-        }
-        let expires = now + terms.life;
-        let active =
-            HandleState::Active { sealed, uses_left: terms.uses, uses_set_aside: 0, renewal_failed: false };
-        let slot = HandleSlot { request, digest, terms, expires, state: active };
-        let first = state.set_timer(slot.renew_at(), handle.id());
+        state.handles_taken += usize::from(renewal);
+        let active = HandleState::Active {
+            sealed,
+            uses_left: terms.uses,
+            uses_set_aside: 0,
+            expiry_cause: EndCause::Expiry,
+        };
+        let slot = HandleSlot { request, digest, terms, expires, timer: expires, state: active };
+        let renew_at = slot.renew_at();
         state.handles.insert(handle.id(), slot);
+        self.set_timer(&mut state, handle.id(), renew_at);
         drop(state);
-        if first {
-            self.wake.notify_one();
-        }
-        let expire_time = self.clock.now().after(terms.life);
         Ok(Issued { reference, handle, expire_time, terms, record: grant.record() })
     }
 
     /// Ends a lease: its handles are dead when this returns. Whether there was one.
     pub(crate) fn end(&self, lease: LeaseId, cause: EndCause) -> bool {
         let mut state = self.lock();
-        let ended = self.end_locked(&mut state, lease, cause);
-        drop(state);
-        if ended {
-            self.wake.notify_one();
-        }
-        ended
+        self.end_locked(&mut state, lease, cause)
     }
 
     /// Ends all leases.
@@ -229,8 +227,6 @@ impl LeaseTable {
         for lease in all {
             self.end_locked(&mut state, lease, cause);
         }
-        drop(state);
-        self.wake.notify_one();
     }
 
     fn end_locked(&self, state: &mut State, lease: LeaseId, cause: EndCause) -> bool {
@@ -241,13 +237,14 @@ impl LeaseTable {
         if slot.issued {
             let detail = format!("{} live handles ended with it", slot.live.len());
             let record = AuditRecord::event(self.clock.now(), RecordKind::LeaseEnd, cause.reason());
-            state.notices.push(AuditRecord {
+            let record = AuditRecord {
                 request: Some(slot.call.id),
                 agent: Some(slot.agent),
                 tool: Some(slot.tool),
                 lease: Some(lease),
                 ..record.with_detail(&detail)
-            });
+            };
+            self.note(state, record);
         }
         // A reader whose buffer is full learns of the end by the stream's.
         let _ = slot.events.try_send(Box::new(LeaseEvent::Ended(cause)));
@@ -274,18 +271,17 @@ impl LeaseTable {
         let record =
             AuditRecord::event(self.clock.now(), RecordKind::HandleRevoke, Reason::EndPolicy).about(&request);
         let why = deny.detail.as_deref().unwrap_or(deny.reason.as_str());
-        state.notices.push(AuditRecord {
+        let record = AuditRecord {
             policies: Some(Arc::clone(&deny.policies)),
             revision: Some(deny.revision),
             ..record.with_detail(why)
-        });
+        };
+        self.note(&mut state, record);
         let reference = request.reference.text();
         if let Some(lease) = request.lease {
             self.tell(&mut state, lease, LeaseEvent::Revoked { reference, handle, cause: EndCause::Policy });
             self.end_if_empty(&mut state, lease, EndCause::Policy);
         }
-        drop(state);
-        self.wake.notify_one();
     }
 
     /// Sends an event of work that is under way for a lease.
@@ -294,7 +290,7 @@ impl LeaseTable {
         self.tell(&mut state, lease, event);
     }
 
-    /// Gives back a place that no handle came for.
+    /// Gives back a place that no handle came for. Ends the lease where nothing is alive or to come.
     pub(crate) fn give_back_place(&self, lease: LeaseId) {
         let mut state = self.lock();
         let Some(slot) = state.leases.get_mut(&lease) else { return };
@@ -302,6 +298,7 @@ impl LeaseTable {
             slot.places -= 1;
             state.handles_taken = state.handles_taken.saturating_sub(1);
         }
+        self.end_if_empty(&mut state, lease, EndCause::Expiry);
     }
 
     /// Tells every stream that the broker is about to stop.
@@ -311,18 +308,6 @@ impl LeaseTable {
         for lease in all {
             self.tell(&mut state, lease, LeaseEvent::Draining { end_time });
         }
-    }
-
-    /// What waits to be written down.
-    pub(crate) fn take_notices(&self) -> Vec<AuditRecord> {
-        std::mem::take(&mut self.lock().notices)
-    }
-
-    /// Puts back what could not be written down.
-    pub(crate) fn return_notices(&self, mut unwritten: Vec<AuditRecord>) {
-        let mut state = self.lock();
-        unwritten.append(&mut state.notices);
-        state.notices = unwritten;
     }
 
     /// The agent that holds a lease.
@@ -350,6 +335,18 @@ impl LeaseTable {
         if state.leases.get(&lease).is_some_and(|slot| slot.live.is_empty() && slot.places == 0) {
             self.end_locked(state, lease, cause);
         }
+    }
+
+    /// Moves the one timer of a live handle.
+    fn set_timer(&self, state: &mut State, handle: HandleId, at: Duration) {
+        if state.set_timer(handle, at) {
+            self.wake.notify_one();
+        }
+    }
+
+    fn note(&self, state: &mut State, record: AuditRecord) {
+        state.notices.push_back(record);
+        self.wake.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -393,5 +390,6 @@ impl fmt::Display for LeaseId {
 
 /// Unread events a stream may hold, beside the first of each reference.
 const EVENTS_MAX: usize = 32;
+
 #[cfg(test)]
 mod tests;

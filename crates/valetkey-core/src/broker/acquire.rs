@@ -7,7 +7,7 @@ use super::{ATTEMPTS_MAX, Acquire, Broker, POLICY_CHANGED, Refusal};
 use crate::audit::{AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordKind};
 use crate::gate::{Denial, Grant, Verdict};
 use crate::handle::Handle;
-use crate::lease::{IssueError, LeaseEvent, LeaseEvents, LeaseId};
+use crate::lease::{EndCause, IssueError, LeaseEvent, LeaseEvents, LeaseId};
 use crate::reference::SecretReference;
 use crate::request::{AccessKind, AccessRequest};
 use crate::resolver::{ResolveError, Resolved};
@@ -74,11 +74,15 @@ impl Broker {
                 ..record
             }
         };
+        let opened = self.leases.open(&ask.call, &ask.agent, &ask.tool, ask.references.len());
+        // Asked when the lease is in the table: either this sees that the broker stops, or the stop sees
+        // the lease.
         if self.draining.load(Ordering::Acquire) {
+            drop(opened);
             let record = self.gate.note(refusal(Reason::Draining)).await?;
             return Err(Refusal::Draining { record });
         }
-        match self.leases.open(&ask.call, &ask.agent, &ask.tool, ask.references.len()) {
+        match opened {
             Ok(events) => Ok(events),
             Err(full) => {
                 let detail = format!("{} is at its bound of {}", full.limit, full.max);
@@ -137,24 +141,34 @@ impl Broker {
             }
             return Err(failure);
         }
-        let mut stale = false;
+        let mut failed = None;
         for ((grant, handle), resolved) in granted.into_iter().zip(fetched.into_iter().flatten()) {
-            if stale {
-                self.withhold([grant], POLICY_CHANGED);
+            if let Some(error) = failed {
+                self.withhold([grant], IssueError::code(error));
                 continue;
             }
             match self.issue(grant, handle, resolved) {
                 Ok(event) => events.push(event),
-                Err(IssueError::Stale) => stale = true,
-                Err(IssueError::Ended | IssueError::Broken) => return Err(Refusal::Broken),
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(!stale)
+        match failed {
+            Some(IssueError::Broken) => Err(Refusal::Broken),
+            Some(IssueError::Stale) => {
+                self.leases.end(events.lease(), EndCause::Policy);
+                Ok(false)
+            }
+            // Where the lease was ended meanwhile, its events say so.
+            Some(IssueError::Ended) | None => Ok(true),
+        }
     }
 
     /// Issues each as soon as its value is there; item by item, so that one read serves one item.
     async fn issue_each(&self, lease: LeaseId, mut granted: Vec<(Grant, Handle)>) {
         while let Some((first, _)) = granted.first() {
+            if self.leases.holder(lease).is_none() {
+                return self.withhold(granted.into_iter().map(|(grant, _)| grant), LEASE_ENDED);
+            }
             let item = first.request().target.item().map(|item| Arc::clone(&item.id));
             let of_item = |(grant, _): &(Grant, Handle)| {
                 grant.request().target.item().map(|it| &it.id) == item.as_ref()
@@ -164,10 +178,11 @@ impl Broker {
             let fetched = self.fetch(&now.iter().map(|(grant, _)| grant).collect::<Vec<_>>()).await;
             for ((grant, handle), result) in now.into_iter().zip(fetched) {
                 let event = self.issue_or_refuse(grant, handle, result);
-                if matches!(event, LeaseEvent::Refused { .. }) {
+                let refused = matches!(event, LeaseEvent::Refused { .. });
+                self.leases.send(lease, event);
+                if refused {
                     self.leases.give_back_place(lease);
                 }
-                self.leases.send(lease, event);
             }
         }
     }
@@ -187,7 +202,9 @@ impl Broker {
             }
             Ok(resolved) => match self.issue(grant, handle, resolved) {
                 Ok(event) => event,
-                Err(_) => refused(POLICY_CHANGED, "the policies changed meanwhile; ask again".to_owned()),
+                Err(error) => {
+                    refused(error.code(), "the policies or the lease changed meanwhile; ask again".to_owned())
+                }
             },
         }
     }
@@ -202,12 +219,7 @@ impl Broker {
                 Ok(LeaseEvent::Issued(issued))
             }
             Err(error) => {
-                let why = match error {
-                    IssueError::Stale => POLICY_CHANGED,
-                    IssueError::Ended => LEASE_ENDED,
-                    IssueError::Broken => INTERNAL,
-                };
-                self.withhold([grant], why);
+                self.withhold([grant], error.code());
                 Err(error)
             }
         }
@@ -227,6 +239,16 @@ impl Broker {
             None => fetched.next().unwrap_or(Err(ResolveError::Unavailable)),
         };
         grants.iter().map(result).collect()
+    }
+}
+
+impl IssueError {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Stale => POLICY_CHANGED,
+            Self::Ended => LEASE_ENDED,
+            Self::Broken => INTERNAL,
+        }
     }
 }
 

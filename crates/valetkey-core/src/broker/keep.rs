@@ -49,13 +49,13 @@ impl Broker {
             })
             .unzip();
         let Ok(verdicts) = self.gate.admit(requests).await else {
-            return rest.iter().for_each(|(renewable, _)| self.leases.renewal_failed(renewable.previous));
+            return rest.iter().for_each(|(it, _)| self.leases.renewal_failed(it.previous));
         };
         let mut granted = Vec::new();
         for (verdict, (renewable, handle)) in verdicts.into_iter().zip(rest) {
             match verdict {
                 Verdict::Allow(grant) => granted.push((grant, handle, renewable)),
-                Verdict::Deny(_) => self.leases.renewal_failed(renewable.previous),
+                Verdict::Deny(_) => self.leases.renewal_denied(renewable.previous),
             }
         }
         let fetched = self.fetch(&granted.iter().map(|(grant, _, _)| grant).collect::<Vec<_>>()).await;
@@ -70,18 +70,14 @@ impl Broker {
 
     /// Writes down what happened to leases.
     pub(super) async fn flush(&self) -> Result<(), AuditError> {
-        let notices = self.leases.take_notices();
-        if notices.is_empty() {
-            return Ok(());
-        }
-        for part in notices.chunks(NOTICES_MAX) {
-            if let Err(error) = self.gate.note_all(part.to_vec()).await {
-                // A part that was written before this one failed is written twice: better than not at all.
-                self.leases.return_notices(notices);
-                return Err(error);
+        loop {
+            let notices = self.leases.take_notices(NOTICES_MAX);
+            if notices.records().is_empty() {
+                return Ok(());
             }
+            self.gate.note_all(notices.records().to_vec()).await?;
+            notices.written();
         }
-        Ok(())
     }
 }
 

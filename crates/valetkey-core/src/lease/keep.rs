@@ -1,6 +1,7 @@
 //! What time does to leases: expiry and renewal.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::state::{HandleState, State};
 use super::{EndCause, Issued, LeaseEvent, LeaseId, LeaseTable};
@@ -22,13 +23,12 @@ impl LeaseTable {
         let mut state = self.lock();
         while let Some((at, handle)) = state.timers.first().copied().filter(|(at, _)| *at <= now) {
             state.timers.remove(&(at, handle));
-            let Some(slot) = state.handles.get(&handle) else { continue };
-            if now >= slot.expires {
+            let Some(expires) = state.handles.get(&handle).map(|slot| slot.expires) else { continue };
+            if now >= expires {
                 self.expire(&mut state, handle);
             } else {
-                let expires = slot.expires;
-                state.set_timer(expires, handle);
-                state.renewable.push_back(handle);
+                state.set_timer(handle, expires);
+                state.renewable.insert((expires, handle));
             }
         }
         let renewable = !state.renewable.is_empty();
@@ -51,25 +51,28 @@ impl LeaseTable {
 
     fn take_renewable(&self) -> Vec<Renewable> {
         let mut state = self.lock();
-        let count = state.renewable.len().min(RENEWALS_MAX);
-        let due: Vec<_> = state.renewable.drain(..count).collect();
-        let live = due.into_iter().filter_map(|previous| {
-            let slot = state.handles.get(&previous)?;
-            let HandleState::Active { .. } = slot.state else { return None };
-            let request = Arc::clone(&slot.request);
-            Some(Renewable { previous, lease: request.lease?, request })
-        });
-        live.collect()
+        let mut due = Vec::new();
+        while due.len() < RENEWALS_MAX
+            && let Some((_, previous)) = state.renewable.pop_first()
+        {
+            let request = state.handles.get(&previous).map(|slot| Arc::clone(&slot.request));
+            due.extend(
+                request.and_then(|request| Some(Renewable { previous, lease: request.lease?, request })),
+            );
+        }
+        due
     }
 
     fn expire(&self, state: &mut State, handle: HandleId) {
-        let cause = match state.handles.get(&handle).map(|slot| &slot.state) {
-            Some(HandleState::Active { renewal_failed: true, .. }) => EndCause::Unavailable,
-            _ => EndCause::Expiry,
+        let Some(HandleState::Active { expiry_cause, .. }) =
+            state.handles.get(&handle).map(|slot| &slot.state)
+        else {
+            return;
         };
+        let cause = *expiry_cause;
         let Some(request) = state.kill(handle, HandleState::Expired, &self.limits) else { return };
         let record = AuditRecord::event(self.clock.now(), RecordKind::HandleExpire, cause.reason());
-        state.notices.push(record.about(&request));
+        self.note(state, record.about(&request));
         if let Some(lease) = request.lease {
             self.end_if_empty(state, lease, cause);
         }
@@ -96,17 +99,39 @@ impl LeaseTable {
     /// Puts a renewed handle into the stream, in place of `previous`, which lives on to its own end.
     pub(crate) fn renewed(&self, lease: LeaseId, previous: HandleId, issued: Issued) {
         let mut state = self.lock();
+        state.set_expiry_cause(previous, EndCause::Expiry);
         self.tell(&mut state, lease, LeaseEvent::Renewed { issued, previous });
     }
 
-    /// Remembers that a handle could not be renewed; it lives on to its own end.
+    /// Remembers that policy does not allow a renewal; the handle lives on to its own end.
+    pub(crate) fn renewal_denied(&self, handle: HandleId) {
+        self.lock().set_expiry_cause(handle, EndCause::Policy);
+    }
+
+    /// Remembers that a renewal failed, and has it tried again when half of what is left has gone by; the
+    /// handle lives on to its own end.
     pub(crate) fn renewal_failed(&self, handle: HandleId) {
+        let now = self.clock.monotonic();
         let mut state = self.lock();
-        let slot = state.handles.get_mut(&handle).map(|slot| &mut slot.state);
-        if let Some(HandleState::Active { renewal_failed, .. }) = slot {
-            *renewal_failed = true;
+        if let Some(expires) = state.set_expiry_cause(handle, EndCause::Unavailable) {
+            let left = expires.saturating_sub(now);
+            if left >= RENEWAL_RETRY_MIN {
+                self.set_timer(&mut state, handle, now + left / 2);
+            }
         }
     }
 }
 
+impl State {
+    /// The end of a handle that is alive, now put down to `cause`.
+    fn set_expiry_cause(&mut self, handle: HandleId, cause: EndCause) -> Option<Duration> {
+        let slot = self.handles.get_mut(&handle)?;
+        let HandleState::Active { expiry_cause, .. } = &mut slot.state else { return None };
+        *expiry_cause = cause;
+        Some(slot.expires)
+    }
+}
+
 const RENEWALS_MAX: usize = 256;
+/// With less than this left, a renewal is not tried again.
+const RENEWAL_RETRY_MIN: Duration = Duration::from_millis(500);

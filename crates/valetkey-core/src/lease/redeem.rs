@@ -10,7 +10,7 @@ use crate::decision::Redeemer;
 use crate::gate::Grant;
 use crate::handle::Handle;
 use crate::identity::Identity;
-use crate::request::AccessRequest;
+use crate::request::{AccessKind, AccessRequest};
 use crate::secret::SecretValue;
 
 /// Why a handle cannot be redeemed, and what it was for where that is known.
@@ -74,7 +74,8 @@ impl Use<'_> {
 
     /// Opens the value, given proof that this redeem was allowed and recorded. Spends the use.
     pub(crate) fn release(mut self, grant: &Grant) -> Result<SecretValue, ReleaseError> {
-        if grant.request().handle != Some(self.handle.id()) {
+        let asked = grant.request();
+        if asked.kind != AccessKind::Redeem || asked.handle != Some(self.handle.id()) {
             return Err(ReleaseError::Inactive(Reason::HandleForged));
         }
         let table = self.table;

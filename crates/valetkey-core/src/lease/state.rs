@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{LeaseEvent, LeaseId, LeaseLimits};
+use super::{EndCause, LeaseEvent, LeaseId, LeaseLimits};
 use crate::audit::AuditRecord;
 use crate::bearer::BearerDigest;
 use crate::decision::Terms;
@@ -22,15 +22,15 @@ pub(super) struct State {
     pub(super) leases_by_agent: HashMap<AgentId, usize>,
     /// Live handles, and places kept for handles to come.
     pub(super) handles_taken: usize,
-    /// When each live handle is next to be looked at.
+    /// When each live handle is next to be looked at: one timer each.
     pub(super) timers: BTreeSet<(Duration, HandleId)>,
-    /// Handles that near their end, each at most once.
-    pub(super) renewable: VecDeque<HandleId>,
+    /// Live handles that are to be renewed, with their ends, the soonest first.
+    pub(super) renewable: BTreeSet<(Duration, HandleId)>,
     /// Dead handles, oldest first.
     pub(super) dead: VecDeque<HandleId>,
     /// What happened and is not yet written down. At most one a lease and one a handle that ever lived;
     /// with a log that cannot be written no new ones live.
-    pub(super) notices: Vec<AuditRecord>,
+    pub(super) notices: VecDeque<AuditRecord>,
 }
 
 pub(super) struct LeaseSlot {
@@ -51,19 +51,30 @@ pub(super) struct HandleSlot {
     pub(super) digest: BearerDigest,
     pub(super) terms: Terms,
     pub(super) expires: Duration,
+    /// Its entry in [`State::timers`].
+    pub(super) timer: Duration,
     pub(super) state: HandleState,
 }
 
 pub(super) enum HandleState {
-    Active { sealed: Arc<Sealed>, uses_left: u32, uses_set_aside: u32, renewal_failed: bool },
+    Active {
+        sealed: Arc<Sealed>,
+        uses_left: u32,
+        uses_set_aside: u32,
+        /// What its expiry, should it come to that, will be put down to.
+        expiry_cause: EndCause,
+    },
     Spent,
     Expired,
     Revoked,
 }
 
 impl State {
-    /// Whether it became the first to be due.
-    pub(super) fn set_timer(&mut self, at: Duration, handle: HandleId) -> bool {
+    /// Moves a handle's timer. Whether it became the first to be due.
+    pub(super) fn set_timer(&mut self, handle: HandleId, at: Duration) -> bool {
+        let Some(slot) = self.handles.get_mut(&handle) else { return false };
+        self.timers.remove(&(slot.timer, handle));
+        slot.timer = at;
         self.timers.insert((at, handle));
         self.timers.first() == Some(&(at, handle))
     }
@@ -94,9 +105,8 @@ impl State {
         }
         slot.state = end;
         let request = Arc::clone(&slot.request);
-        let (expires, renew_at) = (slot.expires, slot.renew_at());
-        self.timers.remove(&(expires, handle));
-        self.timers.remove(&(renew_at, handle));
+        self.timers.remove(&(slot.timer, handle));
+        self.renewable.remove(&(slot.expires, handle));
         self.handles_taken = self.handles_taken.saturating_sub(1);
         if let Some(lease) = request.lease.and_then(|lease| self.leases.get_mut(&lease)) {
             lease.live.retain(|live| *live != handle);
