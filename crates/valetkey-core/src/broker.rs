@@ -249,7 +249,8 @@ impl Broker {
         self.leases.announce_draining(self.clock.now().after(grace));
     }
 
-    /// Ends every lease and writes that down.
+    /// Ends every lease and writes that down. Call it when [`Broker::keep_leases`] is no longer polled: what
+    /// that was writing is written here.
     ///
     /// # Errors
     /// [`AuditError`] where it could not be written.
@@ -257,6 +258,12 @@ impl Broker {
         self.draining.store(true, Ordering::Release);
         self.leases.end_all(EndCause::Shutdown);
         self.flush().await
+    }
+
+    /// The generation of the policies in force.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.gate.generation()
     }
 
     /// The live leases.
@@ -286,3 +293,6 @@ impl Broker {
 /// How often a request is decided again because the policies changed under it.
 const ATTEMPTS_MAX: usize = 3;
 const POLICY_CHANGED: &str = "POLICY_CHANGED";
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,11 @@ struct FakeLogState {
     records: Vec<AuditRecord>,
     outcomes: Vec<(RecordId, AuditOutcome)>,
     broken: bool,
+    hook: Option<Hook>,
 }
+
+/// Something to happen once, in the middle of something else.
+type Hook = Box<dyn FnOnce() + Send>;
 
 /// A policy that allows what its function allows.
 pub struct FakePolicy {
@@ -51,8 +55,15 @@ type Rule = Box<dyn Fn(&AccessRequest) -> Option<Obligations> + Send>;
 /// A vault in memory: references, word by word, and their values.
 #[derive(Default)]
 pub struct FakeVault {
+    state: Mutex<FakeVaultState>,
+}
+
+#[derive(Default)]
+struct FakeVaultState {
     values: HashMap<String, &'static str>,
-    reads: Mutex<Vec<RecordId>>,
+    reads: Vec<RecordId>,
+    error: Option<ResolveError>,
+    hook: Option<Hook>,
 }
 
 impl Default for FakeClock {
@@ -102,6 +113,11 @@ impl FakeLog {
         self.lock().broken = broken;
     }
 
+    /// Runs `hook` once, when the next records are written but nobody has acted on them yet.
+    pub fn on_next_record(&self, hook: impl FnOnce() + Send + 'static) {
+        self.lock().hook = Some(Box::new(hook));
+    }
+
     fn lock(&self) -> MutexGuard<'_, FakeLogState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,6 +135,11 @@ impl AuditLog for FakeLog {
         let first = state.records.len() as u64 + 1;
         let ids = (first..first + records.len() as u64).map(RecordId).collect();
         state.records.extend(records);
+        let hook = state.hook.take();
+        drop(state);
+        if let Some(hook) = hook {
+            hook();
+        }
         Ok(ids)
     }
 
@@ -178,19 +199,38 @@ impl FakeVault {
     #[must_use]
     pub fn new(values: &[(&str, &'static str)]) -> Self {
         let values = values.iter().map(|(reference, value)| ((*reference).to_owned(), *value)).collect();
-        Self { values, reads: Mutex::default() }
+        Self { state: Mutex::new(FakeVaultState { values, ..FakeVaultState::default() }) }
     }
 
     /// The records under whose grants values were fetched.
     #[must_use]
     pub fn reads(&self) -> Vec<RecordId> {
-        self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().reads.clone()
+    }
+
+    /// Puts a value in, or another in its place.
+    pub fn set(&self, reference: &str, value: &'static str) {
+        self.lock().values.insert(reference.to_owned(), value);
+    }
+
+    /// Makes fetching fail, or work again.
+    pub fn set_error(&self, error: Option<ResolveError>) {
+        self.lock().error = error;
+    }
+
+    /// Runs `hook` once, in the middle of the next fetch.
+    pub fn on_next_read(&self, hook: impl FnOnce() + Send + 'static) {
+        self.lock().hook = Some(Box::new(hook));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FakeVaultState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Directory for FakeVault {
     fn locate(&self, reference: &SecretReference) -> Target {
-        if self.values.contains_key(reference.as_str()) {
+        if self.lock().values.contains_key(reference.as_str()) {
             target(reference)
         } else {
             Target::Unresolved {
@@ -205,10 +245,18 @@ impl Directory for FakeVault {
 #[async_trait]
 impl Resolver for FakeVault {
     async fn resolve(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveError>> {
+        let hook = self.lock().hook.take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        let mut state = self.lock();
         let fetch = |grant: &&Grant| {
-            self.reads.lock().unwrap_or_else(PoisonError::into_inner).push(grant.record());
+            state.reads.push(grant.record());
+            if let Some(error) = &state.error {
+                return Err(error.clone());
+            }
             let value =
-                self.values.get(grant.request().reference.as_str()).ok_or(ResolveError::Unavailable)?;
+                state.values.get(grant.request().reference.as_str()).ok_or(ResolveError::Unavailable)?;
             let value = SecretValue::new(value.as_bytes().to_vec());
             Ok(Resolved { value, source: "fake".into(), item_version: Some(1) })
         };

@@ -1,0 +1,199 @@
+//! Redeeming: once, by the right one, while the lease lives, and never unrecorded.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::world::{A, World, agent, allow, deny, person, tool, uses};
+use crate::audit::OutcomeResult::{Failed, Issued, Released};
+use crate::audit::{RecordKind, Ruling};
+use crate::decision::{Obligations, Redeemer};
+use crate::handle::Handle;
+use crate::identity::Identity;
+use crate::lease::EndCause;
+use crate::request::AccessKind;
+use crate::testing;
+use crate::text::Destination;
+
+#[tokio::test]
+async fn a_value_is_released_once() {
+    let world = World::new(allow);
+    let mut lease = world.acquire(&[A]).await;
+    let handle = &lease.issued()[0];
+    assert_eq!(world.redeem(handle).await.as_deref(), Ok("canary-a"));
+    assert_eq!(world.redeem(handle).await, Err("inactive HANDLE_SPENT".to_owned()));
+    assert_eq!(world.reasons(RecordKind::Redeem), ["POLICY_PERMIT", "HANDLE_SPENT"]);
+    assert_eq!(world.outcomes(), [(Issued, None), (Released, None)]);
+    assert_eq!(lease.read(), [""; 0], "a spent handle ends no lease");
+    drop(lease);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn racing_redeems_get_exactly_the_uses() {
+    for allowed in [1, 3, 17] {
+        let world = Arc::new(World::new(uses(allowed)));
+        let mut lease = world.acquire(&[A]).await;
+        let text: Arc<str> = lease.issued()[0].expose_secret().as_str().into();
+        let released = Arc::new(AtomicUsize::new(0));
+        let racers: Vec<_> = (0..64)
+            .map(|_| {
+                let (world, text, released) = (Arc::clone(&world), Arc::clone(&text), Arc::clone(&released));
+                tokio::spawn(async move {
+                    match world.redeem_text(tool(), &text).await {
+                        Ok(_) => drop(released.fetch_add(1, Ordering::Relaxed)),
+                        Err(why) => assert_eq!(why, "inactive HANDLE_SPENT"),
+                    }
+                })
+            })
+            .collect();
+        for racer in racers {
+            racer.await.unwrap();
+        }
+        assert_eq!(released.load(Ordering::Relaxed), allowed as usize);
+        drop(lease);
+        Arc::into_inner(world).unwrap().finish().await;
+    }
+}
+
+#[tokio::test]
+async fn only_the_one_it_was_issued_for_can_redeem() {
+    let other_tool = Identity::Tool(testing::tool("other"));
+    let by_tool = [(tool(), true), (other_tool, false), (agent("bot"), false), (person(), false)];
+    let by_agent = [(agent("bot"), true), (agent("mallory"), false), (tool(), false), (person(), false)];
+    for (redeemer, callers) in [(Redeemer::Tool, by_tool), (Redeemer::Agent, by_agent)] {
+        let world = World::new(move |_| Some(Obligations { redeemer, ..Obligations::default() }));
+        let mut lease = world.acquire(&[A]).await;
+        let handle = lease.issued()[0].expose_secret();
+        // The right one comes last: nobody else's attempt costs a use.
+        for (caller, right) in callers.into_iter().rev() {
+            let redeemed = world.redeem_text(caller, &handle).await;
+            let expected = if right { Ok("canary-a") } else { Err("inactive HANDLE_REDEEMER") };
+            assert_eq!(redeemed.as_deref().map_err(String::as_str), expected);
+        }
+        drop(lease);
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_handle_of_ours_releases_nothing() {
+    let world = World::new(allow);
+    let mut lease = world.acquire(&[A]).await;
+    let whole = lease.issued()[0].expose_secret();
+    let forged = with_secret_of(&whole, &testing::handle().expose_secret());
+    assert!(Handle::parse(&forged).is_ok());
+    for (text, why) in [
+        (forged.as_str(), "inactive HANDLE_FORGED"),
+        (&testing::handle().expose_secret(), "inactive HANDLE_UNKNOWN"),
+        (&whole[..60], "malformed HANDLE_MALFORMED"),
+        ("", "malformed HANDLE_MALFORMED"),
+    ] {
+        assert_eq!(world.redeem_text(tool(), text).await, Err(why.to_owned()));
+    }
+    assert!(world.log.records().iter().skip(1).all(|record| record.ruling == Ruling::Deny));
+    assert!(world.redeem_text(tool(), &whole).await.is_ok());
+    drop(lease);
+    world.finish().await;
+}
+
+/// A well-formed handle with the id of one and the secret part of another.
+fn with_secret_of(id: &str, secret: &str) -> String {
+    let body = format!("{}{}", &id[..21], &secret[21..53]);
+    let checksum = data_encoding::BASE32_DNSSEC.encode(&Sha256::digest(body.as_bytes())[..5]);
+    body + &checksum
+}
+
+#[tokio::test]
+async fn a_handle_is_dead_at_its_end_whether_or_not_anybody_has_looked() {
+    let world = World::new(uses(9));
+    let mut lease = world.acquire(&[A]).await;
+    let handle = &lease.issued()[0];
+    world.clock.advance(Duration::from_millis(59_999));
+    assert!(world.redeem(handle).await.is_ok());
+    world.clock.advance(Duration::from_millis(1));
+    assert_eq!(world.redeem(handle).await, Err("inactive HANDLE_EXPIRED".to_owned()));
+    world.keep().await;
+    assert_eq!(world.redeem(handle).await, Err("inactive HANDLE_EXPIRED".to_owned()));
+    drop(lease);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_handle_is_dead_when_its_lease_has_ended() {
+    let world = World::new(allow);
+    let mut lease = world.acquire(&[A]).await;
+    lease.read();
+    let handle = lease.handles.remove(0);
+    drop(lease);
+    assert_eq!(world.redeem(&handle).await, Err("inactive HANDLE_REVOKED".to_owned()));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_use_is_given_back_where_nothing_was_released() {
+    let world = World::new(allow);
+    let mut lease = world.acquire(&[A]).await;
+    let handle = &lease.issued()[0];
+
+    world.log.set_broken(true);
+    assert_eq!(world.redeem(handle).await, Err("no log".to_owned()));
+    world.log.set_broken(false);
+
+    world.change(deny(|request| request.kind == AccessKind::Redeem));
+    assert_eq!(world.redeem(handle).await, Err("denied POLICY_NO_PERMIT".to_owned()));
+    world.change(allow);
+
+    let (call, text) = (testing::call(tool()), handle.expose_secret());
+    let mut cancelled = Box::pin(world.broker.redeem(&call, &text, None));
+    tokio::select! {
+        biased;
+        _ = &mut cancelled => panic!("the log yields first"),
+        () = std::future::ready(()) => {}
+    }
+    assert_eq!(world.redeem(handle).await, Err("inactive HANDLE_SPENT".to_owned()), "set aside");
+    drop(cancelled);
+
+    assert_eq!(world.redeem(handle).await.as_deref(), Ok("canary-a"));
+    drop(lease);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_handle_that_dies_while_its_redeem_is_recorded_releases_nothing() {
+    for (expires, reason) in [(true, "HANDLE_EXPIRED"), (false, "HANDLE_REVOKED")] {
+        let world = World::new(allow);
+        let mut lease = world.acquire(&[A]).await;
+        let handle = &lease.issued()[0];
+        let (clock, broker) = (world.clock.clone(), Arc::clone(&world.broker));
+        world.log.on_next_record(move || match expires {
+            true => clock.advance(Duration::from_secs(60)),
+            false => broker.leases().end_all(EndCause::Caller),
+        });
+        assert_eq!(world.redeem(handle).await, Err(format!("inactive {reason}")));
+        assert_eq!(world.outcomes(), [(Issued, None), (Failed, Some(reason))]);
+        drop(lease);
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn policy_and_log_see_where_a_value_is_to_go() {
+    let world = World::new(deny(|request| {
+        let host = request.destination.as_ref().map(Destination::as_str);
+        request.kind == AccessKind::Redeem && host != Some("api.example.com")
+    }));
+    let mut lease = world.acquire(&[A]).await;
+    let handle = lease.issued()[0].expose_secret();
+    assert!(world.redeem_text(tool(), &handle).await.is_err());
+    let destination = Destination::parse("API.example.com").ok();
+    let call = testing::call(tool());
+    assert!(world.broker.redeem(&call, &handle, destination).await.is_ok());
+    let record = world.log.records().pop().unwrap();
+    assert_eq!(record.destination.as_deref(), Some("api.example.com"));
+    assert_eq!((record.caller, record.agent), (Some(tool()), Some(testing::agent("bot"))));
+    drop(lease);
+    world.finish().await;
+}
