@@ -1,0 +1,58 @@
+//! The engine: one snapshot in force at a time, swapped as a whole.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use valetkey_core::{AccessRequest, AdminRequest, Decision, PolicyEngine, Revision};
+
+use crate::bundle::Bundle;
+use crate::ruling;
+use crate::snapshot::Snapshot;
+
+/// Decides by the policies of a [`Bundle`].
+#[derive(Debug)]
+pub struct Engine {
+    /// Held to read or to replace the `Arc`, never while deciding or building.
+    snapshot: RwLock<Arc<Snapshot>>,
+}
+
+impl Engine {
+    /// An engine with its first policies: generation 1.
+    #[must_use]
+    pub fn new(bundle: Bundle) -> Self {
+        Self { snapshot: RwLock::new(Arc::new(Snapshot::new(bundle, 1))) }
+    }
+
+    /// Puts other policies in force. Requests under way finish on those they began with; the next
+    /// decision uses the new ones.
+    pub fn install(&self, bundle: Bundle) -> Revision {
+        let mut next = Snapshot::new(bundle, 0);
+        let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        next.revision.generation = snapshot.revision.generation + 1;
+        let revision = next.revision;
+        let last = std::mem::replace(&mut *snapshot, Arc::new(next));
+        drop(snapshot);
+        // Freeing thousands of policies takes a while, and nobody should wait for it.
+        drop(last);
+        revision
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl PolicyEngine for Engine {
+    fn decide(&self, request: &AccessRequest) -> Decision {
+        let snapshot = self.snapshot();
+        ruling::decision(snapshot.rule(request), snapshot.revision)
+    }
+
+    fn decide_admin(&self, request: &AdminRequest) -> Decision {
+        let snapshot = self.snapshot();
+        ruling::decision(snapshot.rule_admin(request), snapshot.revision)
+    }
+
+    fn revision(&self) -> Revision {
+        self.snapshot().revision
+    }
+}

@@ -1,0 +1,106 @@
+//! Which policies can concern a request, found by their scopes rather than by visiting them all.
+//!
+//! Every policy stands in one bucket, named by the principal and the resource of its scope. A request
+//! visits the buckets of its principal, its resource and their ancestors. What is left out is exactly
+//! what Cedar would find not to apply by scope alone; what is taken in is evaluated by Cedar, scope and
+//! all, so the answer is Cedar's own over the whole set.
+
+use std::collections::{HashMap, HashSet};
+
+use cedar_policy::{
+    ActionConstraint, EntityTypeName, EntityUid, Policy, PrincipalConstraint, ResourceConstraint,
+};
+
+/// Policies by scope.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    buckets: HashMap<(Scope, Scope), Vec<usize>>,
+    /// By the policy's number: what its scope says of the action. `None` takes any.
+    actions: Vec<Option<Vec<EntityUid>>>,
+}
+
+/// What a scope says of a principal or a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Scope {
+    Any,
+    Type(EntityTypeName),
+    Within(EntityUid),
+}
+
+/// One side of a request: what it is, and all it is in.
+pub(crate) struct Place<'a> {
+    pub(crate) uid: &'a EntityUid,
+    pub(crate) within: &'a HashSet<EntityUid>,
+}
+
+impl Index {
+    pub(crate) fn new<'a>(policies: impl Iterator<Item = &'a Policy>) -> Self {
+        let mut index = Self::default();
+        for (number, policy) in policies.enumerate() {
+            let bucket = (principal_scope(policy), resource_scope(policy));
+            index.buckets.entry(bucket).or_default().push(number);
+            index.actions.push(match policy.action_constraint() {
+                ActionConstraint::Any => None,
+                ActionConstraint::In(uids) => Some(uids),
+                ActionConstraint::Eq(uid) => Some(vec![uid]),
+            });
+        }
+        index
+    }
+
+    /// The numbers of the policies that can concern a request, ascending. `actions` is the request's
+    /// action and the groups it is in.
+    pub(crate) fn candidates(
+        &self,
+        principal: &Place<'_>,
+        actions: &HashSet<EntityUid>,
+        resource: &Place<'_>,
+    ) -> Vec<usize> {
+        let resources = scopes(resource);
+        let mut found = Vec::new();
+        for principal in scopes(principal) {
+            for resource in &resources {
+                let bucket = self.buckets.get(&(principal.clone(), resource.clone()));
+                found.extend(
+                    bucket.into_iter().flatten().copied().filter(|number| self.takes(*number, actions)),
+                );
+            }
+        }
+        found.sort_unstable();
+        found
+    }
+
+    fn takes(&self, number: usize, actions: &HashSet<EntityUid>) -> bool {
+        match self.actions.get(number) {
+            Some(Some(wanted)) => wanted.iter().any(|uid| actions.contains(uid)),
+            Some(None) | None => true,
+        }
+    }
+}
+
+/// Every bucket name that one side of a request answers to; each once, so no policy is found twice.
+fn scopes(place: &Place<'_>) -> Vec<Scope> {
+    let within = std::iter::once(place.uid).chain(place.within.iter().filter(|uid| *uid != place.uid));
+    let names = [Scope::Any, Scope::Type(place.uid.type_name().clone())];
+    names.into_iter().chain(within.cloned().map(Scope::Within)).collect()
+}
+
+fn principal_scope(policy: &Policy) -> Scope {
+    match policy.principal_constraint() {
+        PrincipalConstraint::Any => Scope::Any,
+        PrincipalConstraint::Is(type_name) => Scope::Type(type_name),
+        PrincipalConstraint::In(uid) | PrincipalConstraint::Eq(uid) | PrincipalConstraint::IsIn(_, uid) => {
+            Scope::Within(uid)
+        }
+    }
+}
+
+fn resource_scope(policy: &Policy) -> Scope {
+    match policy.resource_constraint() {
+        ResourceConstraint::Any => Scope::Any,
+        ResourceConstraint::Is(type_name) => Scope::Type(type_name),
+        ResourceConstraint::In(uid) | ResourceConstraint::Eq(uid) | ResourceConstraint::IsIn(_, uid) => {
+            Scope::Within(uid)
+        }
+    }
+}

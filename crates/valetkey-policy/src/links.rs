@@ -1,0 +1,76 @@
+//! The entities of `entities.json` and the schema's actions, and what leads from one to another.
+
+use std::collections::{HashMap, HashSet};
+
+use cedar_policy::{Entities, Entity, EntityUid, EvalResult};
+
+/// Every entity with the entities that it leads to, worked out once per snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Links(HashMap<EntityUid, Node>);
+
+#[derive(Debug)]
+struct Node {
+    entity: Entity,
+    ancestors: Vec<EntityUid>,
+    /// What its attributes and tags name.
+    named: Vec<EntityUid>,
+}
+
+impl Links {
+    pub(crate) fn new(entities: &Entities) -> Self {
+        let node = |entity: &Entity| {
+            let uid = entity.uid();
+            let ancestors =
+                entities.ancestors(&uid).map(|found| found.cloned().collect()).unwrap_or_default();
+            (uid, Node { entity: entity.clone(), ancestors, named: named_by(entity) })
+        };
+        Self(entities.iter().map(node).collect())
+    }
+
+    /// All that these are in, and these.
+    pub(crate) fn within<'a>(&'a self, uids: impl IntoIterator<Item = &'a EntityUid>) -> HashSet<EntityUid> {
+        let mut found = HashSet::new();
+        for uid in uids {
+            found.extend(self.0.get(uid).into_iter().flat_map(|node| &node.ancestors).cloned());
+            found.insert(uid.clone());
+        }
+        found
+    }
+
+    /// Every entity that a policy can reach from these: by `in`, by attributes, by tags, at any depth.
+    pub(crate) fn reachable<'a>(&'a self, roots: impl IntoIterator<Item = &'a EntityUid>) -> Vec<Entity> {
+        let mut seen = HashSet::new();
+        let mut found = Vec::new();
+        let mut waiting: Vec<&EntityUid> = roots.into_iter().collect();
+        while let Some(uid) = waiting.pop() {
+            if !seen.insert(uid) {
+                continue;
+            }
+            // What `entities.json` does not know has no parents and no attributes, as Cedar has it too.
+            if let Some(Node { entity, ancestors, named }) = self.0.get(uid) {
+                found.push(entity.clone());
+                waiting.extend(ancestors.iter().chain(named));
+            }
+        }
+        found
+    }
+}
+
+/// The entities that an entity's attributes and tags name.
+pub(crate) fn named_by(entity: &Entity) -> Vec<EntityUid> {
+    let attributes = entity.attrs().map(|(_, value)| value);
+    let tags = entity.tags().map(|(_, value)| value);
+    let mut found = Vec::new();
+    attributes.chain(tags).flatten().for_each(|value| collect(&value, &mut found));
+    found
+}
+
+fn collect(value: &EvalResult, found: &mut Vec<EntityUid>) {
+    match value {
+        EvalResult::EntityUid(uid) => found.push(uid.clone()),
+        EvalResult::Set(set) => set.iter().for_each(|member| collect(member, found)),
+        EvalResult::Record(record) => record.iter().for_each(|(_, member)| collect(member, found)),
+        EvalResult::Bool(_) | EvalResult::Long(_) | EvalResult::String(_) | EvalResult::ExtensionValue(_) => {
+        }
+    }
+}

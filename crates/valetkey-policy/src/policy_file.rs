@@ -1,0 +1,104 @@
+//! One file of policies: parsed, each policy with its place, its annotations and its spelling checked.
+
+use std::str::FromStr;
+
+use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, PolicySet};
+
+use crate::entities::{Action, TYPES};
+use crate::fault::{Fault, Source};
+use crate::obligations::Annotations;
+use crate::spelling;
+
+/// A policy on its way through the checks.
+pub(crate) struct Draft<'a> {
+    /// Under its `@id`.
+    pub(crate) policy: Policy,
+    pub(crate) annotations: Annotations,
+    source: &'a Source,
+    /// Byte offsets in the source.
+    start: usize,
+    end: usize,
+}
+
+/// The policies of one file, in order. Those with faults are left out.
+pub(crate) fn drafts<'a>(source: &'a Source, faults: &mut Vec<Fault>) -> Vec<Draft<'a>> {
+    let set = match PolicySet::from_str(&source.text) {
+        Ok(set) => set,
+        Err(errors) => {
+            faults.extend(errors.iter().map(|error| source.fault_of(error, None)));
+            return Vec::new();
+        }
+    };
+    for template in set.templates() {
+        let start = template.as_ref().loc().map_or(0, |loc| loc.start());
+        faults
+            .push(source.fault_at(start, "templates are not supported: name the principal and the resource"));
+    }
+    let mut drafts: Vec<Draft<'_>> =
+        set.policies().filter_map(|policy| Draft::new(source, policy, faults)).collect();
+    drafts.sort_by_key(|draft| draft.start);
+    drafts
+}
+
+impl<'a> Draft<'a> {
+    fn new(source: &'a Source, policy: &Policy, faults: &mut Vec<Fault>) -> Option<Self> {
+        let (start, end) = policy.as_ref().loc().map_or((0, 0), |loc| (loc.start(), loc.end()));
+        let annotations = match Annotations::read(policy, permits_access(policy)) {
+            Ok(annotations) => annotations,
+            Err(messages) => {
+                faults.extend(messages.into_iter().map(|message| source.fault_at(start, message)));
+                return None;
+            }
+        };
+        let policy = policy.new_id(PolicyId::new(&*annotations.id.0));
+        let draft = Self { policy, annotations, source, start, end };
+        draft.check_spelling(faults);
+        Some(draft)
+    }
+
+    /// A fault of the policy as a whole.
+    pub(crate) fn fault(&self, message: impl Into<String>) -> Fault {
+        self.source.fault_at(self.start, message)
+    }
+
+    /// A fault that Cedar found in the policy.
+    pub(crate) fn fault_of(&self, error: &dyn miette::Diagnostic) -> Fault {
+        self.source.fault_of(error, Some(self.start))
+    }
+
+    /// A fault where the policy names an entity; at its beginning where it spells it in another way.
+    pub(crate) fn fault_at(&self, uid: &EntityUid, message: impl Into<String>) -> Fault {
+        let own = self.source.text.get(self.start..self.end);
+        let found = own.and_then(|text| text.find(&uid.to_string())).unwrap_or(0);
+        self.source.fault_at(self.start + found, message)
+    }
+
+    /// `policies/travel.cedar:12:3`
+    pub(crate) fn position(&self) -> String {
+        self.source.position(self.start)
+    }
+
+    fn check_spelling(&self, faults: &mut Vec<Fault>) {
+        for uid in self.policy.entity_literals() {
+            faults.extend(spelling::check_uid(&uid).err().map(|message| self.fault_at(&uid, message)));
+        }
+        faults.extend(spelling::capitals(&self.policy).into_iter().map(|message| self.fault(message)));
+    }
+}
+
+/// Whether a policy's scope takes in an access to a secret.
+fn permits_access(policy: &Policy) -> bool {
+    let access = |uid: &EntityUid| {
+        let name = uid.id().unescaped();
+        *uid.type_name() == TYPES.action
+            && (name == ACCESS_GROUP || Action::ACCESS.iter().any(|action| action.name() == name))
+    };
+    match policy.action_constraint() {
+        ActionConstraint::Any => true,
+        ActionConstraint::In(uids) => uids.iter().any(access),
+        ActionConstraint::Eq(uid) => access(&uid),
+    }
+}
+
+/// The schema's group of the actions on secrets.
+const ACCESS_GROUP: &str = "access";

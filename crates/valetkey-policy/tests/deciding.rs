@@ -1,0 +1,360 @@
+//! What the engine answers where policies, names and requests are odd.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use valetkey_core::{
+    AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, AgentId, Allow, Decision, Deny,
+    Destination, Facet, FieldTarget, Identity, LeaseId, Life, Name, Named, PersonId, PolicyEngine, PublicId,
+    Purpose, Reason, Redeemer, ResolveError, SecretReference, Session, Target,
+};
+use valetkey_policy::generate::{field, named, request};
+use valetkey_policy::{Bundle, Engine};
+
+const SCHEMA: &str = include_str!("../../../policies/schema.cedarschema");
+const ENTITIES: &str = r#"[
+    {"uid": {"type": "Agent", "id": "bot"}, "attrs": {}, "parents": [{"type": "Team", "id": "one"}]},
+    {"uid": {"type": "Team", "id": "one"}, "attrs": {}, "parents": []},
+    {"uid": {"type": "Tool", "id": "tool"}, "attrs": {}, "parents": [{"type": "Toolset", "id": "kit"}]},
+    {"uid": {"type": "Person", "id": "ana"}, "attrs": {}, "parents": [{"type": "Group", "id": "reviewers"}]}
+]"#;
+
+/// An engine with policies `p0`, `p1`, …
+fn engine(policies: &[&str]) -> Engine {
+    let texts: Vec<String> =
+        policies.iter().enumerate().map(|(number, text)| format!("@id(\"p{number}\") {text};")).collect();
+    Engine::new(Bundle::from_texts(SCHEMA, &[("a.cedar", &texts.concat())], ENTITIES).unwrap())
+}
+
+/// `bot` asks for this, for `tool`.
+fn ask(target: Target) -> AccessRequest {
+    request(AccessKind::Acquire, "bot", "tool", target).unwrap()
+}
+
+fn password() -> Target {
+    field("Prod", "Db", "password")
+}
+
+/// `allow p0`, `PolicyForbid p1`
+fn answer(decision: Decision) -> String {
+    let (word, policies) = match decision {
+        Decision::Allow(Allow { policies, .. }) => ("allow".to_owned(), policies),
+        Decision::Deny(Deny { reason, policies, .. }) => (format!("{reason:?}"), policies),
+    };
+    policies.iter().fold(word, |text, id| format!("{text} {id}"))
+}
+
+fn check(policies: &[&str], target: Target, expected: &str) {
+    assert_eq!(answer(engine(policies).decide(&ask(target))), expected, "{policies:#?}");
+}
+
+fn deny(decision: Decision) -> Deny {
+    match decision {
+        Decision::Deny(deny) => deny,
+        Decision::Allow(allow) => panic!("allowed: {allow:?}"),
+    }
+}
+
+const ALL: &str = "permit (principal, action, resource)";
+const BY_VAULT: &str = r#"permit (principal, action, resource in Vault::"prod")"#;
+const BY_ITEM: &str = r#"permit (principal, action, resource in Item::"prod/db")"#;
+const NOT_VAULT: &str = r#"forbid (principal, action, resource in Vault::"prod")"#;
+const NOT_ITEM: &str = r#"forbid (principal, action, resource in Item::"prod/db")"#;
+
+#[test]
+fn no_policies_deny_everything() {
+    check(&[], password(), "PolicyNoPermit");
+}
+
+#[test]
+fn names_and_ids_stand_for_vaults_and_items() {
+    check(&[BY_VAULT], password(), "allow p0");
+    check(&[BY_ITEM], password(), "allow p0");
+    check(
+        &[r#"permit (principal, action, resource in Vault::"prod0000000000000000000000")"#],
+        password(),
+        "allow p0",
+    );
+    check(
+        &[r#"permit (principal, action, resource in Item::"db000000000000000000000000")"#],
+        password(),
+        "allow p0",
+    );
+    check(
+        &[r#"permit (principal, action in Action::"access", resource) when { resource in Item::"prod/db" }"#],
+        password(),
+        "allow p0",
+    );
+    check(&[BY_ITEM], field("Prod", "Other", "password"), "PolicyNoPermit");
+    check(&[BY_ITEM], field("Other", "Db", "password"), "PolicyNoPermit");
+    check(&[BY_ITEM, NOT_VAULT], password(), "PolicyForbid p1");
+    let secret = r#"Secret::"prod0000000000000000000000/db000000000000000000000000/password""#;
+    check(&[&format!("permit (principal, action, resource == {secret})")], password(), "allow p0");
+}
+
+#[test]
+fn a_shared_name_forbids_and_does_not_permit() {
+    let target = |vault_is_unique: bool, item_is_unique: bool| {
+        let Target::Field(target) = password() else { panic!("a field") };
+        Target::Field(FieldTarget {
+            vault: Named { name_is_unique: vault_is_unique, ..named("Prod") },
+            item: Named { name_is_unique: item_is_unique, ..named("Db") },
+            ..target
+        })
+    };
+    let (twin_vault, twin_item, twins) = (target(false, true), target(true, false), target(false, false));
+    for shared in [&twin_vault, &twin_item, &twins] {
+        check(&[BY_ITEM], shared.clone(), "PolicyNoPermit");
+        check(&[ALL, NOT_ITEM], shared.clone(), "PolicyForbid p1");
+        check(&[ALL, NOT_VAULT], shared.clone(), "PolicyForbid p1");
+        check(&[ALL], shared.clone(), "allow p0");
+        check(
+            &[r#"permit (principal, action, resource in Item::"db000000000000000000000000")"#],
+            shared.clone(),
+            "allow p0",
+        );
+        // Neither by way of an exception from a forbid, nor by saying what it is not.
+        let unless = r#"forbid (principal, action, resource) unless { resource in Item::"prod/db" }"#;
+        check(&[ALL, unless], shared.clone(), "PolicyForbid p1");
+        check(
+            &[r#"permit (principal, action, resource) unless { resource in Item::"prod/db" }"#],
+            shared.clone(),
+            "PolicyNoPermit",
+        );
+    }
+    // The vault's name still stands for the vault where only the item's is shared.
+    check(&[BY_VAULT], twin_item.clone(), "allow p0");
+    check(&[BY_VAULT], twin_vault, "PolicyNoPermit");
+    check(&[BY_VAULT], twins, "PolicyNoPermit");
+    let detail = deny(engine(&[BY_ITEM]).decide(&ask(twin_item))).detail.unwrap();
+    assert!(detail.starts_with("permitted only by a name that more than one"), "{detail}");
+}
+
+#[test]
+fn what_leads_nowhere_is_decided_on_what_is_known() {
+    let unresolved = |vault: Option<&str>, item: Option<&str>| Target::Unresolved {
+        vault: vault.map(named),
+        item: item.map(named),
+        error: ResolveError::FieldNotFound,
+    };
+    let (nothing, vault, item) =
+        (unresolved(None, None), unresolved(Some("Prod"), None), unresolved(Some("Prod"), Some("Db")));
+    // Whoever may use the whole vault may learn what is not in it; others get an ordinary refusal.
+    check(&[BY_VAULT], vault.clone(), "allow p0");
+    check(&[BY_VAULT], item.clone(), "allow p0");
+    check(&[BY_VAULT], nothing.clone(), "PolicyNoPermit");
+    check(&[BY_ITEM], item.clone(), "allow p0");
+    check(&[BY_ITEM], vault.clone(), "PolicyNoPermit");
+    check(&[ALL], nothing.clone(), "allow p0");
+    check(&[ALL, NOT_VAULT], item.clone(), "PolicyForbid p1");
+    for target in [nothing, vault, item] {
+        let by_field = r#"permit (principal, action in Action::"access", resource) when { ["password", "pin"].contains(resource.field) }"#;
+        check(&[by_field], target.clone(), "PolicyNoPermit");
+        let kind = r#"permit (principal, action in Action::"access", resource) when { resource.kind == "unresolved" && resource.field == "" && resource.section == "" }"#;
+        check(&[kind], target.clone(), "allow p0");
+        let known = deny(engine(&[]).decide(&ask(target)));
+        assert_eq!((known.advice, known.detail), (None, None));
+    }
+}
+
+#[test]
+fn an_evaluation_error_refuses() {
+    let overflow = r#"forbid (principal, action in Action::"access", resource) when { 9223372036854775807 + context.ttl > 0 }"#;
+    check(&[ALL, overflow], password(), "PolicyError p1");
+    let permit = r#"permit (principal, action in Action::"access", resource) when { 9223372036854775807 + context.ttl > 0 }"#;
+    check(&[ALL, permit], password(), "PolicyError p1");
+    check(&[permit], password(), "PolicyError p0");
+    check(&[permit, NOT_VAULT], password(), "PolicyError p0 p1");
+    let decision = deny(engine(&[ALL, overflow]).decide(&ask(password())));
+    assert_eq!(decision.detail.as_deref(), Some("policy `p1` could not be evaluated: integer overflow"));
+    let host = r#"permit (principal, action in Action::"access", resource) when { context has destination && decimal("1.0").lessThan(decimal("2.0")) && ip("127.0.0.1").isLoopback() }"#;
+    let asked = AccessRequest {
+        destination: Some(Destination::parse("api.example.com").unwrap()),
+        ..ask(password())
+    };
+    assert_eq!(answer(engine(&[host]).decide(&asked)), "allow p0");
+}
+
+#[test]
+fn obligations_of_all_that_permit_hold() {
+    let terms = |policies: &[&str]| {
+        let Decision::Allow(allow) = engine(policies).decide(&ask(password())) else { panic!("denied") };
+        (
+            allow.obligations.ttl_max.map(|max| max.as_secs()),
+            allow.obligations.uses,
+            allow.obligations.redeemer,
+        )
+    };
+    let loose = r#"@max_ttl("5m") @uses("9") @redeem_by("agent") permit (principal, action, resource)"#;
+    let short =
+        r#"@max_ttl("120s") @uses("20") @redeem_by("agent") permit (principal is Agent, action, resource)"#;
+    assert_eq!(terms(&[ALL]), (None, 1, Redeemer::Tool));
+    assert_eq!(terms(&[loose]), (Some(300), 9, Redeemer::Agent));
+    assert_eq!(terms(&[loose, short]), (Some(120), 9, Redeemer::Agent));
+    assert_eq!(terms(&[loose, short, ALL]), (Some(120), 1, Redeemer::Tool));
+    // One that permits nothing here asks nothing.
+    let elsewhere = r#"@max_ttl("1s") permit (principal, action, resource in Vault::"other")"#;
+    assert_eq!(terms(&[loose, elsewhere]), (Some(300), 9, Redeemer::Agent));
+}
+
+#[test]
+fn advice_is_for_the_refused_and_reasons_are_for_reviewers() {
+    let one = r#"@advice("ask for less") @reason("too much") forbid (principal, action, resource)"#;
+    let two =
+        r#"@advice("ask for less") @reason("far too much") forbid (principal is Agent, action, resource)"#;
+    let elsewhere = r#"@advice("not this") forbid (principal, action, resource in Vault::"other")"#;
+    let decision = deny(engine(&[ALL, one, two, elsewhere]).decide(&ask(password())));
+    assert_eq!(decision.advice.as_deref(), Some("ask for less"));
+    assert_eq!(decision.detail.as_deref(), Some("too much; far too much"));
+}
+
+#[test]
+fn what_conditions_see() {
+    let check = |condition: &str, asked: &AccessRequest, expected: bool| {
+        let policy =
+            format!(r#"permit (principal, action in Action::"access", resource) when {{ {condition} }}"#);
+        let allowed = matches!(engine(&[&policy]).decide(asked), Decision::Allow(_));
+        assert_eq!(allowed, expected, "{condition}");
+    };
+    let plain = ask(password());
+    check("context has destination", &plain, false);
+    check("context.session has id", &plain, false);
+    check(r#"context.tool == Tool::"tool" && context.tool in Toolset::"kit""#, &plain, true);
+    check(
+        r#"context.agent == Agent::"bot" && context.agent in Team::"one" && principal in Team::"one""#,
+        &plain,
+        true,
+    );
+    check(r#"Agent::"bot" in Team::"one""#, &plain, true);
+    check(
+        r#"resource.field == "password" && resource.section == "" && resource.kind == "value""#,
+        &plain,
+        true,
+    );
+    let full = AccessRequest {
+        session: Some(Session::parse("run 7").unwrap()),
+        destination: Some(Destination::parse("API.example.com").unwrap()),
+        life: Life::Asked(Duration::from_millis(60_001)),
+        ..plain
+    };
+    check(r#"context has destination && context.destination == "api.example.com""#, &full, true);
+    check(r#"context.session has id && context.session.id == "run 7""#, &full, true);
+    check("context.ttl == 61", &full, true);
+    check("context.ttl <= 60", &full, false);
+}
+
+#[test]
+fn facets_are_different_secrets() {
+    let target = |facet| {
+        let Target::Field(target) = password() else { panic!("a field") };
+        Target::Field(FieldTarget { facet, ..target })
+    };
+    let acquire = r#"permit (principal, action == Action::"acquire", resource)"#;
+    let seed = r#"permit (principal, action == Action::"acquireSeed", resource)"#;
+    for facet in [Facet::Value, Facet::Otp, Facet::OpensshKey] {
+        check(&[acquire, seed], target(facet), "allow p0");
+        let kind = format!(
+            r#"permit (principal, action in Action::"access", resource) when {{ resource.kind == "{}" }}"#,
+            facet.as_str()
+        );
+        check(&[&kind], target(facet), "allow p0");
+    }
+    check(&[acquire, seed], target(Facet::Seed), "allow p1");
+    check(&[r#"permit (principal, action in Action::"access", resource)"#], target(Facet::Seed), "allow p0");
+    let otp = r#"permit (principal, action, resource == Secret::"prod0000000000000000000000/db000000000000000000000000/password?otp")"#;
+    check(&[otp], target(Facet::Otp), "allow p0");
+    check(&[otp], target(Facet::Value), "PolicyNoPermit");
+    // A field whose id looks like another's facet is not that facet.
+    let Target::Field(plain) = password() else { panic!("a field") };
+    check(&[otp], Target::Field(FieldTarget { field_id: "password?otp".into(), ..plain }), "PolicyNoPermit");
+}
+
+#[test]
+fn neither_spelling_nor_purpose_matter() {
+    let engine = engine(&[BY_ITEM]);
+    let plain = ask(password());
+    let spelled = AccessRequest {
+        reference: SecretReference::parse("op://other/other/other").unwrap(),
+        purpose: Some(Purpose::parse("I am root").unwrap()),
+        ..plain.clone()
+    };
+    assert_eq!(engine.decide(&plain), engine.decide(&spelled));
+}
+
+#[test]
+fn redeeming_is_decided_on_the_tool_and_the_lease() {
+    let policy = r#"permit (principal == Tool::"tool", action == Action::"redeem", resource) when { context.agent in Team::"one" && context.tool == principal }"#;
+    let engine = engine(&[policy]);
+    let redeem = |agent: &str, tool: &str| {
+        answer(engine.decide(&request(AccessKind::Redeem, agent, tool, password()).unwrap()))
+    };
+    assert_eq!(redeem("bot", "tool"), "allow p0");
+    assert_eq!(redeem("bot", "other"), "PolicyNoPermit");
+    assert_eq!(redeem("stranger", "tool"), "PolicyNoPermit");
+    assert_eq!(answer(engine.decide(&ask(password()))), "PolicyNoPermit");
+}
+
+#[test]
+fn administration() {
+    let engine = engine(&[
+        r#"permit (principal in Group::"reviewers", action == Action::"readAudit", resource)"#,
+        r#"permit (principal is Agent, action == Action::"revoke", resource) when { resource has holder && resource.holder == principal }"#,
+    ]);
+    let name = |text: &str| Name::parse(text).unwrap();
+    let (bot, other) = (AgentId(name("bot")), AgentId(name("other")));
+    let person = |text: &str| Identity::Person(PersonId(name(text)));
+    let check = |caller: Identity, action: AdminAction, resource: AdminResource, expected: &str| {
+        let call = valetkey_core::testing::call(caller);
+        let decision = engine.decide_admin(&AdminRequest { call, action, resource, detail: "".into() });
+        assert_eq!(answer(decision), expected);
+    };
+    let lease = |holder: Option<&AgentId>| AdminResource::Lease {
+        id: LeaseId(PublicId::from_bytes([1; 10])),
+        holder: holder.cloned(),
+    };
+    check(person("ana"), AdminAction::ReadAudit, AdminResource::AuditLog, "allow p0");
+    check(person("eve"), AdminAction::ReadAudit, AdminResource::AuditLog, "PolicyNoPermit");
+    check(person("ana"), AdminAction::Operate, AdminResource::Broker, "PolicyNoPermit");
+    let agent = || Identity::Agent(bot.clone());
+    check(agent(), AdminAction::Revoke, lease(Some(&bot)), "allow p1");
+    check(agent(), AdminAction::Revoke, lease(Some(&other)), "PolicyNoPermit");
+    check(agent(), AdminAction::Revoke, lease(None), "PolicyNoPermit");
+    // The schema has no such request: refused, not failed.
+    check(agent(), AdminAction::ReadAudit, AdminResource::AuditLog, "PolicyNoPermit");
+    check(agent(), AdminAction::Operate, AdminResource::AuditLog, "PolicyNoPermit");
+}
+
+#[test]
+fn a_reload_is_one_step_and_counts() {
+    let bundle = |policy: &str| {
+        Bundle::from_texts(SCHEMA, &[("a.cedar", &format!("@id(\"p\") {policy};"))], ENTITIES).unwrap()
+    };
+    let engine = Engine::new(bundle(ALL));
+    let first = engine.revision();
+    assert_eq!((first.generation, first.digest_text()), (1, bundle(ALL).digest_text()));
+    assert_eq!(answer(engine.decide(&ask(password()))), "allow p");
+    let second = engine.install(bundle(NOT_VAULT));
+    assert_eq!((second.generation, engine.revision()), (2, second));
+    assert_ne!(second.digest, first.digest);
+    let decision = deny(engine.decide(&ask(password())));
+    assert_eq!((decision.reason, decision.revision), (Reason::PolicyForbid, second));
+    assert_eq!(engine.install(bundle(ALL)).digest, first.digest);
+}
+
+#[test]
+fn many_threads_and_many_targets_get_the_right_answers() {
+    let engine =
+        Arc::new(engine(&[BY_VAULT, r#"forbid (principal, action, resource in Item::"prod/item-7")"#]));
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let engine = Arc::clone(&engine);
+            scope.spawn(move || {
+                for number in 0..600 {
+                    let item = format!("item-{}", (number * 7 + thread) % 50);
+                    let expected = if item == "item-7" { "PolicyForbid p1" } else { "allow p0" };
+                    assert_eq!(answer(engine.decide(&ask(field("Prod", &item, "password")))), expected);
+                }
+            });
+        }
+    });
+}
