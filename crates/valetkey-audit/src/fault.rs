@@ -1,0 +1,57 @@
+//! Faults for tests: the real log on a real file, made to fail the way disks do. Behind the feature
+//! `test-util`, which only dev-dependencies enable.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+/// What goes wrong from the next transaction on, until [`crate::AuditStore::heal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The database cannot be written at all.
+    ReadOnly,
+    /// The file cannot grow. What fits into pages that are there is still written, as on a real disk.
+    DiskFull,
+    /// The disk does not answer.
+    Stall,
+    /// The writer panics. Nothing heals this.
+    Panic,
+}
+
+/// Where a test sets what the writer meets.
+#[derive(Default)]
+pub(crate) struct FaultSwitch {
+    fault: Mutex<Option<Fault>>,
+    changed: Condvar,
+}
+
+impl FaultSwitch {
+    pub(crate) fn set(&self, fault: Option<Fault>) {
+        *self.lock() = fault;
+        self.changed.notify_all();
+    }
+
+    /// Puts the fault into effect for the transaction to come.
+    pub(crate) fn apply(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut fault = self.lock();
+        while *fault == Some(Fault::Stall) {
+            fault = self.changed.wait(fault).unwrap_or_else(PoisonError::into_inner);
+        }
+        #[expect(clippy::panic, reason = "this is the fault that was asked for")]
+        if *fault == Some(Fault::Panic) {
+            drop(fault);
+            panic!("the writer was told to panic");
+        }
+        let pages_max = match *fault {
+            Some(Fault::DiskFull) => connection.pragma_query_value(None, "page_count", |row| row.get(0))?,
+            _ => i64::from(u32::MAX - 1),
+        };
+        // This pragma answers with the new value, so it cannot go through `pragma_update`.
+        connection.query_row(&format!("PRAGMA max_page_count = {pages_max}"), [], |_| Ok(()))?;
+        connection.pragma_update(None, "query_only", *fault == Some(Fault::ReadOnly))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Fault>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,49 @@
+//! Writes and queries the audit log in SQLite.
+//!
+//! ```text
+//! record() ──> queue ──> writer thread: one transaction, one fsync ──> all waiters answered
+//!              bounded        │ wakes            └──> committed(): watchers
+//! record_outcome() ───────────┘         checkpoint thread: log to database file
+//! list(), fetch(), after() ──> read-only connections of their own
+//! ```
+//!
+//! Not here: gRPC, Cedar, secrets. SQL and SQLite's types do not leave the crate.
+//!
+//! Invariants:
+//! - [`AuditLog::record`](valetkey_core::AuditLog::record) returns ids only after the transaction that holds
+//!   the records is on disk (`synchronous = FULL`). What it refuses was not acknowledged to anybody.
+//! - Records are numbered from 1 without gaps, in the order in which they were queued. The records of one
+//!   call are in one transaction: all or none.
+//! - What is written stays: triggers refuse `UPDATE`, `DELETE` and `REPLACE`.
+//! - A record that allowed something has exactly one outcome, sooner or later: the real one, or
+//!   `interrupted` where none came in time, or none before the broker stopped.
+//! - Nothing waits without bound, and a reader never blocks the writer.
+
+mod checkpoint;
+mod code;
+#[cfg(any(test, feature = "test-util"))]
+mod fault;
+mod filter;
+mod open_records;
+mod page;
+mod query;
+mod queue;
+mod read;
+mod row;
+mod schema;
+mod store;
+mod stored;
+mod strings;
+mod term;
+#[cfg(test)]
+mod testing;
+mod writer;
+
+#[cfg(any(test, feature = "test-util"))]
+pub use fault::Fault;
+pub use filter::{Filter, FilterError, FilterFault};
+pub use page::{PageToken, PageTokenError};
+pub use read::{AuditReader, Page, ReadError, Tail};
+pub use schema::OpenError;
+pub use store::{AuditStore, Missing, StoreOptions};
+pub use stored::{StoredOutcome, StoredRecord, StoredTarget};

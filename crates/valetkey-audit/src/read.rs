@@ -1,0 +1,243 @@
+//! Reading the log: connections of its own, and a bound on everything a query may cost.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params_from_iter};
+use tokio::sync::Semaphore;
+use valetkey_core::RecordId;
+
+use crate::filter::Filter;
+use crate::query::{Condition, only_record};
+use crate::schema::{self, OpenError};
+use crate::stored::{SELECT, StoredRecord};
+
+/// Reads the log; clones share its connections. Needs no writer: a log can be read while no broker runs.
+#[derive(Clone)]
+pub struct AuditReader(Arc<Pool>);
+
+/// Records, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The records that match. May be empty although there is a next page: a page looks through a bounded
+    /// part of the log.
+    pub records: Vec<StoredRecord>,
+    /// Where the next page begins; absent at the end of the log alone.
+    pub next: Option<RecordId>,
+}
+
+/// Records, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    /// The records that match.
+    pub records: Vec<StoredRecord>,
+    /// Everything up to here was looked at: where to go on.
+    pub seen: RecordId,
+}
+
+/// Why the log could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Other queries are under way.
+    #[error("too many audit queries at the same time")]
+    Busy,
+    /// It took too long.
+    #[error("the audit query took too long; a narrower filter helps")]
+    TooLong,
+    /// The database refuses.
+    #[error("the audit database cannot be read")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+struct Pool {
+    path: PathBuf,
+    /// Not in use. Never more than there are permits.
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+    /// How long a query waits for its turn, and how long it may then take.
+    time_max: Duration,
+}
+
+impl AuditReader {
+    /// Opens a log for reading alone.
+    ///
+    /// # Errors
+    /// [`OpenError`] where there is none, or none of this version.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        schema::check_place(path)?;
+        let first = schema::open_reader(path)?;
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        Ok(Self(Arc::new(Pool {
+            path: path.to_owned(),
+            idle: Mutex::new(vec![first]),
+            permits,
+            time_max: TIME_MAX,
+        })))
+    }
+
+    /// The records before `before`, or the last ones; at most `limit`, which is held within 1 and 1,000.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn list(
+        &self,
+        filter: &Filter,
+        before: Option<RecordId>,
+        limit: usize,
+    ) -> Result<Page, ReadError> {
+        let (filter, limit) = (filter.clone(), limit.clamp(1, LIMIT_MAX));
+        self.run(move |connection| list(connection, &filter, before, limit, SCAN_MAX)).await
+    }
+
+    /// The records after `after`, for watching; at most `limit`, which is held within 1 and 1,000.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn after(&self, filter: &Filter, after: RecordId, limit: usize) -> Result<Tail, ReadError> {
+        let (filter, limit) = (filter.clone(), limit.clamp(1, LIMIT_MAX));
+        self.run(move |connection| tail(connection, &filter, after, limit, SCAN_MAX)).await
+    }
+
+    /// One record.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn fetch(&self, id: RecordId) -> Result<Option<StoredRecord>, ReadError> {
+        self.run(move |connection| {
+            let Ok(seq) = i64::try_from(id.0) else { return Ok(None) };
+            connection
+                .prepare_cached(&format!("{SELECT} WHERE r.seq = ?1"))?
+                .query_row([seq], StoredRecord::from_row)
+                .optional()
+        })
+        .await
+    }
+
+    /// Runs a query on a thread that may block, within a time.
+    async fn run<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let waiting = Arc::clone(&self.0.permits).acquire_owned();
+        let permit = match tokio::time::timeout(self.0.time_max, waiting).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) | Err(_) => return Err(ReadError::Busy),
+        };
+        let pool = Arc::clone(&self.0);
+        let work = move || {
+            // Held until the connection is back, also where the caller has gone.
+            let _permit = permit;
+            pool.run(query)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|error| ReadError::Unavailable(error.into()))?
+    }
+}
+
+impl Pool {
+    fn run<T>(&self, query: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, ReadError> {
+        let mut connection = match self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            Some(connection) => connection,
+            None => schema::open_reader(&self.path).map_err(|error| ReadError::Unavailable(error.into()))?,
+        };
+        let end = Instant::now() + self.time_max;
+        let overdue = move || Instant::now() >= end;
+        connection.progress_handler(CHECK_EVERY, Some(overdue)).map_err(ReadError::of)?;
+        let result = query(&mut connection).map_err(ReadError::of);
+        if let Ok(_) | Err(ReadError::TooLong) = result {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+        result
+    }
+}
+
+impl ReadError {
+    fn of(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => Self::TooLong,
+            _ => Self::Unavailable(error.into()),
+        }
+    }
+}
+
+fn list(
+    connection: &mut Connection,
+    filter: &Filter,
+    before: Option<RecordId>,
+    limit: usize,
+    scan_max: u64,
+) -> rusqlite::Result<Page> {
+    let snapshot = connection.transaction()?;
+    let last = last_record(&snapshot)?;
+    let top = before.map_or(last, |before| before.0.saturating_sub(1).min(last));
+    let (top, bottom) = match only_record(filter) {
+        Some(seq) => (top.min(seq), seq),
+        None => (top, top.saturating_sub(scan_max - 1).max(1)),
+    };
+    let records = select(&snapshot, filter, (bottom, top), "DESC", limit)?;
+    let seen = match records.last() {
+        Some(record) if records.len() == limit => record.id.0,
+        _ => bottom,
+    };
+    let more = seen > 1 && top >= bottom && only_record(filter).is_none();
+    Ok(Page { records, next: more.then_some(RecordId(seen)) })
+}
+
+fn tail(
+    connection: &mut Connection,
+    filter: &Filter,
+    after: RecordId,
+    limit: usize,
+    scan_max: u64,
+) -> rusqlite::Result<Tail> {
+    let snapshot = connection.transaction()?;
+    let last = last_record(&snapshot)?;
+    let bottom = after.0.saturating_add(1);
+    let top = after.0.saturating_add(scan_max).min(last);
+    if top < bottom {
+        return Ok(Tail { records: Vec::new(), seen: after });
+    }
+    let records = select(&snapshot, filter, (bottom, top), "ASC", limit)?;
+    let seen = match records.last() {
+        Some(record) if records.len() == limit => record.id,
+        _ => RecordId(top),
+    };
+    Ok(Tail { records, seen })
+}
+
+fn select(
+    connection: &Connection,
+    filter: &Filter,
+    (bottom, top): (u64, u64),
+    order: &'static str,
+    limit: usize,
+) -> rusqlite::Result<Vec<StoredRecord>> {
+    let Condition { sql, values } = Condition::of(filter);
+    let sql = format!("{SELECT} WHERE {sql} AND r.seq BETWEEN ? AND ? ORDER BY r.seq {order} LIMIT ?");
+    let number = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    let bounds = [number(bottom), number(top), number(limit as u64)];
+    let mut statement = connection.prepare(&sql)?;
+    let rows =
+        statement.query_map(params_from_iter(values.into_iter().chain(bounds)), StoredRecord::from_row)?;
+    rows.collect()
+}
+
+fn last_record(connection: &Connection) -> rusqlite::Result<u64> {
+    let last =
+        connection.query_row("SELECT max(seq) FROM records", [], |row| row.get::<_, Option<u64>>(0))?;
+    Ok(last.unwrap_or(0))
+}
+
+/// Records in one page.
+const LIMIT_MAX: usize = 1000;
+/// Records that one page looks through; some 100 ms of work.
+const SCAN_MAX: u64 = 100_000;
+/// Queries at the same time.
+const CONNECTIONS_MAX: usize = 2;
+const TIME_MAX: Duration = Duration::from_secs(2);
+/// Instructions of SQLite's machine between looks at the time.
+const CHECK_EVERY: i32 = 10_000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! From the domain to a row: every field of a record and of an outcome, by name.
+
+use std::time::Duration;
+
+use rusqlite::{CachedStatement, Connection, params};
+use valetkey_core::{AuditOutcome, AuditRecord, Facet, FieldTarget, Named, PolicyId, Revision, Target};
+
+use crate::code::Code;
+use crate::strings::Strings;
+
+/// Prepares the statement for [`insert_record`]; once for each transaction.
+pub(crate) fn prepare_record(connection: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+    connection.prepare_cached(
+        "INSERT INTO records (seq, time_us, kind, ruling, reason, request, trace, caller, client, agent, tool,
+             reference, vault_id, vault_name, item_id, item_name, field_id, target_error, policies, revision,
+             session, destination, lease, handle, ttl_us, uses, redeemer, purpose, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)",
+    )
+}
+
+/// Inserts a record at its place in the log.
+pub(crate) fn insert_record(
+    statement: &mut CachedStatement<'_>,
+    connection: &Connection,
+    strings: &mut Strings,
+    seq: u64,
+    record: &AuditRecord,
+) -> rusqlite::Result<()> {
+    let AuditRecord {
+        time,
+        kind,
+        ruling,
+        reason,
+        detail,
+        request,
+        trace,
+        caller,
+        client,
+        agent,
+        tool,
+        reference,
+        target,
+        policies,
+        revision,
+        purpose,
+        session,
+        destination,
+        lease,
+        handle,
+        ttl,
+        uses,
+        redeemer,
+    } = record;
+    let mut id = |text: Option<&str>| strings.id_opt(connection, text);
+    let caller = caller.as_ref().map(ToString::to_string);
+    let policies = policies.as_deref().and_then(policy_lines);
+    // The generation counts the loads of one process and means nothing afterwards.
+    let revision = revision.map(|revision: Revision| revision.digest_text());
+    let target = TargetTexts::of(target.as_deref());
+    statement
+        .execute(params![
+            seq,
+            time.as_micros(),
+            kind.code(),
+            ruling.code(),
+            reason.code(),
+            request.as_ref().map(|id| id.0.as_bytes()),
+            trace.as_ref().map(|id| id.0),
+            id(caller.as_deref())?,
+            id(client.as_deref())?,
+            id(agent.as_ref().map(|agent| agent.0.as_str()))?,
+            id(tool.as_ref().map(|tool| tool.0.as_str()))?,
+            id(reference.as_deref())?,
+            id(target.vault.map(|vault| &*vault.id))?,
+            id(target.vault.map(|vault| &*vault.name))?,
+            id(target.item.map(|item| &*item.id))?,
+            id(target.item.map(|item| &*item.name))?,
+            id(target.field_id.as_deref())?,
+            id(target.error)?,
+            id(policies.as_deref())?,
+            id(revision.as_deref())?,
+            id(session.as_deref())?,
+            id(destination.as_deref())?,
+            lease.as_ref().map(|id| id.0.as_bytes()),
+            handle.as_ref().map(|id| id.0.as_bytes()),
+            ttl.map(micros),
+            uses,
+            redeemer.map(Code::code),
+            purpose.as_deref(),
+            detail.as_deref(),
+        ])
+        .map(drop)
+}
+
+/// Inserts the outcome of a record.
+pub(crate) fn insert_outcome(
+    connection: &Connection,
+    strings: &mut Strings,
+    seq: u64,
+    outcome: &AuditOutcome,
+) -> rusqlite::Result<()> {
+    let AuditOutcome { time, result, reason, detail, source, item_version } = outcome;
+    connection
+        .prepare_cached(
+            "INSERT INTO outcomes (seq, time_us, result, reason, source, item_version, detail)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            seq,
+            time.as_micros(),
+            result.code(),
+            strings.id_opt(connection, *reason)?,
+            strings.id_opt(connection, source.as_deref())?,
+            item_version.map(|version| i64::try_from(version).unwrap_or(i64::MAX)),
+            detail.as_deref(),
+        ])
+        .map(drop)
+}
+
+/// What is stored of a target. Labels are not: the field's id names it, and policies are judged by their
+/// revision.
+#[derive(Default)]
+struct TargetTexts<'a> {
+    vault: Option<&'a Named>,
+    item: Option<&'a Named>,
+    field_id: Option<String>,
+    error: Option<&'static str>,
+}
+
+impl<'a> TargetTexts<'a> {
+    fn of(target: Option<&'a Target>) -> Self {
+        match target {
+            None => Self::default(),
+            Some(Target::Unresolved { vault, item, error }) => {
+                Self { vault: vault.as_ref(), item: item.as_ref(), field_id: None, error: Some(error.code()) }
+            }
+            Some(Target::Field(FieldTarget { vault, item, field_id, field: _, section: _, facet })) => Self {
+                vault: Some(vault),
+                item: Some(item),
+                field_id: Some(match facet {
+                    Facet::Value => field_id.to_string(),
+                    Facet::Otp | Facet::Seed | Facet::OpensshKey => format!("{field_id}?{}", facet.as_str()),
+                }),
+                error: None,
+            },
+        }
+    }
+}
+
+/// The ids, one a line. An id is a line of a policy file, so it has no line break; one that had would be
+/// read back as two.
+fn policy_lines(policies: &[PolicyId]) -> Option<String> {
+    let lines: Vec<&str> = policies.iter().map(|policy| &*policy.0).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,194 @@
+//! Opening the database file: what it must be, how it is created, and the pragmas of each connection.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+/// Why an audit database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is none, and none was to be made.
+    #[error("there is no audit database at `{0}`; create it once, on purpose, and keep it")]
+    Absent(PathBuf),
+    /// Its directory does not exist. It is never created: a typing error must not begin a new log.
+    #[error("the directory of the audit database `{0}` does not exist")]
+    DirectoryAbsent(PathBuf),
+    /// Another process writes to it.
+    #[error("the audit database `{0}` is open in another broker")]
+    Locked(PathBuf),
+    /// Not a database, or somebody else's.
+    #[error("`{0}` is not an audit database of valetkey")]
+    Foreign(PathBuf),
+    /// Made by a newer version.
+    #[error(
+        "the audit database `{path}` has schema version {has}, and this version of valetkey knows up to {knows}"
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        has: i64,
+        /// The newest known.
+        knows: i64,
+    },
+    /// Made by an older version, and to be read only.
+    #[error("the audit database `{0}` has an older schema; a broker brings it up to date when it starts")]
+    Older(PathBuf),
+    /// The file system refuses.
+    #[error("cannot open the audit database `{path}`")]
+    File {
+        /// The database, or the lock beside it.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The database refuses.
+    #[error("cannot use the audit database `{path}`")]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// Opens the database for writing, and brings its schema up to date.
+pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let version = check(path, &connection)?;
+    let prepare = |connection: &mut Connection| {
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // Every commit is on disk before it returns; this is what `record` promises.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
+        migrate(connection, version)
+    };
+    prepare(&mut connection).map_err(|error| refused(path, error))?;
+    Ok(connection)
+}
+
+/// Opens the database for reading.
+pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    if check(path, &connection)? < MIGRATIONS.len() {
+        return Err(OpenError::Older(path.to_owned()));
+    }
+    Ok(connection)
+}
+
+/// Makes the empty file that [`open_writer`] fills, readable and writable by its owner alone; SQLite gives
+/// the files beside it the same mode.
+pub(crate) fn create(path: &Path) -> Result<(), OpenError> {
+    check_directory(path)?;
+    let failed = |source| OpenError::File { path: path.to_owned(), source };
+    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    }
+    // The name too must outlive a power failure.
+    File::open(directory(path)).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+/// Refuses a path where no database can be, and warns of one that others can read.
+pub(crate) fn check_place(path: &Path) -> Result<(), OpenError> {
+    check_directory(path)?;
+    match fs::metadata(path) {
+        Ok(file) if file.permissions().mode() & 0o077 != 0 => {
+            tracing::warn!(path = %path.display(), "others than its owner can open the audit database");
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(OpenError::Absent(path.to_owned())),
+        Err(source) => Err(OpenError::File { path: path.to_owned(), source }),
+    }
+}
+
+fn check_directory(path: &Path) -> Result<(), OpenError> {
+    if directory(path).is_dir() { Ok(()) } else { Err(OpenError::DirectoryAbsent(path.to_owned())) }
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn connect(path: &Path, access: OpenFlags) -> Result<Connection, OpenError> {
+    // Neither CREATE nor URI: a path is a path, and it exists. NO_MUTEX: each connection has one owner.
+    let prepare = || {
+        let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        Ok(connection)
+    };
+    prepare().map_err(|error| refused(path, error))
+}
+
+/// The database's schema version, where it is ours; 0 where it is still empty.
+fn check(path: &Path, connection: &Connection) -> Result<usize, OpenError> {
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let read = || {
+        let application = number("SELECT application_id FROM pragma_application_id")?;
+        let version = number("SELECT user_version FROM pragma_user_version")?;
+        Ok((application, version, number("SELECT count(*) FROM sqlite_schema")?))
+    };
+    let (application, version, objects) = read().map_err(|error| refused(path, error))?;
+    let empty = (application, version, objects) == (0, 0, 0);
+    if application != APPLICATION_ID && !empty {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    match usize::try_from(version) {
+        Ok(known) if known <= MIGRATIONS.len() => Ok(known),
+        _ => {
+            let knows = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+            Err(OpenError::Newer { path: path.to_owned(), has: version, knows })
+        }
+    }
+}
+
+/// Applies what the database lacks, each step whole or not at all.
+fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
+    for (number, sql) in (1..).zip(MIGRATIONS).skip(version) {
+        let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        step.execute_batch(sql)?;
+        step.pragma_update(None, "application_id", APPLICATION_ID)?;
+        step.pragma_update(None, "user_version", number)?;
+        step.commit()?;
+    }
+    Ok(())
+}
+
+fn refused(path: &Path, error: rusqlite::Error) -> OpenError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => OpenError::Foreign(path.to_owned()),
+        _ => OpenError::Database { path: path.to_owned(), source: error.into() },
+    }
+}
+
+/// A database in memory with the newest schema.
+#[cfg(test)]
+pub(crate) fn in_memory() -> Connection {
+    let mut connection = Connection::open_in_memory().unwrap();
+    migrate(&mut connection, 0).unwrap();
+    connection
+}
+
+/// The migrations in order; the position of each, from 1, is the schema version that it leads to.
+const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/0001_init.sql")];
+/// `vklg` in ASCII: marks the file as ours, also for file(1).
+const APPLICATION_ID: i64 = 0x766B_6C67;
+/// Between our own threads; nobody else writes.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// What the write-ahead log is cut back to.
+const WAL_BYTES_KEPT: i64 = 64 << 20;
+
+#[cfg(test)]
+mod tests;

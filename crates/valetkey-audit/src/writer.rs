@@ -1,0 +1,444 @@
+//! The writer: one thread, one transaction for all that is queued, one fsync, then the answers.
+//!
+//! The order of writes, which everything hangs on:
+//!
+//! 1. records (and outcomes that wait) go into one transaction;
+//! 2. `COMMIT` returns when the write-ahead log is on disk (`synchronous = FULL`);
+//! 3. only then are the callers told their records' ids, and only then can a grant exist.
+//!
+//! A failed transaction is rolled back, its callers get an error, and its numbers are used by the next.
+//! Outcomes are kept and written again. The connection is kept too: SQLite then writes the same part of
+//! its log once more, whereas a new connection might recover frames that never reached the disk.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use tokio::sync::watch;
+use valetkey_core::{AuditError, AuditOutcome, Clock, OutcomeResult, RecordId, Ruling};
+
+use crate::checkpoint::Checkpointer;
+use crate::open_records::OpenRecords;
+use crate::queue::{Queue, Submission, Work};
+use crate::row;
+use crate::strings::Strings;
+
+/// What the writer and everybody else see.
+pub(crate) struct Shared {
+    pub(crate) queue: Queue,
+    /// The last durable record.
+    pub(crate) committed: watch::Sender<u64>,
+    /// Whether the last attempt to write succeeded.
+    pub(crate) available: watch::Sender<bool>,
+    /// Transactions so far.
+    pub(crate) commits: AtomicU64,
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fault: crate::fault::FaultSwitch,
+}
+
+/// What the writer must be given.
+pub(crate) struct WriterParts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) path: PathBuf,
+    pub(crate) connection: Connection,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// How long an outcome may take.
+    pub(crate) outcome_deadline: Duration,
+    /// How many outcomes may be waited for.
+    pub(crate) open_max: usize,
+    /// How long outcomes wait for records to travel with.
+    pub(crate) tick: Duration,
+}
+
+/// The writer's own state; lives on its thread.
+pub(crate) struct Writer {
+    parts: WriterParts,
+    /// Which file the connection has open.
+    file: (u64, u64),
+    strings: Strings,
+    /// The last durable record.
+    last: u64,
+    open: OpenRecords,
+    /// Outcomes that are not durable yet.
+    outcomes: BTreeMap<u64, AuditOutcome>,
+    /// What stands in `settled`.
+    settled: u64,
+    /// Pages in the write-ahead log, told by SQLite at each commit.
+    log_pages: Arc<AtomicI32>,
+    failures: u32,
+    retry_at: Instant,
+    /// The database is damaged: nothing more is written, everything is answered.
+    damaged: bool,
+}
+
+/// Why a transaction did not happen.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error("the database refused")]
+    Database(#[from] rusqlite::Error),
+    #[error("the database is damaged; restore it from a backup")]
+    Damaged,
+    #[error("the database file was moved, deleted or replaced")]
+    Moved,
+    #[error("too many grants wait for their outcome")]
+    TooManyOpen,
+}
+
+impl Writer {
+    /// Takes over where the log ends, and closes what the last run left open.
+    pub(crate) fn start(mut parts: WriterParts) -> Result<Self, WriteError> {
+        let log_pages = Arc::new(AtomicI32::new(0));
+        let told = Arc::clone(&log_pages);
+        parts.connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+            told.store(pages, Ordering::Relaxed);
+            Ok(())
+        }))?;
+        let settled =
+            parts.connection.query_row("SELECT seq FROM settled WHERE one = 1", [], |row| row.get(0))?;
+        let mut writer = Self {
+            file: file_of(&parts.path).ok_or(WriteError::Moved)?,
+            parts,
+            strings: Strings::default(),
+            last: 0,
+            open: OpenRecords::default(),
+            outcomes: BTreeMap::new(),
+            settled,
+            log_pages,
+            failures: 0,
+            retry_at: Instant::now(),
+            damaged: false,
+        };
+        writer.resync()?;
+        writer.interrupt_all()?;
+        Ok(writer)
+    }
+
+    /// Works until the queue is closed and empty.
+    pub(crate) fn run(mut self) {
+        let _fuse = Fuse(Arc::clone(&self.parts.shared));
+        loop {
+            let Work { submissions, outcomes, closed } = self.parts.shared.queue.take(self.parts.tick);
+            self.take_outcomes(outcomes);
+            self.reap();
+            if !submissions.is_empty() || self.is_due() {
+                self.write(submissions);
+            }
+            if closed {
+                return self.finish();
+            }
+        }
+    }
+
+    /// Writes the records of all these calls in one transaction, and answers them.
+    fn write(&mut self, submissions: Vec<Submission>) {
+        if self.open.len() >= self.parts.open_max && !submissions.is_empty() {
+            self.refuse(submissions, &WriteError::TooManyOpen);
+            return self.write(Vec::new());
+        }
+        match self.transact(&submissions) {
+            Ok(()) => self.answer(submissions),
+            Err(WriteError::Database(error)) if breaks_rules(&error) && submissions.len() > 1 => {
+                // One call's records must not keep those of the others out of the log.
+                submissions.into_iter().for_each(|alone| self.write(vec![alone]));
+            }
+            Err(error) => self.refuse(submissions, &error),
+        }
+    }
+
+    /// One transaction with everything that waits. `Ok` means: on disk.
+    fn transact(&mut self, submissions: &[Submission]) -> Result<(), WriteError> {
+        let result = self.prepare().and_then(|()| self.commit(submissions));
+        match result {
+            Ok(()) => self.committed(),
+            // What was interned in the transaction is gone with it.
+            Err(_) => self.strings.clear(),
+        }
+        result
+    }
+
+    /// Makes sure that the next transaction goes where the last one went.
+    fn prepare(&mut self) -> Result<(), WriteError> {
+        if self.damaged {
+            return Err(WriteError::Damaged);
+        }
+        #[cfg(any(test, feature = "test-util"))]
+        self.parts.shared.fault.apply(&self.parts.connection)?;
+        if file_of(&self.parts.path) != Some(self.file) {
+            return Err(WriteError::Moved);
+        }
+        if self.failures > 0 { self.resync() } else { Ok(()) }
+    }
+
+    fn commit(&mut self, submissions: &[Submission]) -> Result<(), WriteError> {
+        let outcomes_end = self.outcomes.keys().nth(OUTCOMES_MAX).copied().unwrap_or(u64::MAX);
+        let settled = self.settled_before(outcomes_end);
+        let settle = submissions.is_empty() || settled >= self.settled + SETTLE_STEP;
+
+        let transaction = self.parts.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (seq, outcome) in self.outcomes.range(..outcomes_end) {
+            insert_outcome(&transaction, &mut self.strings, *seq, outcome)?;
+        }
+        insert_records(&transaction, &mut self.strings, self.last, submissions)?;
+        if settle {
+            // The time makes it a change even where nothing has moved: this is also how an idle log finds
+            // out that it can write again.
+            let now = self.parts.clock.now().as_micros();
+            transaction
+                .prepare_cached("UPDATE settled SET seq = ?1, time_us = ?2 WHERE one = 1")?
+                .execute((settled, now))?;
+        }
+        transaction.commit()?;
+
+        if settle {
+            self.settled = settled;
+        }
+        let later = self.outcomes.split_off(&outcomes_end);
+        for seq in std::mem::replace(&mut self.outcomes, later).into_keys() {
+            self.open.remove(seq);
+        }
+        Ok(())
+    }
+
+    /// Notes a success.
+    fn committed(&mut self) {
+        self.failures = 0;
+        self.parts.shared.commits.fetch_add(1, Ordering::Relaxed);
+        if set(&self.parts.shared.available, true) {
+            tracing::info!("the audit log can be written again");
+        }
+        self.parts.checkpointer.note(&self.parts.connection, self.log_pages.load(Ordering::Relaxed));
+    }
+
+    /// Gives the callers their ids, and begins to wait for outcomes.
+    fn answer(&mut self, submissions: Vec<Submission>) {
+        let deadline = self.parts.clock.monotonic() + self.parts.outcome_deadline;
+        let mut answers = Vec::with_capacity(submissions.len());
+        for Submission { records, reply } in submissions {
+            let first = self.last + 1;
+            for record in records {
+                self.last += 1;
+                if record.ruling == Ruling::Allow && record.kind.has_outcome() {
+                    self.open.add(self.last, deadline);
+                }
+            }
+            answers.push((reply, (first..=self.last).map(RecordId).collect()));
+        }
+        self.parts
+            .shared
+            .committed
+            .send_if_modified(|committed| std::mem::replace(committed, self.last) != self.last);
+        for (reply, ids) in answers {
+            // Nobody may be there any more; the record stands all the same.
+            let _ = reply.send(Ok(ids));
+        }
+    }
+
+    /// Tells the callers that nothing was written, and the operator why.
+    fn refuse(&mut self, submissions: Vec<Submission>, error: &WriteError) {
+        match error {
+            WriteError::Database(cause) if breaks_rules(cause) => {
+                tracing::error!(%cause, "a record breaks the rules of the audit log and was refused");
+            }
+            WriteError::Database(_) | WriteError::Damaged | WriteError::Moved | WriteError::TooManyOpen => {
+                self.failed(error);
+            }
+        }
+        let answer = AuditError("it could not be written; the broker's own log says why".into());
+        for submission in submissions {
+            let _ = submission.reply.send(Err(answer.clone()));
+        }
+    }
+
+    /// Notes a failure, says so once, and plans the next try.
+    fn failed(&mut self, error: &WriteError) {
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        if set(&self.parts.shared.available, false) {
+            tracing::error!(%error, cause, "the audit log cannot be written: requests are refused");
+        } else {
+            tracing::debug!(%error, cause, failures = self.failures, "the audit log still cannot be written");
+        }
+        if let WriteError::Database(cause) = error
+            && matches!(cause.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        {
+            tracing::error!("the audit database is damaged: stop the broker and restore it from a backup");
+            self.damaged = true;
+        }
+        let backoff = RETRY_FIRST.saturating_mul(1 << self.failures.min(10));
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Instant::now() + backoff.min(RETRY_LAST);
+    }
+
+    /// Whether there is something to write that no request has brought.
+    fn is_due(&self) -> bool {
+        let waiting = !self.outcomes.is_empty() || !*self.parts.shared.available.borrow();
+        waiting && (self.failures == 0 || Instant::now() >= self.retry_at)
+    }
+
+    fn take_outcomes(&mut self, outcomes: Vec<(RecordId, AuditOutcome)>) {
+        for (RecordId(seq), outcome) in outcomes {
+            if self.open.contains(seq) {
+                // Replaces an `interrupted` that is not written yet.
+                self.outcomes.insert(seq, outcome);
+            } else {
+                let late = outcome.result.as_str();
+                tracing::warn!(
+                    record = seq,
+                    late,
+                    "an outcome came after its record was closed and is dropped"
+                );
+            }
+        }
+    }
+
+    /// Gives up on outcomes that are overdue: the server drops its work when a client vanishes.
+    fn reap(&mut self) {
+        let overdue = self.open.take_overdue(self.parts.clock.monotonic());
+        let now = self.parts.clock.now();
+        for seq in overdue {
+            tracing::warn!(record = seq, "no outcome came in time; the record is closed as interrupted");
+            self.outcomes.entry(seq).or_insert(AuditOutcome::new(now, OutcomeResult::Interrupted));
+        }
+    }
+
+    /// Closes what the last run left open.
+    fn interrupt_all(&mut self) -> Result<(), WriteError> {
+        let now = self.parts.clock.now();
+        let interrupted = AuditOutcome::new(now, OutcomeResult::Interrupted);
+        self.outcomes = self.open.iter().map(|seq| (seq, interrupted.clone())).collect();
+        if !self.outcomes.is_empty() {
+            tracing::warn!(
+                records = self.outcomes.len(),
+                "records without outcome are closed as interrupted"
+            );
+        }
+        while !self.outcomes.is_empty() {
+            self.transact(&[])?;
+        }
+        Ok(())
+    }
+
+    /// Reads where the log ends. After a failure: what came of it. Where a transaction is in the log
+    /// although its callers were told that it is not, its grants were never given; they run into their
+    /// deadline.
+    fn resync(&mut self) -> Result<(), WriteError> {
+        let connection = &self.parts.connection;
+        let last = connection
+            .query_row("SELECT max(seq) FROM records", [], |row| row.get::<_, Option<u64>>(0))?
+            .unwrap_or(0);
+        if last < self.last {
+            return Err(WriteError::Moved);
+        }
+        let mut unsettled = connection.prepare(
+            "SELECT seq FROM records r WHERE seq > ?1 AND ruling = 1 AND kind BETWEEN 1 AND 3
+                 AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.seq = r.seq) ORDER BY seq",
+        )?;
+        let deadline = self.parts.clock.monotonic() + self.parts.outcome_deadline;
+        for seq in unsettled.query_map([self.settled.max(self.last)], |row| row.get(0))? {
+            self.open.add(seq?, deadline);
+        }
+        self.last = last;
+        self.parts.shared.committed.send_replace(self.last);
+        Ok(())
+    }
+
+    /// The last record that has nothing open before it once the outcomes before `end` are written.
+    fn settled_before(&self, end: u64) -> u64 {
+        let written = |seq: &u64| *seq < end && self.outcomes.contains_key(seq);
+        self.open.iter().find(|seq| !written(seq)).map_or(self.last, |open| open - 1)
+    }
+
+    /// Writes what is left, and moves the log into the database file.
+    fn finish(mut self) {
+        while !self.outcomes.is_empty() || self.settled < self.settled_before(0) {
+            if let Err(error) = self.transact(&[]) {
+                self.failed(&error);
+                tracing::error!(outcomes = self.outcomes.len(), "outcomes are lost; they become interrupted");
+                break;
+            }
+        }
+        let WriterParts { checkpointer, connection, .. } = self.parts;
+        drop(checkpointer);
+        if let Err(error) = connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE) {
+            tracing::warn!(%error, "the audit log was closed without a checkpoint; nothing is lost");
+        }
+    }
+}
+
+/// Closes the log however the writer ends: a broker whose writer is gone refuses.
+struct Fuse(Arc<Shared>);
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        self.0.queue.abandon();
+        set(&self.0.available, false);
+        if std::thread::panicking() {
+            tracing::error!(
+                "the audit log's writer panicked: requests are refused until the broker restarts"
+            );
+        }
+    }
+}
+
+fn insert_records(
+    transaction: &Transaction<'_>,
+    strings: &mut Strings,
+    last: u64,
+    submissions: &[Submission],
+) -> rusqlite::Result<()> {
+    let mut statement = row::prepare_record(transaction)?;
+    let records = submissions.iter().flat_map(|submission| &submission.records);
+    for (seq, record) in (last + 1..).zip(records) {
+        row::insert_record(&mut statement, transaction, strings, seq, record)?;
+    }
+    Ok(())
+}
+
+/// An outcome that the schema refuses is dropped, loudly: kept, it would fail every transaction to come.
+fn insert_outcome(
+    transaction: &Transaction<'_>,
+    strings: &mut Strings,
+    seq: u64,
+    outcome: &AuditOutcome,
+) -> rusqlite::Result<()> {
+    match row::insert_outcome(transaction, strings, seq, outcome) {
+        Err(error) if breaks_rules(&error) => {
+            tracing::error!(record = seq, %error, "an outcome breaks the rules of the audit log and is dropped");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// Whether the data is at fault, and not the disk.
+fn breaks_rules(error: &rusqlite::Error) -> bool {
+    match error.sqlite_error_code() {
+        Some(code) => {
+            matches!(code, ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
+        }
+        None => matches!(error, rusqlite::Error::ToSqlConversionFailure(_)),
+    }
+}
+
+/// Sets a flag; whether that changed it.
+pub(crate) fn set(flag: &watch::Sender<bool>, value: bool) -> bool {
+    flag.send_if_modified(|flag| std::mem::replace(flag, value) != value)
+}
+
+/// Device and inode: a file that was put in the place of ours is not ours.
+fn file_of(path: &std::path::Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Outcomes in one transaction.
+const OUTCOMES_MAX: usize = 4096;
+/// Records after which `settled` is brought up to date, so that a start has little to look through.
+const SETTLE_STEP: u64 = 1024;
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(1);

@@ -1,0 +1,105 @@
+-- The audit log: what was decided, before it happened; and what came of it, after.
+--
+-- Every text that repeats is interned in `strings`, and the hot tables hold its id: few bytes for each
+-- fsync. There are no indexes beside the primary keys, because each costs more than the row itself.
+
+CREATE TABLE strings (
+    id   INTEGER PRIMARY KEY,
+    text TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- One row for each request or event. Ids of strings carry no REFERENCES: the check would cost more than
+-- the insert, one writer makes them in the same transaction, and strings can be neither changed nor
+-- deleted. Codes: crates/valetkey-audit/src/code.rs.
+CREATE TABLE records (
+    seq          INTEGER PRIMARY KEY,   -- from 1, without gaps
+    time_us      INTEGER NOT NULL,      -- UTC, microseconds since 1970
+    kind         INTEGER NOT NULL CHECK (kind >= 1),
+    ruling       INTEGER NOT NULL CHECK (ruling BETWEEN 1 AND 3), -- allow, deny, event
+    reason       INTEGER NOT NULL CHECK (reason >= 1),
+    request      BLOB    CHECK (length(request) = 10),
+    trace        BLOB    CHECK (length(trace) = 16),
+    caller       INTEGER,               -- string: agent:…, tool:… or person:…
+    client       INTEGER,               -- string
+    agent        INTEGER,               -- string
+    tool         INTEGER,               -- string
+    reference    INTEGER,               -- string: as asked
+    vault_id     INTEGER,               -- string
+    vault_name   INTEGER,               -- string: in lower case, as it was called then
+    item_id      INTEGER,               -- string
+    item_name    INTEGER,               -- string: in lower case, as it was called then
+    field_id     INTEGER,               -- string, with ?otp and the like for what is made from it
+    target_error INTEGER,               -- string: why the reference leads nowhere
+    policies     INTEGER,               -- string: the ids, one a line
+    revision     INTEGER,               -- string: 16 hexadecimal digits
+    session      INTEGER,               -- string
+    destination  INTEGER,               -- string
+    lease        BLOB    CHECK (length(lease) = 10),
+    handle       BLOB    CHECK (length(handle) = 10),
+    ttl_us       INTEGER CHECK (ttl_us >= 0),
+    uses         INTEGER CHECK (uses >= 0),
+    redeemer     INTEGER CHECK (redeemer BETWEEN 1 AND 2), -- tool, agent
+    purpose      TEXT,
+    detail       TEXT,
+    -- Only policies allow, and they are named.
+    CHECK (ruling <> 1 OR (reason = 1 AND policies IS NOT NULL AND revision IS NOT NULL)),
+    -- Only what is allowed is granted.
+    CHECK (ruling = 1 OR (uses IS NULL AND redeemer IS NULL)),
+    -- An item is in a vault, a field in an item; each has an id and a name.
+    CHECK ((vault_id IS NULL) = (vault_name IS NULL) AND (item_id IS NULL) = (item_name IS NULL)),
+    CHECK (item_id IS NULL OR vault_id IS NOT NULL),
+    CHECK (field_id IS NULL OR (item_id IS NOT NULL AND target_error IS NULL))
+) STRICT;
+
+-- What came of a record that allowed an acquire, a renewal or a redemption.
+CREATE TABLE outcomes (
+    seq          INTEGER PRIMARY KEY,   -- the record's
+    time_us      INTEGER NOT NULL,
+    result       INTEGER NOT NULL CHECK (result BETWEEN 1 AND 5), -- issued, released, failed, withheld, interrupted
+    reason       INTEGER,               -- string
+    source       INTEGER,               -- string
+    item_version INTEGER CHECK (item_version >= 0),
+    detail       TEXT
+) STRICT;
+
+-- All records up to here have their outcome, or need none: where a start begins to look for open ones.
+-- The only row that changes; it can be lost and found again from the log.
+CREATE TABLE settled (
+    one     INTEGER PRIMARY KEY CHECK (one = 1),
+    seq     INTEGER NOT NULL CHECK (seq >= 0),
+    time_us INTEGER NOT NULL
+) STRICT;
+INSERT INTO settled (one, seq, time_us) VALUES (1, 0, 0);
+
+-- Insert-only. The triggers before INSERT are there because INSERT OR REPLACE deletes without asking the
+-- triggers before DELETE.
+
+CREATE TRIGGER strings_never_replaced BEFORE INSERT ON strings
+WHEN EXISTS (SELECT 1 FROM strings WHERE id = NEW.id OR text = NEW.text)
+BEGIN SELECT RAISE(ABORT, 'strings are insert-only'); END;
+CREATE TRIGGER strings_never_updated BEFORE UPDATE ON strings
+BEGIN SELECT RAISE(ABORT, 'strings are insert-only'); END;
+CREATE TRIGGER strings_never_deleted BEFORE DELETE ON strings
+BEGIN SELECT RAISE(ABORT, 'strings are insert-only'); END;
+
+CREATE TRIGGER records_without_gap BEFORE INSERT ON records
+WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM records)
+BEGIN SELECT RAISE(ABORT, 'records are numbered from 1 without gaps'); END;
+CREATE TRIGGER records_never_updated BEFORE UPDATE ON records
+BEGIN SELECT RAISE(ABORT, 'records are insert-only'); END;
+CREATE TRIGGER records_never_deleted BEFORE DELETE ON records
+BEGIN SELECT RAISE(ABORT, 'records are insert-only'); END;
+
+CREATE TRIGGER outcomes_only_once BEFORE INSERT ON outcomes
+WHEN EXISTS (SELECT 1 FROM outcomes WHERE seq = NEW.seq)
+BEGIN SELECT RAISE(ABORT, 'a record has one outcome'); END;
+CREATE TRIGGER outcomes_of_grants BEFORE INSERT ON outcomes
+WHEN NOT EXISTS (SELECT 1 FROM records WHERE seq = NEW.seq AND ruling = 1 AND kind BETWEEN 1 AND 3)
+BEGIN SELECT RAISE(ABORT, 'only an allowed acquire, renewal or redemption has an outcome'); END;
+CREATE TRIGGER outcomes_never_updated BEFORE UPDATE ON outcomes
+BEGIN SELECT RAISE(ABORT, 'outcomes are insert-only'); END;
+CREATE TRIGGER outcomes_never_deleted BEFORE DELETE ON outcomes
+BEGIN SELECT RAISE(ABORT, 'outcomes are insert-only'); END;
+
+CREATE TRIGGER settled_only_forward BEFORE UPDATE ON settled WHEN NEW.seq < OLD.seq
+BEGIN SELECT RAISE(ABORT, 'settled moves forward only'); END;
