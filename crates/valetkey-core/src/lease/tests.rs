@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::decision::Revision;
 use crate::identity::Identity;
 use crate::testing::{self, FakeClock};
 
@@ -166,6 +167,26 @@ fn a_grant_of_older_policies_is_stale() {
     assert_eq!(used.release(&grant(AccessKind::Redeem, &lease, &handle)).err(), Some(ReleaseError::Stale));
     table.assert_consistent();
     assert!(table.set_aside(&handle, &tool()).is_ok(), "the use was given back");
+}
+
+#[test]
+fn what_is_dead_cannot_be_revoked() {
+    let (table, _clock) = table();
+    let lease = open(&table, "one", 2).ok().unwrap();
+    let (handle, _other) = (issued(&table, &lease), issued(&table, &lease));
+    let used = table.set_aside(&handle, &tool()).ok().unwrap();
+    assert!(used.release(&grant(AccessKind::Redeem, &lease, &handle)).is_ok());
+    let deny = Deny {
+        reason: Reason::PolicyNoPermit,
+        policies: [].into(),
+        advice: None,
+        detail: None,
+        revision: Revision { generation: 1, digest: [0; 8] },
+    };
+    table.revoke(handle.id(), &deny);
+    table.assert_consistent();
+    assert_eq!(table.take_notices(9).records().len(), 0);
+    assert_eq!(table.set_aside(&handle, &tool()).err().map(|it| it.reason), Some(Reason::HandleSpent));
 }
 
 #[test]

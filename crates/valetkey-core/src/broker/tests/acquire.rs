@@ -46,6 +46,8 @@ async fn a_part_is_issued_where_a_part_will_do() {
     assert_eq!(events, [&["opened 4", "refused op://v/one/b ACCESS_DENIED"], rest.as_slice()].concat());
     assert_eq!(world.vault.reads().len(), 2, "what is refused or unknown is not fetched");
     assert_eq!(world.broker.leases().counts(), (1, 2));
+    world.change(|_| None);
+    assert_eq!(lease.read().last().map(String::as_str), Some("closed"), "no place keeps it open");
     drop(lease);
     world.finish().await;
 }

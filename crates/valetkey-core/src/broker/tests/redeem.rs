@@ -1,7 +1,10 @@
 //! Redeeming: once, by the right one, while the lease lives, and never unrecorded.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -146,19 +149,35 @@ async fn a_use_is_given_back_where_nothing_was_released() {
     assert_eq!(world.redeem(handle).await, Err("denied POLICY_NO_PERMIT".to_owned()));
     world.change(allow);
 
-    let (call, text) = (testing::call(tool()), handle.expose_secret());
-    let mut cancelled = Box::pin(world.broker.redeem(&call, &text, None));
-    tokio::select! {
-        biased;
-        _ = &mut cancelled => panic!("the log yields first"),
-        () = std::future::ready(()) => {}
-    }
+    let cancelled = begun(world.redeem(handle));
     assert_eq!(world.redeem(handle).await, Err("inactive HANDLE_SPENT".to_owned()), "set aside");
     drop(cancelled);
 
     assert_eq!(world.redeem(handle).await.as_deref(), Ok("canary-a"));
     drop(lease);
     world.finish().await;
+}
+
+#[tokio::test]
+async fn a_use_that_is_set_aside_stays_so_when_another_is_released() {
+    let world = World::new(uses(3));
+    let mut lease = world.acquire(&[A]).await;
+    let handle = &lease.issued()[0];
+    let (one, two) = (begun(world.redeem(handle)), begun(world.redeem(handle)));
+    assert!(one.await.is_ok());
+    let three = begun(world.redeem(handle));
+    assert_eq!(world.redeem(handle).await, Err("inactive HANDLE_SPENT".to_owned()));
+    assert!(two.await.is_ok() && three.await.is_ok());
+    assert_eq!(world.reasons(RecordKind::Redeem).iter().filter(|it| **it == "POLICY_PERMIT").count(), 3);
+    drop(lease);
+    world.finish().await;
+}
+
+/// A future that has got as far as it gets at once: to the log.
+fn begun<T>(future: impl Future<Output = T>) -> Pin<Box<impl Future<Output = T>>> {
+    let mut future = Box::pin(future);
+    assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    future
 }
 
 #[tokio::test]

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use tokio::task::JoinSet;
 
 use crate::audit::{OutcomeResult, RecordId, RecordKind, Ruling};
 use crate::broker::{Acquire, Broker, Refusal};
@@ -33,6 +35,8 @@ pub(super) struct World {
     pub(super) policy: Arc<FakePolicy>,
     pub(super) vault: Arc<FakeVault>,
     pub(super) broker: Arc<Broker>,
+    /// Expiry and renewal, from the first [`World::keep`] on.
+    keepers: Mutex<JoinSet<()>>,
 }
 
 /// A lease as its holder sees it.
@@ -92,7 +96,7 @@ impl World {
         let gate = Gate::new(policy.clone(), log.clone(), Arc::clone(&shared));
         let table = LeaseTable::new(limits, Arc::clone(&shared));
         let broker = Broker::new(gate, vault.clone(), vault.clone(), table, shared);
-        Self { clock, log, policy, vault, broker }
+        Self { clock, log, policy, vault, broker, keepers: Mutex::default() }
     }
 
     pub(super) fn ask(&self, references: &[&str]) -> Acquire {
@@ -160,13 +164,18 @@ impl World {
 
     /// Lets the keepers run until both wait again.
     pub(super) async fn keep(&self) {
-        tokio::select! {
-            biased;
-            () = self.broker.keep_leases() => {}
-            () = self.broker.renew_leases() => {}
-            () = yields() => {}
-        }
+        self.start_keepers();
+        yields().await;
         self.broker.leases().assert_consistent();
+    }
+
+    fn start_keepers(&self) {
+        let mut keepers = self.keepers.lock().unwrap();
+        if keepers.is_empty() {
+            let (one, two) = (Arc::clone(&self.broker), Arc::clone(&self.broker));
+            keepers.spawn(async move { one.keep_leases().await });
+            keepers.spawn(async move { two.renew_leases().await });
+        }
     }
 
     /// Lets time go by, in one step.
@@ -210,6 +219,8 @@ impl World {
     /// outcome, and nothing secret is in the log.
     pub(super) async fn finish(self) {
         self.keep().await;
+        self.keepers.into_inner().unwrap().shutdown().await;
+        self.broker.flush().await.unwrap();
         self.broker.leases().assert_at_rest();
         let (records, outcomes) = (self.log.records(), self.log.outcomes());
         for (record, id) in records.iter().zip(1..).map(|(record, id)| (record, RecordId(id))) {
