@@ -213,6 +213,11 @@ impl FakeVault {
         self.lock().values.insert(reference.to_owned(), value);
     }
 
+    /// Takes a value out.
+    pub fn remove(&self, reference: &str) {
+        self.lock().values.remove(reference);
+    }
+
     /// Makes fetching fail, or work again.
     pub fn set_error(&self, error: Option<ResolveError>) {
         self.lock().error = error;

@@ -78,15 +78,10 @@ impl LeaseTable {
         }
     }
 
-    /// Waits until something is due or waits to be written down.
+    /// Waits until something is due or waits to be written down. Whatever makes it so rings `wake`, which
+    /// remembers it while nobody listens.
     pub(crate) async fn wait(&self) {
-        let (due, busy) = {
-            let state = self.lock();
-            (state.timers.first().map(|(at, _)| *at), !state.notices.is_empty())
-        };
-        if busy {
-            return;
-        }
+        let due = self.lock().timers.first().map(|(at, _)| *at);
         match due {
             None => self.wake.notified().await,
             Some(due) => tokio::select! {

@@ -20,6 +20,9 @@ async fn everything_allowed_is_issued_in_order() {
     assert_eq!(lease.read(), [&["opened 3".to_owned()], issued.as_slice()].concat());
     assert_eq!(world.vault.reads().len(), 3);
     assert_eq!(world.outcomes(), [(Issued, None); 3]);
+    for (handle, value) in lease.handles.iter().zip(["canary-a", "canary-c", "canary-b"]) {
+        assert_eq!(world.redeem(handle).await.as_deref(), Ok(value));
+    }
     drop(lease);
     world.finish().await;
 }

@@ -128,6 +128,19 @@ async fn a_renewal_that_policy_refuses_is_not_tried_again() {
 }
 
 #[tokio::test]
+async fn a_renewal_looks_up_what_the_reference_means_now() {
+    let world = World::new(allow);
+    let mut lease = world.acquire(&[A]).await;
+    lease.read();
+    world.vault.remove(A);
+    world.advance(48).await;
+    assert_eq!(world.outcomes(), [(Issued, None), (Failed, Some("ITEM_NOT_FOUND"))]);
+    assert_eq!(world.vault.reads().len(), 1);
+    drop(lease);
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn nothing_is_renewed_unrecorded() {
     let world = World::new(allow);
     let mut lease = world.acquire(&[A]).await;
