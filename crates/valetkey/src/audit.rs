@@ -1,0 +1,178 @@
+//! `valetkey audit`: the reviewer's side.
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use valetkey_client::{AuditOutcome, AuditRecord, AuditTarget, Broker};
+
+use crate::cli::{AuditCommand, Format, OneFormat, StreamFormat};
+use crate::connection::connect;
+use crate::failure::{Exit, Failure};
+use crate::output::{self, Cell};
+use crate::signals::Interrupts;
+
+/// The columns of a table of records.
+pub(crate) const SHOWN: [&str; 9] =
+    ["record_id", "time", "kind", "decision", "reason", "caller", "tool", "reference", "result"];
+
+/// Runs it.
+pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
+    match command {
+        AuditCommand::Query { filter, limit, format, connection } => {
+            let records = fetch(&connect(&connection).await?, &filter, limit).await?;
+            let rows: Vec<_> = records.into_iter().map(cells).collect();
+            output::rows(format, &SHOWN, &rows)?;
+            if rows.is_empty() && format == Format::Table {
+                output::note("no record matches");
+            }
+        }
+        AuditCommand::Show { record_id, format, connection } => {
+            let row = cells(connect(&connection).await?.audit_record(&record_id).await?);
+            match format {
+                OneFormat::Table => output::text(&output::record(&row))?,
+                OneFormat::Json => output::line(&format!("{:#}", output::object(&row)))?,
+            }
+        }
+        AuditCommand::Watch { filter, after, format, connection } => {
+            let broker = connect(&connection).await?;
+            return watch(&broker, &filter, &after, format).await;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The newest `limit` records that match, page by page.
+pub(crate) async fn fetch(broker: &Broker, filter: &str, limit: u32) -> Result<Vec<AuditRecord>, Failure> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut records = Vec::new();
+    let mut token = String::new();
+    while records.len() < limit {
+        let page_size = i32::try_from((limit - records.len()).min(PAGE_SIZE_MAX)).unwrap_or_default();
+        let page = broker.audit_records(filter, page_size, &token).await?;
+        records.extend(page.records);
+        match page.next_page_token {
+            Some(next) => token = next,
+            None => break,
+        }
+    }
+    records.truncate(limit);
+    Ok(records)
+}
+
+async fn watch(broker: &Broker, filter: &str, after: &str, format: StreamFormat) -> Result<Exit, Failure> {
+    let mut watch = broker.watch_audit_records(filter, after).await?;
+    let mut interrupts = Interrupts::take()?;
+    loop {
+        let record = tokio::select! {
+            record = watch.next() => record?,
+            () = interrupts.next() => return Ok(Exit::Done),
+        };
+        let Some(record) = record else {
+            return Err(Failure::new(
+                Exit::Unavailable,
+                "the broker stops; watch again after the last record",
+            ));
+        };
+        let row = cells(record);
+        match format {
+            StreamFormat::Table => output::line(&output::columns(&SHOWN, &WIDTHS, &row))?,
+            StreamFormat::Jsonl => output::line(&output::object(&row).to_string())?,
+        }
+    }
+}
+
+/// All fields of a record, flat, in the order of the wire.
+pub(crate) fn cells(record: AuditRecord) -> Vec<Cell> {
+    let (decision, redeemer) = (record.decision().as_str_name(), record.redeemer().as_str_name());
+    let AuditRecord {
+        record_id,
+        create_time,
+        kind,
+        decision: _,
+        reason,
+        detail,
+        caller,
+        agent,
+        tool,
+        reference,
+        target,
+        policy_ids,
+        policy_revision,
+        purpose,
+        session,
+        destination,
+        lease_id,
+        handle_id,
+        ttl,
+        uses,
+        redeemer: _,
+        request_id,
+        trace_id,
+        client,
+        outcome,
+    } = record;
+    let AuditTarget { vault_id, item_id, field_id, vault_name, item_name, error } =
+        target.unwrap_or_default();
+    let AuditOutcome {
+        create_time: outcome_time,
+        result,
+        reason: outcome_reason,
+        detail: outcome_detail,
+        source,
+        item_version,
+    } = outcome.unwrap_or_default();
+    vec![
+        ("record_id", text(record_id)),
+        ("time", create_time.map(|time| moment(time.seconds, time.nanos)).into()),
+        ("kind", text(kind)),
+        ("decision", output::word(Some(decision), "DECISION_")),
+        ("reason", text(reason)),
+        ("detail", text(detail)),
+        ("caller", text(caller)),
+        ("agent", text(agent)),
+        ("tool", text(tool)),
+        ("reference", text(reference)),
+        ("vault_id", text(vault_id)),
+        ("item_id", text(item_id)),
+        ("field_id", text(field_id)),
+        ("vault_name", text(vault_name)),
+        ("item_name", text(item_name)),
+        ("target_error", text(error)),
+        ("policy_ids", if policy_ids.is_empty() { Value::Null } else { policy_ids.into() }),
+        ("policy_revision", text(policy_revision)),
+        ("purpose", text(purpose)),
+        ("session", text(session)),
+        ("destination", text(destination)),
+        ("lease_id", text(lease_id)),
+        ("handle_id", text(handle_id)),
+        ("ttl_seconds", ttl.map(|life| life.seconds).into()),
+        ("uses", (uses > 0).then_some(uses).into()),
+        ("redeemer", output::word(Some(redeemer), "REDEEMER_")),
+        ("request_id", text(request_id)),
+        ("trace_id", text(trace_id)),
+        ("client", text(client)),
+        ("result", text(result)),
+        ("outcome_time", outcome_time.map(|time| moment(time.seconds, time.nanos)).into()),
+        ("outcome_reason", text(outcome_reason)),
+        ("outcome_detail", text(outcome_detail)),
+        ("source", text(source)),
+        ("item_version", (item_version > 0).then_some(item_version).into()),
+    ]
+}
+
+fn text(text: String) -> Value {
+    if text.is_empty() { Value::Null } else { text.into() }
+}
+
+/// UTC to the microsecond, always of the same width.
+pub(crate) fn moment(seconds: i64, nanos: i32) -> String {
+    let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (year, month, day) = time.to_calendar_date();
+    let (hour, minute, second, micro) = time.to_hms_micro();
+    let month = u8::from(month);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
+}
+
+const PAGE_SIZE_MAX: usize = 1000;
+/// Wide enough for most of what comes; a watch cannot know what comes next.
+const WIDTHS: [usize; 9] = [6, 27, 13, 5, 15, 24, 20, 40, 0];

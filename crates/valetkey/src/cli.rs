@@ -1,0 +1,409 @@
+//! The command line: arguments and their help.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Gives AI agents valet keys to a team's 1Password vaults: handles in place of secrets.
+#[derive(Parser)]
+#[command(name = "valetkey", version, max_term_width = 100, after_help = ENVIRONMENT)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Play the travel story against a broker of its own; needs nothing, leaves nothing
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo,
+    /// Run the broker
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Hold a lease and print its handles as they come (an agent's side)
+    #[command(after_help = ACQUIRE_EXAMPLES)]
+    Acquire(AcquireArgs),
+    /// Print the value behind a handle (a tool's side)
+    #[command(after_help = REDEEM_EXAMPLES)]
+    Redeem(RedeemArgs),
+    /// Ask whether a lease would be granted; recorded, but nothing is fetched
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+    /// Read the audit log (a reviewer's side)
+    #[command(subcommand, after_help = "Example:\n  valetkey audit query decision:deny")]
+    Audit(AuditCommand),
+    /// Check, test and show policies; needs no broker
+    #[command(subcommand, after_help = "Example:\n  valetkey policy check policies/")]
+    Policy(PolicyCommand),
+    /// Make tokens; needs no broker
+    #[command(subcommand, after_help = "Example:\n  valetkey token create --agent travel-bot")]
+    Token(TokenCommand),
+    /// Check configurations; needs no broker
+    #[command(subcommand, after_help = "Example:\n  valetkey config check valetkey.toml")]
+    Config(ConfigCommand),
+}
+
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    /// The broker's configuration
+    #[arg(long, value_name = "FILE", required_unless_present = "dev", conflicts_with = "dev")]
+    pub(crate) config: Option<PathBuf>,
+    /// Make the audit database where it is missing; without this a missing one is an error
+    #[arg(long, conflicts_with = "dev")]
+    pub(crate) create_database: bool,
+    /// Run a throw-away broker with the demo's vault, policies and identities
+    #[arg(long)]
+    pub(crate) dev: bool,
+    /// Where the throw-away broker listens; loopback only, port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0", conflicts_with = "config")]
+    pub(crate) listen: SocketAddr,
+    /// How the log is written to stderr
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Args)]
+pub(crate) struct AcquireArgs {
+    /// The program that will use the secrets, and alone can redeem the handles
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool: String,
+    /// The reason, for reviewers; never part of a decision
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) purpose: String,
+    /// How long each handle lives before it is renewed, such as 90s or 5m [default: the broker's]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// Take what is allowed where some references are refused, instead of all or nothing
+    #[arg(long)]
+    pub(crate) partial: bool,
+    /// The agent's own name for its run; policies may look at it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session: Option<String>,
+    /// The host that the secrets will be sent to; policies may look at it
+    #[arg(long, value_name = "HOST")]
+    pub(crate) destination: Option<String>,
+    /// How events are printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = StreamFormat::Table)]
+    pub(crate) format: StreamFormat,
+    /// Secret references, op://<vault>/<item>[/<section>]/<field>
+    #[arg(required = true, value_name = "REFERENCE")]
+    pub(crate) references: Vec<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Args)]
+pub(crate) struct RedeemArgs {
+    /// The handle; `-` reads it from stdin, because other users of the machine can see arguments
+    #[arg(default_value = "-")]
+    pub(crate) handle: String,
+    /// The host that the value will be sent to; policies may look at it
+    #[arg(long, value_name = "HOST")]
+    pub(crate) destination: Option<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    /// The program that would use the secret
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool: String,
+    /// A secret reference, op://<vault>/<item>[/<section>]/<field>
+    pub(crate) reference: String,
+    /// How long the handle should live, such as 90s or 5m [default: the broker's]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// The agent's own name for its run
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session: Option<String>,
+    /// The host that the secret would be sent to
+    #[arg(long, value_name = "HOST")]
+    pub(crate) destination: Option<String>,
+    /// How the answer is printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum AuditCommand {
+    /// List the records that match a filter, newest first
+    #[command(after_help = QUERY_EXAMPLES)]
+    Query {
+        /// Terms that must all hold, such as `agent:travel-bot decision:deny -tool:web.search`
+        #[arg(default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+        filter: String,
+        /// How many records at most
+        #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+        /// How records are printed
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+        format: Format,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Show all of one record
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show {
+        /// The record's id, a number
+        #[arg(value_name = "ID")]
+        record_id: String,
+        /// How the record is printed
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t = OneFormat::Table)]
+        format: OneFormat,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Print records as they come, until interrupted
+    #[command(after_help = WATCH_EXAMPLES)]
+    Watch {
+        /// Terms that must all hold, as in `audit query`
+        #[arg(default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+        filter: String,
+        /// The record to begin after; 0 begins with the first of the log [default: the newest]
+        #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+        after: String,
+        /// How records are printed
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t = StreamFormat::Table)]
+        format: StreamFormat,
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Check schema, policies and entities, and name every fault
+    #[command(after_help = "Example:\n  valetkey policy check policies/")]
+    Check {
+        /// The policy directory
+        #[arg(value_name = "DIR", default_value = "policies")]
+        directory: PathBuf,
+    },
+    /// Run the tests of a policy directory
+    #[command(after_help = "Example:\n  valetkey policy test policies/ --format jsonl")]
+    Test {
+        /// The policy directory
+        #[arg(value_name = "DIR", default_value = "policies")]
+        directory: PathBuf,
+        /// How results are printed
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Show who may do what, for the names in the directory's matrix.json
+    #[command(after_help = "Example:\n  valetkey policy matrix policies/ > policies/matrix.txt")]
+    Matrix {
+        /// The policy directory
+        #[arg(value_name = "DIR", default_value = "policies")]
+        directory: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token: it goes to stdout, once, and its entry for the configuration to stderr
+    #[command(after_help = TOKEN_EXAMPLES)]
+    Create {
+        #[command(flatten)]
+        owner: TokenOwner,
+        /// How they are printed
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t = OneFormat::Table)]
+        format: OneFormat,
+    },
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct TokenOwner {
+    /// Make it an agent's
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Make it a tool's
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool: Option<String>,
+    /// Make it a person's
+    #[arg(long, value_name = "NAME")]
+    pub(crate) person: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a configuration and its policies, and name every fault
+    #[command(after_help = "Example:\n  valetkey config check /etc/valetkey/valetkey.toml")]
+    Check {
+        /// The configuration
+        file: PathBuf,
+    },
+}
+
+/// Which broker, and as whom.
+#[derive(Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Connection {
+    /// The broker's address
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "VALETKEY_ADDRESS",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:7447"
+    )]
+    pub(crate) address: String,
+    /// A file with the token [default: $VALETKEY_TOKEN, or the file $VALETKEY_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// How many rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned text
+    Table,
+    /// One JSON array
+    Json,
+    /// One JSON object a line
+    Jsonl,
+    /// Comma-separated values
+    Csv,
+}
+
+/// How one thing is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OneFormat {
+    /// Aligned text
+    Table,
+    /// One JSON object
+    Json,
+}
+
+/// How rows are printed as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StreamFormat {
+    /// Text in columns
+    Table,
+    /// One JSON object a line
+    Jsonl,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// `90s`, `5m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "must be a whole number of s, m or h, such as `90s`".to_owned();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+const ENVIRONMENT: &str = "\
+Environment:
+  VALETKEY_ADDRESS     the broker, instead of --address
+  VALETKEY_TOKEN       who calls; a token is never an argument
+  VALETKEY_TOKEN_FILE  a file with the token
+  VALETKEY_LOG         what `serve` logs, such as debug or valetkey_server=debug,warn
+  NO_COLOR             set: no colour
+
+Exit codes:
+  0 done, 1 failed, 2 denied, 3 invalid policy or configuration, 64 usage, 69 unavailable
+
+Try `valetkey demo`.";
+
+const DEMO_EXAMPLES: &str = "\
+Seven secrets for two tools, and everything that must not happen: other tools, other agents, stolen and \
+used handles, handles after the stream closes, and a policy that changes under a live lease. Ends with \
+the report and the audit log of all that. Exits 0 only if every step went as told.
+
+Example:
+  valetkey demo";
+
+const SERVE_EXAMPLES: &str = "\
+SIGHUP loads the policies again (a change of their files does too); SIGINT and SIGTERM end the leases \
+and stop.
+
+Examples:
+  valetkey serve --dev
+  valetkey serve --config valetkey.toml --create-database    the first time
+  valetkey serve --config valetkey.toml --log-format json";
+
+const ACQUIRE_EXAMPLES: &str = "\
+The lease lives until this command ends (Ctrl-C): its handles are dead then. A handle is renewed before \
+it expires; use the newest. Exits 2 where policy refuses or revokes.
+
+Examples:
+  valetkey acquire --tool navan.book_flight --purpose 'book LIS-BER' \\
+      op://Tutorial/Navan/username op://Tutorial/Navan/password
+  valetkey acquire --tool navan.book_flight --purpose 'book LIS-BER' --ttl 2m --format jsonl \\
+      'op://Tutorial/Travel Card/number'";
+
+const REDEEM_EXAMPLES: &str = "\
+The value goes to stdout as it is, without a line end in a pipe.
+
+Examples:
+  printf %s \"$HANDLE\" | valetkey redeem
+  valetkey redeem --token-file /run/secrets/navan-token < handle.txt";
+
+const CHECK_EXAMPLES: &str = "\
+Exits 2 where it would be refused.
+
+Example:
+  valetkey check --tool navan.book_flight op://Tutorial/Navan/password";
+
+const QUERY_EXAMPLES: &str = "\
+JSON, JSON lines and CSV have all fields of a record, the table the main ones.
+
+Examples:
+  valetkey audit query 'agent:travel-bot decision:deny'
+  valetkey audit query 'created:>=2026-11-01 -tool:web.search' --limit 1000 --format csv";
+
+const SHOW_EXAMPLES: &str = "\
+Example:
+  valetkey audit show 42";
+
+const WATCH_EXAMPLES: &str = "\
+Examples:
+  valetkey audit watch decision:deny
+  valetkey audit watch --after 0 --format jsonl";
+
+const TOKEN_EXAMPLES: &str = "\
+The configuration holds a digest of the token; the token itself is stored nowhere.
+
+Examples:
+  valetkey token create --agent travel-bot 2>> valetkey.toml | pass insert -e valetkey/travel-bot
+  valetkey token create --tool navan.book_flight --format json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        for bad in ["", "s", "5", "-1s", "1.5m", "5ä", "99999999999999999h", "5 s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The one binary: argument parsing, output, exit codes.
+//!
+//! `cli.rs` has the arguments and their help, `output.rs` everything that is printed, `failure.rs` the exit
+//! codes; each command group has a file of its own, and `demo/` the travel story.
+//!
+//! Not here: decisions, storage, the wire; the server and the client do those.
+//!
+//! Invariants:
+//! - Data goes to stdout and messages to stderr, through `output.rs` alone.
+//! - A token is never an argument, and a value is printed by `redeem` alone.
+
+mod audit;
+mod check;
+mod cli;
+mod config;
+mod connection;
+mod demo;
+mod failure;
+mod lease;
+mod logging;
+mod output;
+mod policy;
+mod redeem;
+mod serve;
+mod signals;
+mod throwaway;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::failure::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let Cli { command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::usage(&error),
+    };
+    match run(command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Policy(command) => policy::run(command),
+        Command::Token(command) => token::run(command),
+        Command::Config(command) => config::run(command),
+        Command::Demo => block_on(demo::run()),
+        Command::Serve(args) => {
+            logging::start(args.log_format)?;
+            block_on(serve::run(args))
+        }
+        Command::Acquire(args) => block_on(lease::run(args)),
+        Command::Redeem(args) => block_on(redeem::run(args)),
+        Command::Check(args) => block_on(check::run(args)),
+        Command::Audit(command) => block_on(audit::run(command)),
+    }
+}
+
+fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    tokio::runtime::Runtime::new()?.block_on(command)
+}

@@ -1,0 +1,67 @@
+//! `valetkey policy`: the policy author's side, without a broker.
+
+use std::path::Path;
+
+use valetkey_policy::{Bundle, Cast, TestCase, matrix};
+
+use crate::cli::{Format, PolicyCommand};
+use crate::failure::{Exit, Failure};
+use crate::output;
+
+/// Runs it.
+pub(crate) fn run(command: PolicyCommand) -> Result<Exit, Failure> {
+    match command {
+        PolicyCommand::Check { directory } => check(&directory),
+        PolicyCommand::Test { directory, format } => test(&directory, format),
+        PolicyCommand::Matrix { directory } => show_matrix(&directory),
+    }
+}
+
+fn check(directory: &Path) -> Result<Exit, Failure> {
+    let checked = valetkey_policy::check(directory).map_err(invalid)?;
+    for warning in &checked.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    output::line(&format!(
+        "{}: {} policies, revision {}",
+        directory.display(),
+        checked.policy_count,
+        checked.digest
+    ))?;
+    Ok(Exit::Done)
+}
+
+fn test(directory: &Path, format: Format) -> Result<Exit, Failure> {
+    let report = valetkey_policy::run_tests(directory).map_err(invalid)?;
+    let row = |case: &TestCase| {
+        let TestCase { file, name, failure } = case;
+        let result = if failure.is_none() { "pass" } else { "FAIL" };
+        vec![
+            ("result", result.into()),
+            ("file", file.clone().into()),
+            ("test", name.clone().into()),
+            ("failure", failure.clone().into()),
+        ]
+    };
+    let rows: Vec<_> = report.cases.iter().map(row).collect();
+    output::rows(format, &["result", "file", "test", "failure"], &rows)?;
+    output::note(&format!("{} passed, {} failed", report.passed(), report.failed()));
+    Ok(if report.failed() == 0 { Exit::Done } else { Exit::Failed })
+}
+
+fn show_matrix(directory: &Path) -> Result<Exit, Failure> {
+    let bundle = Bundle::load(directory).map_err(invalid)?;
+    let file = directory.join("matrix.json");
+    let named =
+        |error: &dyn std::fmt::Display| Failure::new(Exit::Invalid, format!("{}: {error}", file.display()));
+    let text = std::fs::read_to_string(&file).map_err(|error| named(&error))?;
+    let cast = Cast::from_json(&text).map_err(|error| named(&error))?;
+    output::text(&matrix(&bundle, &cast).map_err(|error| named(&error))?)?;
+    Ok(Exit::Done)
+}
+
+/// One fault a line.
+pub(crate) fn invalid(error: valetkey_policy::LoadError) -> Failure {
+    let faults: Vec<_> = error.faults().iter().map(ToString::to_string).collect();
+    Failure::new(Exit::Invalid, faults.join("\n"))
+}

@@ -1,0 +1,96 @@
+//! `valetkey serve`: runs a broker until it is told to stop.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use valetkey_server::{App, Config, Reloader, StartError, SystemClock};
+
+use crate::cli::ServeArgs;
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::signals::Interrupts;
+use crate::throwaway::Throwaway;
+
+/// Runs it.
+pub(crate) async fn run(args: ServeArgs) -> Result<Exit, Failure> {
+    let ServeArgs { config, create_database, dev: _, listen, log_format: _ } = args;
+    match config {
+        Some(file) => serve_config(&file, create_database).await,
+        None => serve_dev(listen).await,
+    }
+}
+
+async fn serve_config(file: &Path, create_database: bool) -> Result<Exit, Failure> {
+    let config = Config::load(file).map_err(|error| Failure::new(Exit::Invalid, error))?;
+    let config = Config { audit_create: create_database, ..config };
+    // Bound first: a second broker on the same port must not touch the first one's database.
+    let listener = bind(config.listen).await?;
+    let interrupts = Interrupts::take()?;
+    let clock = Arc::new(SystemClock::default());
+    let app = App::open(config, clock).await.map_err(|error| Failure::chain(start_exit(&error), &error))?;
+    output::line(&format!("valetkey listens on http://{}", listener.local_addr()?))?;
+    serve(app, listener, interrupts).await
+}
+
+async fn serve_dev(listen: SocketAddr) -> Result<Exit, Failure> {
+    if !listen.ip().is_loopback() {
+        let message = format!("a throw-away broker listens on loopback only, not on `{listen}`");
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let listener = bind(listen).await?;
+    // From here on there is something to tidy up.
+    let interrupts = Interrupts::take()?;
+    let throwaway = Throwaway::new()?;
+    let app = throwaway.open(listen).await?;
+    introduce(&throwaway, listener.local_addr()?)?;
+    let served = serve(app, listener, interrupts).await;
+    throwaway.remove()?;
+    served
+}
+
+fn start_exit(error: &StartError) -> Exit {
+    match error {
+        StartError::Policies(_) | StartError::Vault(_) | StartError::Audit(_) => Exit::Invalid,
+        StartError::Record(_) => Exit::Unavailable,
+    }
+}
+
+/// Prints what a shell needs to play each of the identities.
+fn introduce(throwaway: &Throwaway, address: SocketAddr) -> Result<(), Failure> {
+    output::line(&format!("# valetkey listens on http://{address}; all of this goes when it stops"))?;
+    output::line(&format!("# policies: {}", throwaway.policies().display()))?;
+    output::line(&format!("export VALETKEY_ADDRESS=http://{address}"))?;
+    for pass in throwaway.passes() {
+        output::line(&format!("\n# {}", pass.identity))?;
+        output::line(&format!("export VALETKEY_TOKEN={}", *pass.token()))?;
+    }
+    Ok(())
+}
+
+async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(listen)
+        .await
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot listen on `{listen}`: {error}")))
+}
+
+async fn serve(app: App, listener: TcpListener, mut interrupts: Interrupts) -> Result<Exit, Failure> {
+    let reloading = tokio::spawn(reload_on_hangup(app.reloader()));
+    let stopped = app.run(listener, async move { interrupts.next().await }).await;
+    reloading.abort();
+    stopped.map_err(|error| Failure::chain(Exit::Failed, &error))?;
+    Ok(Exit::Done)
+}
+
+async fn reload_on_hangup(reloader: Reloader) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => return tracing::error!(%error, "SIGHUP cannot be received"),
+    };
+    while hangup.recv().await.is_some() {
+        // What came of it is logged and recorded by the reloader; the last good set stays in force.
+        let _ = reloader.reload().await;
+    }
+}

@@ -1,0 +1,286 @@
+//! The program from outside: what it prints, how it exits, and what it never prints.
+//!
+//! Goldens are in `tests/golden`; `UPDATE_GOLDEN=1` writes them.
+
+#![cfg(test)]
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use support::{Dev, assert_no_value, exit_of, golden, run, run_with, stable, valetkey};
+
+#[test]
+fn help_is_as_reviewed() {
+    let commands = [
+        "",
+        "demo",
+        "serve",
+        "acquire",
+        "redeem",
+        "check",
+        "audit",
+        "audit query",
+        "audit show",
+        "audit watch",
+        "policy",
+        "policy check",
+        "policy test",
+        "policy matrix",
+        "token",
+        "token create",
+        "config",
+        "config check",
+    ];
+    let mut all = String::new();
+    for command in commands {
+        let args: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
+        let ran = run(&args);
+        assert_eq!(ran.exit, 0, "{command}");
+        assert!(ran.stderr.is_empty(), "{command}: {}", ran.stderr);
+        all.push_str(&format!("$ valetkey {}\n{}\n", args.join(" "), ran.stdout));
+    }
+    golden("help.txt", &all);
+}
+
+#[test]
+fn exit_codes() {
+    let empty = tempfile::tempdir().unwrap();
+    let folder = empty.path().to_str().unwrap();
+    let file = empty.path().join("valetkey.toml");
+    fs::write(&file, "listen = \"0.0.0.0:1\"\nnonsense = 1\n").unwrap();
+    let file = file.to_str().unwrap();
+    for (args, exit) in [
+        (&["--version"][..], 0),
+        (&[], 64),
+        (&["nonsense"], 64),
+        (&["acquire", "--tool", "t"], 64),
+        (&["serve"], 64),
+        (&["serve", "--dev", "--config", "x"], 64),
+        (&["serve", "--dev", "--create-database"], 64),
+        (&["serve", "--dev", "--listen", "0.0.0.0:0"], 64),
+        (&["serve", "--config", file], 3),
+        (&["config", "check", file], 3),
+        (&["config", "check", "missing.toml"], 3),
+        (&["policy", "check", folder], 3),
+        (&["policy", "test", folder], 3),
+        (&["policy", "matrix", folder], 3),
+        (&["token", "create"], 64),
+        (&["token", "create", "--agent", "a", "--tool", "b"], 64),
+        (&["token", "create", "--agent", "a b"], 64),
+        // Nobody, and nobody there.
+        (&["redeem", "vkh_x"], 64),
+        (&["audit", "query", "--token-file", "missing"], 64),
+    ] {
+        let ran = run(args);
+        assert_eq!(ran.exit, exit, "{args:?}: {}", ran.stderr);
+        assert_eq!(ran.stdout.is_empty(), exit != 0, "{args:?}: data belongs to stdout: {}", ran.stdout);
+        assert_eq!(ran.stderr.is_empty(), exit == 0, "{args:?}: messages belong to stderr");
+    }
+    let nobody = [("VALETKEY_TOKEN", "vkt_x"), ("VALETKEY_ADDRESS", "http://127.0.0.1:1")];
+    assert_eq!(run_with(&["redeem", "vkh_x"], &nobody, "").exit, 69);
+    let far = [("VALETKEY_TOKEN", "vkt_x"), ("VALETKEY_ADDRESS", "http://192.0.2.1:1")];
+    assert_eq!(run_with(&["redeem", "vkh_x"], &far, "").exit, 64);
+}
+
+#[test]
+fn all_faults_of_a_configuration_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("valetkey.toml");
+    fs::write(&file, "listen = \"0.0.0.0:1\"\nnonsense = 1\n").unwrap();
+    let ran = run(&["config", "check", file.to_str().unwrap()]);
+    for fault in ["nonsense", "loopback", "identity", "audit", "vault", "policies"] {
+        assert!(ran.stderr.contains(fault), "{fault} is missing in: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_missing_database_is_made_only_when_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = run(&["token", "create", "--agent", "travel-bot", "--format", "json"]);
+    let token: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let entry = token["configuration"].as_str().unwrap();
+    let vault = folder.path().join("vault.json");
+    fs::copy(repository().join("examples/travel/vault.json"), &vault).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&vault, private).unwrap();
+    let policies = repository().join("policies");
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\n[audit]\ndatabase = \"audit.db\"\n[policies]\ndirectory = {policies:?}\n\
+         [vault]\nfile = \"vault.json\"\n{entry}\n"
+    );
+    let file = folder.path().join("valetkey.toml");
+    fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+
+    let checked = run(&["config", "check", file]);
+    assert_eq!(checked.exit, 0, "{}", checked.stderr);
+    let refused = run(&["serve", "--config", file]);
+    assert_eq!(refused.exit, 3, "{}", refused.stderr);
+    assert!(!folder.path().join("audit.db").exists());
+    let dev = Dev::start(&["serve", "--config", file, "--create-database"]);
+    assert!(folder.path().join("audit.db").exists());
+    assert_eq!(dev.stop().exit, 0);
+}
+
+#[test]
+fn policies() {
+    let directory = repository().join("policies");
+    let directory = directory.to_str().unwrap();
+    let checked = run(&["policy", "check", directory]);
+    assert_eq!(checked.exit, 0, "{}", checked.stderr);
+    let tested = run(&["policy", "test", directory]);
+    assert_eq!(tested.exit, 0, "{}{}", tested.stdout, tested.stderr);
+    assert!(tested.stdout.starts_with("RESULT  FILE"), "{}", tested.stdout);
+    let matrix = run(&["policy", "matrix", directory]);
+    assert_eq!(matrix.stdout, fs::read_to_string(repository().join("policies/matrix.txt")).unwrap());
+}
+
+#[test]
+fn a_token_is_shown_once_and_its_digest_is_what_the_configuration_gets() {
+    let ran = run(&["token", "create", "--tool", "navan.book_flight"]);
+    let token = ran.stdout.trim_end();
+    assert!(token.starts_with("vkt_") && token.len() == 61, "{token}");
+    assert!(ran.stderr.contains("tool = \"navan.book_flight\"\ntoken = \"vkt_"), "{}", ran.stderr);
+    let secret = token.get(21..).unwrap();
+    assert!(!ran.stderr.contains(secret), "the configuration must hold no token");
+}
+
+#[test]
+fn the_demo_tells_the_story_and_shows_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = run_with(&["demo"], &[("TMPDIR", folder.path().to_str().unwrap())], "");
+    assert_eq!(ran.exit, 0, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.stderr, "");
+    assert_no_value(&ran.stdout);
+    assert!(!ran.stdout.contains('\u{1b}'), "a pipe gets no colour");
+    for (place, _) in ran.stdout.match_indices("vkh_") {
+        let rest = &ran.stdout[place + 20..];
+        assert!(!rest.starts_with('_') || rest.starts_with("_••••"), "a handle is shown: {rest:.50}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the demo leaves something behind");
+    let story = ran.stdout.split_inclusive("newest first\n").next().unwrap();
+    golden("demo.txt", &stable(story));
+}
+
+#[test]
+fn an_agent_acquires_and_a_tool_redeems() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let navan = dev.token("tool:navan.book_flight");
+    let password = "op://Tutorial/Navan/password";
+    let mut lease = dev.acquire(&["--tool", "navan.book_flight", password]);
+    let handle = lease.handle(password);
+
+    let redeem = |token: &str| dev.run(token, &["redeem"], &format!("{handle}\n"));
+    let wrong = redeem(dev.token("tool:web.search"));
+    assert_eq!((wrong.exit, wrong.stdout.as_str()), (1, ""));
+    let redeemed = redeem(navan);
+    assert_eq!((redeemed.exit, redeemed.stdout.as_str()), (0, "demo-navan-password-7f3a91"));
+    let again = redeem(navan);
+    assert_eq!((again.exit, again.stdout.as_str()), (1, ""));
+    assert!(!again.stderr.contains(&handle) && !wrong.stderr.contains(&handle));
+
+    let ended = lease.interrupt();
+    assert_eq!(ended.exit, 0, "{}", ended.stderr);
+    let ana = dev.token("person:ana");
+    let audit = dev.run(ana, &["audit", "query", "kind:redeem", "--format", "csv"], "");
+    assert_eq!(audit.exit, 0, "{}", audit.stderr);
+    for reason in ["HANDLE_REDEEMER", "HANDLE_SPENT", "POLICY_PERMIT"] {
+        assert!(audit.stdout.contains(reason), "{reason} is missing in: {}", audit.stdout);
+    }
+    assert!(!audit.stdout.contains(&handle));
+    let stopped = dev.stop();
+    assert_eq!(stopped.exit, 0, "{}", stopped.stderr);
+    assert_no_value(&stopped.stderr);
+    assert!(!stopped.stderr.contains(&handle), "the log shows a handle");
+}
+
+#[test]
+fn what_policy_refuses_exits_2_and_says_what_to_do() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let agent = dev.token("agent:travel-bot");
+    let card = "op://Tutorial/Travel Card/number";
+    let acquire = ["acquire", "--tool", "web.search", "--purpose", "test", card];
+    let denied = dev.run(agent, &acquire, "");
+    assert_eq!((denied.exit, denied.stdout.as_str()), (2, ""));
+    assert!(denied.stderr.contains("ask for it with tool navan.book_flight"), "{}", denied.stderr);
+    let check = |tool: &str| dev.run(agent, &["check", "--tool", tool, card], "");
+    assert_eq!(check("web.search").exit, 2);
+    let allowed = check("navan.book_flight");
+    assert_eq!(allowed.exit, 0, "{}", allowed.stderr);
+    golden("check.txt", &stable(&allowed.stdout));
+    let forbidden = dev.run(agent, &["audit", "query"], "");
+    assert_eq!((forbidden.exit, forbidden.stdout.as_str()), (2, ""));
+    let nobody = dev.run("vkt_nobody", &["audit", "query"], "");
+    assert_eq!((nobody.exit, nobody.stdout.as_str()), (1, ""));
+
+    let ana = dev.token("person:ana");
+    let shown = dev.run(ana, &["audit", "show", "3"], "");
+    golden("audit-show.txt", &stable(&shown.stdout));
+    let listed = dev.run(ana, &["audit", "query", "-kind:read_audit", "--limit", "6"], "");
+    golden("audit-query.txt", &stable(&listed.stdout));
+    let wrong = dev.run(ana, &["audit", "query", "nonsense:x"], "");
+    assert_eq!(wrong.exit, 1);
+    assert!(wrong.stderr.contains("nonsense"), "{}", wrong.stderr);
+}
+
+#[test]
+fn what_goes_on_is_shown_as_it_comes() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let mut watch = dev.spawn(dev.token("person:ana"), &["audit", "watch", "--after", "0", "kind:acquire"]);
+    let (password, card) = ("op://Tutorial/Navan/password", "op://Tutorial/Travel Card/number");
+    let acquire = ["acquire", "--tool", "navan.book_flight", "--purpose", "test", "--partial"];
+    let references = [password, card, "op://Production/Database/password"];
+    let mut lease = dev.spawn(dev.token("agent:travel-bot"), &[&acquire[..], &references].concat());
+    let mut shown: Vec<_> = references.iter().filter_map(|_| lease.line()).collect();
+    shown.sort();
+    golden("acquire.txt", &stable(&shown.join("\n")));
+    for reference in references {
+        let line = watch.line().unwrap();
+        assert!(line.contains("acquire") && line.contains(reference), "{line}");
+    }
+    assert_eq!(watch.interrupt().exit, 0);
+    assert_eq!(lease.interrupt().exit, 0);
+}
+
+#[test]
+fn hangup_reloads_and_revokes() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let card = "op://Tutorial/Travel Card/number";
+    let mut lease = dev.acquire(&["--tool", "navan.book_flight", card]);
+    lease.handle(card);
+    let lock = "@id(\"lock\") forbid (principal, action in Action::\"access\", resource);";
+    fs::write(dev.policies().join("lock.cedar"), lock).unwrap();
+    dev.signal("HUP");
+    let events = lease.wait(Duration::from_secs(10));
+    assert_eq!(events.exit, 2, "{}{}", events.stdout, events.stderr);
+    assert!(events.stdout.contains("\"event\":\"revoked\""), "{}", events.stdout);
+    assert!(events.stdout.contains("\"cause\":\"policy\""), "{}", events.stdout);
+}
+
+#[test]
+fn a_throw_away_broker_leaves_nothing() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let folder = dev.policies().parent().unwrap().to_owned();
+    assert!(folder.exists());
+    let lease = dev.acquire(&["--tool", "navan.book_flight", "op://Tutorial/Navan/username"]);
+    assert_eq!(dev.stop().exit, 0);
+    assert!(!folder.exists());
+    assert_eq!(lease.wait(Duration::from_secs(10)).exit, 69);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure_to_report() {
+    let mut child = valetkey(&["policy", "matrix", repository().join("policies").to_str().unwrap()], &[]);
+    let mut child = child.stdin(std::process::Stdio::null()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(matches!(exit_of(output.status), 0 | 1));
+}
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
