@@ -23,7 +23,8 @@ pub struct Bearer {
     /// Four characters with the underscore, such as `vkh_`.
     prefix: &'static str,
     id: PublicId,
-    secret: Zeroizing<[u8; SECRET_BYTES]>,
+    /// Boxed: moving it moves a pointer, and leaves no copy behind that nobody wipes.
+    secret: Box<Zeroizing<[u8; SECRET_BYTES]>>,
 }
 
 /// The part of a bearer string that may be logged.
@@ -44,7 +45,7 @@ impl Bearer {
     /// Makes a fresh one from the operating system's randomness.
     #[must_use]
     pub fn random(prefix: &'static str) -> Self {
-        let mut secret = Zeroizing::new([0; SECRET_BYTES]);
+        let mut secret = Box::new(Zeroizing::new([0; SECRET_BYTES]));
         fill_random(secret.as_mut_slice());
         Self { prefix, id: PublicId::random(), secret }
     }
@@ -63,7 +64,7 @@ impl Bearer {
         if !bool::from(checksum.as_bytes().ct_eq(checksum_of(body).as_bytes())) {
             return Err(BearerError);
         }
-        let mut parsed = Zeroizing::new([0; SECRET_BYTES]);
+        let mut parsed = Box::new(Zeroizing::new([0; SECRET_BYTES]));
         decode(secret, parsed.as_mut_slice())?;
         Ok(Self { prefix, id: PublicId::parse(id)?, secret: parsed })
     }
