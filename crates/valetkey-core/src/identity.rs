@@ -64,7 +64,7 @@ impl Name {
             return Err(NameError::BadCharacter);
         }
         // A name is written to the log as it stands; a bearer string must not get there.
-        if crate::text::scrub(text, LENGTH_MAX) != text {
+        if crate::text::holds_bearer(text) {
             return Err(NameError::Bearer);
         }
         Ok(Self(text.into()))

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::text::holds_bearer;
+
 /// A reference as an agent spells it, checked for form alone. What it means is a [`crate::Target`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SecretReference {
@@ -58,6 +60,9 @@ pub enum ReferenceError {
     /// A query other than the known ones.
     #[error("must have no query but `?attribute=otp`, `?attribute=totp` or `?ssh-format=openssh`")]
     BadQuery,
+    /// Holds a bearer string: somebody confused the fields, and it would be shown and recorded.
+    #[error("must not hold a handle or a token")]
+    Bearer,
 }
 
 impl SecretReference {
@@ -81,6 +86,10 @@ impl SecretReference {
             check_part(part)?;
             *place = end + part.len();
             end = *place + 1;
+        }
+        // A reference is written to the log as it stands; a bearer string must not get there.
+        if holds_bearer(text) {
+            return Err(ReferenceError::Bearer);
         }
         let [vault_end, item_end, third, fourth] = ends;
         let (section_end, field_end) = if count == 4 { (third, fourth) } else { (item_end, third) };
@@ -199,6 +208,7 @@ mod tests {
     fn refusals() {
         use ReferenceError::*;
         let long = format!("op://v/{}/f", "a".repeat(257));
+        let handle = format!("op://v/vkh_abcdefghijklmnop_{}/f", "a".repeat(40));
         for (text, error) in [
             ("", Prefix),
             ("OP://v/i/f", Prefix),
@@ -213,6 +223,8 @@ mod tests {
             ("op://v/../f", DotPart),
             ("op://v/./f", DotPart),
             (long.as_str(), PartTooLong),
+            (handle.as_str(), Bearer),
+            ("op://v/i/ops_eyJzaWduSW5B", Bearer),
             ("op://v/i%2Fx/f", BadCharacter),
             ("op://v/i/f\0", BadCharacter),
             ("op://v/*/f", BadCharacter),

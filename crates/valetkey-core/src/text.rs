@@ -122,18 +122,28 @@ pub fn scrub(text: &str, bytes_max: usize) -> String {
     clean
 }
 
+/// Whether [`scrub`] would mask something in a text.
+pub(crate) fn holds_bearer(text: &str) -> bool {
+    text.char_indices().any(|(at, _)| text.get(at..).and_then(bearer_at).is_some())
+}
+
 /// Whether `rest` begins with a bearer string: how much of it may be shown, and how long it is.
 /// Any case: a handle that a model has put into capitals is still a handle.
 fn bearer_at(rest: &str) -> Option<(usize, usize)> {
-    let prefix = rest.get(..4)?;
-    if !["vkh_", "vkt_", "ops_"].iter().any(|known| prefix.eq_ignore_ascii_case(known)) {
+    let begins = |known: &str| rest.get(..known.len()).is_some_and(|start| start.eq_ignore_ascii_case(known));
+    let run = || rest.bytes().take_while(|c| c.is_ascii_alphanumeric() || b"_-".contains(c)).count();
+    // 1Password's token is base64 of JSON and has no public part. A mere `ops_` is in many honest names.
+    if begins("ops_eyJ") {
+        return Some((4, run()));
+    }
+    if !begins("vkh_") && !begins("vkt_") {
         return None;
     }
-    let run = rest.bytes().take_while(|c| c.is_ascii_alphanumeric() || b"_-".contains(c)).count();
+    let run = run();
     let public = rest.get(4..run)?.find('_').map_or(4, |id| 4 + id);
     // A bare id (`vkh_abc`) is for logs; only what follows the second underscore is secret.
     let secret = run.saturating_sub(public) > 1;
-    let bare_id = public == 4 && !prefix.eq_ignore_ascii_case("ops_") && run <= 4 + 16;
+    let bare_id = public == 4 && run <= 4 + 16;
     (secret && !bare_id).then_some((public, run))
 }
 
@@ -174,6 +184,8 @@ mod tests {
         check(&format!("VKH_ABCDEFGHIJKLMNOP_{secret}"), "VKH_ABCDEFGHIJKLMNOP…");
         check(&format!("vkt_abcdefghijklmnop_{secret}"), "vkt_abcdefghijklmnop…");
         check("ops_eyJzaWduSW5B", "ops_…");
+        check("OPS_EYJZAWDU_SW5B-x y", "OPS_… y");
+        check("devops_deploy", "devops_deploy");
         check(&format!("xvkh_abcdefghijklmnop_{secret}"), "xvkh_abcdefghijklmnop…");
         assert_eq!(scrub("ääää", 3), "ä");
     }
