@@ -11,7 +11,8 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use valetkey_audit::{AuditStore, Missing, OpenError, StoreOptions};
 use valetkey_core::{
-    AuditError, AuditRecord, Broker, Clock, Gate, LeaseTable, PolicyEngine, Reason, RecordKind,
+    AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, LeaseTable, PolicyEngine, Reason,
+    RecordKind, Resolver,
 };
 use valetkey_onepassword::{LoadOptions, VaultFile, VaultFileError};
 use valetkey_policy::{Bundle, Engine, LoadError};
@@ -34,6 +35,16 @@ pub struct App {
     reloader: Reloader,
     tokens: Tokens,
     limits: Limits,
+}
+
+/// What a broker reaches its log and its vault through.
+pub struct Ports {
+    /// The log.
+    pub log: Arc<dyn AuditLog>,
+    /// What exists.
+    pub directory: Arc<dyn Directory>,
+    /// Where values come from.
+    pub resolver: Arc<dyn Resolver>,
 }
 
 /// Why a broker cannot start. Nothing was bound; nothing that was missing was made unless asked for.
@@ -67,6 +78,18 @@ impl App {
     /// # Errors
     /// [`StartError`] says which of them cannot be used.
     pub async fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        Self::open_with(config, clock, |ports| ports).await
+    }
+
+    /// The same, with something between the broker and its ports.
+    ///
+    /// # Errors
+    /// [`StartError`] likewise.
+    pub async fn open_with(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        between: impl FnOnce(Ports) -> Ports,
+    ) -> Result<Self, StartError> {
         let Config {
             listen: _,
             audit_database,
@@ -87,9 +110,11 @@ impl App {
 
         let engine = Arc::new(Engine::new(bundle));
         let (store, vault) = (Arc::new(store), Arc::new(vault));
-        let gate = Gate::new(Arc::clone(&engine) as _, Arc::clone(&store) as _, Arc::clone(&clock));
+        let ports = Ports { log: Arc::clone(&store) as _, directory: Arc::clone(&vault) as _, resolver: vault };
+        let Ports { log, directory, resolver } = between(ports);
+        let gate = Gate::new(Arc::clone(&engine) as _, log, Arc::clone(&clock));
         let leases = LeaseTable::new(limits.leases, Arc::clone(&clock));
-        let broker = Broker::new(gate, Arc::clone(&vault) as _, vault, leases, clock);
+        let broker = Broker::new(gate, directory, resolver, leases, clock);
 
         let start = AuditRecord::event(broker.clock().now(), RecordKind::Start, Reason::Done)
             .with_detail(concat!("valetkey ", env!("CARGO_PKG_VERSION")));

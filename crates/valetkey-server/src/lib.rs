@@ -26,7 +26,7 @@ mod reload;
 mod status;
 mod token;
 
-pub use app::{App, RunError, StartError};
+pub use app::{App, Ports, RunError, StartError};
 pub use clock::SystemClock;
 pub use config::{Config, ConfigError, Limits};
 pub use reload::{ReloadError, Reloaded, Reloader};
