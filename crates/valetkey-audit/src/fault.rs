@@ -1,9 +1,12 @@
 //! Faults for tests: the real log on a real file, made to fail the way disks do. Behind the feature
 //! `test-util`, which only dev-dependencies enable.
 
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
+
+use crate::schema::{self, OpenError};
 
 /// What goes wrong from the next transaction on, until [`crate::AuditStore::heal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +19,16 @@ pub enum Fault {
     Stall,
     /// The writer panics. Nothing heals this.
     Panic,
+}
+
+/// SQLite's own verdict on a database as it lies there: `ok`, or its first fault.
+///
+/// # Errors
+/// [`OpenError`] where it is none of ours, or cannot be read.
+pub fn integrity(path: &Path) -> Result<String, OpenError> {
+    let connection = schema::open_reader(path)?;
+    let verdict = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0));
+    verdict.map_err(|error| OpenError::Database { path: path.to_owned(), source: error.into() })
 }
 
 /// Where a test sets what the writer meets.

@@ -24,7 +24,7 @@ mod code;
 #[cfg(any(test, feature = "test-util"))]
 mod fault;
 mod filter;
-mod open_records;
+mod outcomes;
 mod page;
 mod query;
 mod queue;
@@ -40,7 +40,7 @@ mod testing;
 mod writer;
 
 #[cfg(any(test, feature = "test-util"))]
-pub use fault::Fault;
+pub use fault::{Fault, integrity};
 pub use filter::{Filter, FilterError, FilterFault};
 pub use page::{PageToken, PageTokenError};
 pub use read::{AuditReader, Page, ReadError, Tail};
