@@ -26,6 +26,8 @@ struct Figures {
     p50: Duration,
     p99: Duration,
     records_per_commit: f64,
+    /// Of the writer's thread; it alone bounds what one machine can record. Zero where it is not known.
+    cpu_per_record: Duration,
 }
 
 /// What is appended.
@@ -40,8 +42,8 @@ enum Load {
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     println!(
-        "{:>10} {:>12} | {:>12} {:>9} {:>9} {:>8} {:>7}",
-        "submitters", "raw disk/s", "records/s", "p50", "p99", "a commit", "of raw"
+        "{:>10} {:>12} | {:>12} {:>9} {:>9} {:>8} {:>10} {:>7}",
+        "submitters", "raw disk/s", "records/s", "p50", "p99", "a commit", "writer CPU", "of raw"
     );
     for (title, load) in [("records", Load::Records), ("records with outcomes", Load::RecordsWithOutcomes)] {
         println!("{title}");
@@ -53,11 +55,13 @@ fn main() {
                 rounds.push((raw, runtime.block_on(round(directory.path(), submitters, load))));
             }
             rounds.sort_by(|(_, one), (_, other)| one.per_second.total_cmp(&other.per_second));
-            let (raw, Figures { per_second, p50, p99, records_per_commit }) = rounds[ROUNDS / 2];
+            let (raw, Figures { per_second, p50, p99, records_per_commit, cpu_per_record }) =
+                rounds[ROUNDS / 2];
             println!(
-                "{submitters:>10} {raw:>12.0} | {per_second:>12.0} {:>6.2} ms {:>6.2} ms {records_per_commit:>8.1} {:>6.0}%",
+                "{submitters:>10} {raw:>12.0} | {per_second:>12.0} {:>6.2} ms {:>6.2} ms {records_per_commit:>8.1} {:>7.1} µs {:>6.0}%",
                 p50.as_secs_f64() * 1e3,
                 p99.as_secs_f64() * 1e3,
+                cpu_per_record.as_secs_f64() * 1e6,
                 100.0 * per_second / raw,
             );
         }
@@ -91,6 +95,7 @@ async fn round(directory: &Path, submitters: usize, load: Load) -> Figures {
         waits.extend(caller.await.unwrap());
     }
     let elapsed = start.elapsed();
+    let cpu = thread_cpu("audit-writer").unwrap_or_default();
     waits.sort_unstable();
     let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize];
     Figures {
@@ -98,6 +103,7 @@ async fn round(directory: &Path, submitters: usize, load: Load) -> Figures {
         p50: at(0.5),
         p99: at(0.99),
         records_per_commit: waits.len() as f64 / store.commits() as f64,
+        cpu_per_record: cpu.div_f64(waits.len() as f64),
     }
 }
 
@@ -140,6 +146,16 @@ fn record(caller: usize, load: Load) -> AuditRecord {
             AuditRecord { ruling: Ruling::Allow, reason: Reason::PolicyPermit, uses: Some(1), ..base }
         }
     }
+}
+
+/// How long the thread of that name has run, where the system tells (Linux).
+fn thread_cpu(name: &str) -> Option<Duration> {
+    let of_name =
+        |thread: &Path| std::fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim() == name);
+    let threads = std::fs::read_dir("/proc/self/task").ok()?;
+    let thread = threads.flatten().map(|thread| thread.path()).find(|thread| of_name(thread))?;
+    let statistics = std::fs::read_to_string(thread.join("schedstat")).ok()?;
+    statistics.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
 fn now() -> Timestamp {

@@ -2,8 +2,8 @@
 //! and in the writer all callers would wait for them.
 //!
 //! Beside a writer that never rests, a passive checkpoint never reaches the log's end, and the log would
-//! grow without bound. Over [`LOG_PAGES_MAX`] the writer therefore does the small rest itself and starts
-//! the log over.
+//! grow without bound. Over a limit the writer therefore does the small rest itself and starts the log
+//! over.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,9 +22,18 @@ pub(crate) struct Checkpointer {
     thread: Option<JoinHandle<()>>,
 }
 
+/// When something is done.
+#[derive(Clone, Copy)]
+pub(crate) struct CheckpointLimits {
+    /// Pages to be moved that make a checkpoint worth its fsyncs.
+    pub(crate) step_pages: i32,
+    /// The length over which the log is started over.
+    pub(crate) log_pages_max: i32,
+}
+
 /// Pages are counted from the beginning of the log.
-#[derive(Default)]
 struct State {
+    limits: CheckpointLimits,
     /// Pages that the last checkpoint has moved.
     moved: AtomicI32,
     /// Pages in the log after the last commit.
@@ -32,11 +41,19 @@ struct State {
     stop: AtomicBool,
 }
 
+impl Default for CheckpointLimits {
+    /// 4 MiB and 64 MiB.
+    fn default() -> Self {
+        Self { step_pages: 1000, log_pages_max: 16_384 }
+    }
+}
+
 impl Checkpointer {
     /// Starts the thread with a connection of its own.
-    pub(crate) fn start(path: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn start(path: &Path, limits: CheckpointLimits) -> Result<Self, OpenError> {
         let connection = schema::open_writer(path)?;
-        let state = Arc::new(State::default());
+        let (moved, written) = (AtomicI32::new(0), AtomicI32::new(0));
+        let state = Arc::new(State { limits, moved, written, stop: AtomicBool::new(false) });
         let shared = Arc::clone(&state);
         let thread = thread::Builder::new()
             .name("audit-checkpoint".into())
@@ -53,7 +70,7 @@ impl Checkpointer {
             // The log began anew.
             self.state.moved.store(0, Ordering::Relaxed);
         }
-        if written >= LOG_PAGES_MAX {
+        if written >= self.state.limits.log_pages_max {
             start_over(writer);
         } else if self.state.is_due()
             && let Some(thread) = &self.thread
@@ -77,7 +94,7 @@ impl Drop for Checkpointer {
 
 impl State {
     fn is_due(&self) -> bool {
-        self.written.load(Ordering::Relaxed) - self.moved.load(Ordering::Relaxed) >= STEP_PAGES
+        self.written.load(Ordering::Relaxed) - self.moved.load(Ordering::Relaxed) >= self.limits.step_pages
     }
 }
 
@@ -108,9 +125,75 @@ fn start_over(writer: &Connection) {
     }
 }
 
-/// Pages to be moved that make a checkpoint worth its fsyncs: 4 MiB.
-const STEP_PAGES: i32 = 1000;
-/// The length over which the log is started over: 64 MiB.
-const LOG_PAGES_MAX: i32 = 16_384;
 /// How long a failed checkpoint waits for the next try.
 const IDLE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database, and how many pages its write-ahead log has.
+    struct Written {
+        directory: tempfile::TempDir,
+        connection: Connection,
+        pages: Arc<AtomicI32>,
+    }
+
+    impl Written {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("audit.db");
+            schema::create(&path).unwrap();
+            let mut connection = schema::open_writer(&path).unwrap();
+            let pages = Arc::new(AtomicI32::new(0));
+            let told = Arc::clone(&pages);
+            let hook = move |_: &mut rusqlite::hooks::Wal, pages| {
+                told.store(pages, Ordering::Relaxed);
+                Ok(())
+            };
+            connection.wal_hook(Some(hook)).unwrap();
+            Self { directory, connection, pages }
+        }
+
+        fn checkpointer(&self, step_pages: i32, log_pages_max: i32) -> Checkpointer {
+            let limits = CheckpointLimits { step_pages, log_pages_max };
+            Checkpointer::start(&self.directory.path().join("audit.db"), limits).unwrap()
+        }
+
+        /// Commits once; how long the log is then.
+        fn commit(&self, n: i64) -> i32 {
+            self.connection.execute("UPDATE settled SET seq = ?1", [n]).unwrap();
+            self.pages.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn the_log_is_bounded_although_the_writer_never_rests() {
+        let written = Written::new();
+        // The thread never finds anything to do: it is all up to the writer.
+        let checkpointer = written.checkpointer(i32::MAX, 20);
+        let lengths: Vec<i32> = (1..200)
+            .map(|n| {
+                let pages = written.commit(n);
+                checkpointer.note(&written.connection, pages);
+                pages
+            })
+            .collect();
+        assert!(lengths.iter().all(|pages| *pages <= 20), "{lengths:?}");
+    }
+
+    #[test]
+    fn the_thread_moves_pages_when_there_are_enough() {
+        let written = Written::new();
+        let checkpointer = written.checkpointer(10, i32::MAX);
+        for n in 1..=30 {
+            checkpointer.note(&written.connection, written.commit(n));
+        }
+        let end = std::time::Instant::now() + Duration::from_secs(60);
+        while checkpointer.state.moved.load(Ordering::Relaxed) < 10 {
+            checkpointer.note(&written.connection, written.pages.load(Ordering::Relaxed));
+            assert!(std::time::Instant::now() < end);
+            thread::yield_now();
+        }
+    }
+}

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use valetkey_core::{AuditError, AuditLog, AuditOutcome, AuditRecord, Clock, Grant, RecordId};
 
-use crate::checkpoint::Checkpointer;
+use crate::checkpoint::{CheckpointLimits, Checkpointer};
 use crate::queue::{Queue, Rejected, Submission};
 use crate::read::AuditReader;
 use crate::schema::{self, OpenError};
@@ -92,7 +92,7 @@ impl AuditStore {
             #[cfg(any(test, feature = "test-util"))]
             fault: crate::fault::FaultSwitch::default(),
         });
-        let checkpointer = Checkpointer::start(&path)?;
+        let checkpointer = Checkpointer::start(&path, CheckpointLimits::default())?;
         let reader = AuditReader::open(&path)?;
         let parts = WriterParts {
             shared: Arc::clone(&shared),

@@ -10,7 +10,6 @@
 //! Outcomes are kept and written again. The connection is kept too: SQLite then writes the same part of
 //! its log once more, whereas a new connection might recover frames that never reached the disk.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -21,10 +20,10 @@ use std::time::{Duration, Instant};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::watch;
-use valetkey_core::{AuditError, AuditOutcome, Clock, OutcomeResult, RecordId, Ruling};
+use valetkey_core::{AuditError, AuditOutcome, Clock, RecordId, Ruling};
 
 use crate::checkpoint::Checkpointer;
-use crate::open_records::OpenRecords;
+use crate::outcomes::Outcomes;
 use crate::queue::{Queue, Submission, Work};
 use crate::row;
 use crate::strings::Strings;
@@ -65,9 +64,7 @@ pub(crate) struct Writer {
     strings: Strings,
     /// The last durable record.
     last: u64,
-    open: OpenRecords,
-    /// Outcomes that are not durable yet.
-    outcomes: BTreeMap<u64, AuditOutcome>,
+    outcomes: Outcomes,
     /// What stands in `settled`.
     settled: u64,
     /// Pages in the write-ahead log, told by SQLite at each commit.
@@ -107,8 +104,7 @@ impl Writer {
             parts,
             strings: Strings::default(),
             last: 0,
-            open: OpenRecords::default(),
-            outcomes: BTreeMap::new(),
+            outcomes: Outcomes::default(),
             settled,
             log_pages,
             failures: 0,
@@ -138,7 +134,7 @@ impl Writer {
 
     /// Writes the records of all these calls in one transaction, and answers them.
     fn write(&mut self, submissions: Vec<Submission>) {
-        if self.open.len() >= self.parts.open_max && !submissions.is_empty() {
+        if self.outcomes.open_count() >= self.parts.open_max && !submissions.is_empty() {
             self.refuse(submissions, &WriteError::TooManyOpen);
             return self.write(Vec::new());
         }
@@ -177,13 +173,13 @@ impl Writer {
     }
 
     fn commit(&mut self, submissions: &[Submission]) -> Result<(), WriteError> {
-        let outcomes_end = self.outcomes.keys().nth(OUTCOMES_MAX).copied().unwrap_or(u64::MAX);
-        let settled = self.settled_before(outcomes_end);
+        let outcomes_end = self.outcomes.batch_end();
+        let settled = self.outcomes.settled(outcomes_end, self.last);
         let settle = submissions.is_empty() || settled >= self.settled + SETTLE_STEP;
 
         let transaction = self.parts.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for (seq, outcome) in self.outcomes.range(..outcomes_end) {
-            insert_outcome(&transaction, &mut self.strings, *seq, outcome)?;
+        for (seq, outcome) in self.outcomes.batch(outcomes_end) {
+            insert_outcome(&transaction, &mut self.strings, seq, outcome)?;
         }
         insert_records(&transaction, &mut self.strings, self.last, submissions)?;
         if settle {
@@ -199,10 +195,7 @@ impl Writer {
         if settle {
             self.settled = settled;
         }
-        let later = self.outcomes.split_off(&outcomes_end);
-        for seq in std::mem::replace(&mut self.outcomes, later).into_keys() {
-            self.open.remove(seq);
-        }
+        self.outcomes.written(outcomes_end);
         Ok(())
     }
 
@@ -225,7 +218,7 @@ impl Writer {
             for record in records {
                 self.last += 1;
                 if record.ruling == Ruling::Allow && record.kind.has_outcome() {
-                    self.open.add(self.last, deadline);
+                    self.outcomes.expect(self.last, deadline);
                 }
             }
             answers.push((reply, (first..=self.last).map(RecordId).collect()));
@@ -277,48 +270,35 @@ impl Writer {
 
     /// Whether there is something to write that no request has brought.
     fn is_due(&self) -> bool {
-        let waiting = !self.outcomes.is_empty() || !*self.parts.shared.available.borrow();
+        let waiting = self.outcomes.waiting_count() > 0 || !*self.parts.shared.available.borrow();
         waiting && (self.failures == 0 || Instant::now() >= self.retry_at)
     }
 
     fn take_outcomes(&mut self, outcomes: Vec<(RecordId, AuditOutcome)>) {
-        for (RecordId(seq), outcome) in outcomes {
-            if self.open.contains(seq) {
-                // Replaces an `interrupted` that is not written yet.
-                self.outcomes.insert(seq, outcome);
-            } else {
-                let late = outcome.result.as_str();
-                tracing::warn!(
-                    record = seq,
-                    late,
-                    "an outcome came after its record was closed and is dropped"
-                );
+        for (record, outcome) in outcomes {
+            let result = outcome.result.as_str();
+            if !self.outcomes.bring(record.0, outcome) {
+                tracing::warn!(%record, result, "an outcome came after its record was closed and is dropped");
             }
         }
     }
 
     /// Gives up on outcomes that are overdue: the server drops its work when a client vanishes.
     fn reap(&mut self) {
-        let overdue = self.open.take_overdue(self.parts.clock.monotonic());
-        let now = self.parts.clock.now();
-        for seq in overdue {
-            tracing::warn!(record = seq, "no outcome came in time; the record is closed as interrupted");
-            self.outcomes.entry(seq).or_insert(AuditOutcome::new(now, OutcomeResult::Interrupted));
+        let WriterParts { clock, .. } = &self.parts;
+        let records = self.outcomes.give_up(clock.monotonic(), clock.now());
+        if records > 0 {
+            tracing::warn!(records, "no outcome came in time; the records are closed as interrupted");
         }
     }
 
     /// Closes what the last run left open.
     fn interrupt_all(&mut self) -> Result<(), WriteError> {
-        let now = self.parts.clock.now();
-        let interrupted = AuditOutcome::new(now, OutcomeResult::Interrupted);
-        self.outcomes = self.open.iter().map(|seq| (seq, interrupted.clone())).collect();
-        if !self.outcomes.is_empty() {
-            tracing::warn!(
-                records = self.outcomes.len(),
-                "records without outcome are closed as interrupted"
-            );
+        let records = self.outcomes.give_up(Duration::MAX, self.parts.clock.now());
+        if records > 0 {
+            tracing::warn!(records, "the last run left records open; they are closed as interrupted");
         }
-        while !self.outcomes.is_empty() {
+        while self.outcomes.waiting_count() > 0 {
             self.transact(&[])?;
         }
         Ok(())
@@ -341,25 +321,20 @@ impl Writer {
         )?;
         let deadline = self.parts.clock.monotonic() + self.parts.outcome_deadline;
         for seq in unsettled.query_map([self.settled.max(self.last)], |row| row.get(0))? {
-            self.open.add(seq?, deadline);
+            self.outcomes.expect(seq?, deadline);
         }
         self.last = last;
         self.parts.shared.committed.send_replace(self.last);
         Ok(())
     }
 
-    /// The last record that has nothing open before it once the outcomes before `end` are written.
-    fn settled_before(&self, end: u64) -> u64 {
-        let written = |seq: &u64| *seq < end && self.outcomes.contains_key(seq);
-        self.open.iter().find(|seq| !written(seq)).map_or(self.last, |open| open - 1)
-    }
-
     /// Writes what is left, and moves the log into the database file.
     fn finish(mut self) {
-        while !self.outcomes.is_empty() || self.settled < self.settled_before(0) {
+        while self.outcomes.waiting_count() > 0 || self.settled < self.outcomes.settled(0, self.last) {
             if let Err(error) = self.transact(&[]) {
                 self.failed(&error);
-                tracing::error!(outcomes = self.outcomes.len(), "outcomes are lost; they become interrupted");
+                let outcomes = self.outcomes.waiting_count();
+                tracing::error!(outcomes, "outcomes are lost; they become interrupted");
                 break;
             }
         }
@@ -436,8 +411,6 @@ fn file_of(path: &std::path::Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
-/// Outcomes in one transaction.
-const OUTCOMES_MAX: usize = 4096;
 /// Records after which `settled` is brought up to date, so that a start has little to look through.
 const SETTLE_STEP: u64 = 1024;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
