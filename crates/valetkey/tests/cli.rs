@@ -7,7 +7,8 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use support::{Dev, assert_no_value, exit_of, golden, run, run_with, stable, valetkey};
@@ -99,28 +100,13 @@ fn all_faults_of_a_configuration_are_named() {
 #[test]
 fn a_missing_database_is_made_only_when_told() {
     let folder = tempfile::tempdir().unwrap();
-    let ran = run(&["token", "create", "--agent", "travel-bot", "--format", "json"]);
-    let token: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    let entry = token["configuration"].as_str().unwrap();
-    let vault = folder.path().join("vault.json");
-    fs::copy(repository().join("examples/travel/vault.json"), &vault).unwrap();
-    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    fs::set_permissions(&vault, private).unwrap();
-    let policies = repository().join("policies");
-    let text = format!(
-        "listen = \"127.0.0.1:0\"\n[audit]\ndatabase = \"audit.db\"\n[policies]\ndirectory = {policies:?}\n\
-         [vault]\nfile = \"vault.json\"\n{entry}\n"
-    );
-    let file = folder.path().join("valetkey.toml");
-    fs::write(&file, text).unwrap();
-    let file = file.to_str().unwrap();
-
-    let checked = run(&["config", "check", file]);
+    let (file, _) = configure(folder.path(), &repository().join("policies"));
+    let checked = run(&["config", "check", &file]);
     assert_eq!(checked.exit, 0, "{}", checked.stderr);
-    let refused = run(&["serve", "--config", file]);
+    let refused = run(&["serve", "--config", &file]);
     assert_eq!(refused.exit, 3, "{}", refused.stderr);
     assert!(!folder.path().join("audit.db").exists());
-    let dev = Dev::start(&["serve", "--config", file, "--create-database"]);
+    let dev = Dev::start(&["serve", "--config", &file, "--create-database"]);
     assert!(folder.path().join("audit.db").exists());
     assert_eq!(dev.stop().exit, 0);
 }
@@ -170,7 +156,7 @@ fn an_agent_acquires_and_a_tool_redeems() {
     let dev = Dev::start(&["serve", "--dev"]);
     let navan = dev.token("tool:navan.book_flight");
     let password = "op://Tutorial/Navan/password";
-    let mut lease = dev.acquire(&["--tool", "navan.book_flight", password]);
+    let mut lease = dev.acquire(dev.token("agent:travel-bot"), &["--tool", "navan.book_flight", password]);
     let handle = lease.handle(password);
 
     let redeem = |token: &str| dev.run(token, &["redeem"], &format!("{handle}\n"));
@@ -246,18 +232,40 @@ fn what_goes_on_is_shown_as_it_comes() {
 }
 
 #[test]
-fn hangup_reloads_and_revokes() {
+fn a_changed_policy_revokes() {
     let dev = Dev::start(&["serve", "--dev"]);
     let card = "op://Tutorial/Travel Card/number";
-    let mut lease = dev.acquire(&["--tool", "navan.book_flight", card]);
+    let mut lease = dev.acquire(dev.token("agent:travel-bot"), &["--tool", "navan.book_flight", card]);
     lease.handle(card);
     let lock = "@id(\"lock\") forbid (principal, action in Action::\"access\", resource);";
     fs::write(dev.policies().join("lock.cedar"), lock).unwrap();
-    dev.signal("HUP");
     let events = lease.wait(Duration::from_secs(10));
     assert_eq!(events.exit, 2, "{}{}", events.stdout, events.stderr);
     assert!(events.stdout.contains("\"event\":\"revoked\""), "{}", events.stdout);
     assert!(events.stdout.contains("\"cause\":\"policy\""), "{}", events.stdout);
+}
+
+/// The watch of files does not see that a link points elsewhere: only the signal tells.
+#[test]
+fn hangup_reloads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (policies, next) = (folder.path().join("policies"), folder.path().join("next"));
+    symlink(repository().join("policies"), &policies).unwrap();
+    let (file, token) = configure(folder.path(), &policies);
+    let dev = Dev::start(&["serve", "--config", &file, "--create-database"]);
+    let password = "op://Tutorial/Navan/password";
+    let mut lease = dev.acquire(&token, &["--tool", "navan.book_flight", password]);
+    lease.handle(password);
+
+    fs::create_dir(&next).unwrap();
+    for name in ["schema.cedarschema", "entities.json", "people.cedar"] {
+        fs::copy(repository().join("policies").join(name), next.join(name)).unwrap();
+    }
+    fs::remove_file(&policies).unwrap();
+    symlink(&next, &policies).unwrap();
+    dev.signal("HUP");
+    let events = lease.wait(Duration::from_secs(10));
+    assert_eq!(events.exit, 2, "{}{}", events.stdout, events.stderr);
 }
 
 #[test]
@@ -265,7 +273,10 @@ fn a_throw_away_broker_leaves_nothing() {
     let dev = Dev::start(&["serve", "--dev"]);
     let folder = dev.policies().parent().unwrap().to_owned();
     assert!(folder.exists());
-    let lease = dev.acquire(&["--tool", "navan.book_flight", "op://Tutorial/Navan/username"]);
+    let lease = dev.acquire(
+        dev.token("agent:travel-bot"),
+        &["--tool", "navan.book_flight", "op://Tutorial/Navan/username"],
+    );
     assert_eq!(dev.stop().exit, 0);
     assert!(!folder.exists());
     assert_eq!(lease.wait(Duration::from_secs(10)).exit, 69);
@@ -274,11 +285,28 @@ fn a_throw_away_broker_leaves_nothing() {
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure_to_report() {
     let mut child = valetkey(&["policy", "matrix", repository().join("policies").to_str().unwrap()], &[]);
-    let mut child = child.stdin(std::process::Stdio::null()).spawn().unwrap();
+    let mut child = child.spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert!(matches!(exit_of(output.status), 0 | 1));
+}
+
+/// A configuration with one agent, `travel-bot`: its file and the agent's token.
+fn configure(folder: &Path, policies: &Path) -> (String, String) {
+    let ran = run(&["token", "create", "--agent", "travel-bot", "--format", "json"]);
+    let token: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let entry = token["configuration"].as_str().unwrap();
+    let vault = folder.join("vault.json");
+    fs::copy(repository().join("examples/travel/vault.json"), &vault).unwrap();
+    fs::set_permissions(&vault, fs::Permissions::from_mode(0o600)).unwrap();
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\n[audit]\ndatabase = \"audit.db\"\n[policies]\ndirectory = {policies:?}\n\
+         [vault]\nfile = \"vault.json\"\n{entry}\n"
+    );
+    let file = folder.join("valetkey.toml");
+    fs::write(&file, text).unwrap();
+    (file.to_str().unwrap().to_owned(), token["token"].as_str().unwrap().to_owned())
 }
 
 fn repository() -> PathBuf {

@@ -5,8 +5,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a run left.
 pub(crate) struct Ran {
@@ -35,7 +36,7 @@ pub(crate) struct Running {
 /// The command, in an environment without settings of ours or the machine's.
 pub(crate) fn valetkey(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_valetkey"));
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for name in ["ADDRESS", "TOKEN", "TOKEN_FILE", "LOG"] {
         command.env_remove(format!("VALETKEY_{name}"));
     }
@@ -51,15 +52,11 @@ pub(crate) fn run(args: &[&str]) -> Ran {
 }
 
 pub(crate) fn run_with(args: &[&str], env: &[(&str, &str)], stdin: &str) -> Ran {
-    let mut child = valetkey(args, env).spawn().unwrap();
+    let mut command = valetkey(args, env);
+    let mut running = Running::spawn(command.stdin(Stdio::piped()));
     // A command that does not read it may be gone already.
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    Ran {
-        exit: exit_of(output.status),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    let _ = running.child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    running.wait(RUN_MAX)
 }
 
 pub(crate) fn exit_of(status: ExitStatus) -> i32 {
@@ -68,7 +65,11 @@ pub(crate) fn exit_of(status: ExitStatus) -> i32 {
 
 impl Running {
     fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = valetkey(args, env).stdin(Stdio::null()).spawn().unwrap();
+        Self::spawn(&mut valetkey(args, env))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut stderr = child.stderr.take().unwrap();
         let stderr = std::thread::spawn(move || {
@@ -110,17 +111,20 @@ impl Running {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
-    /// Waits for the end by itself, and not for ever.
+    /// Waits for the end by itself, and not for ever. The output is read meanwhile: a pipe that is full
+    /// would stop the process.
     pub(crate) fn wait(mut self, limit: Duration) -> Ran {
-        let deadline = Instant::now() + limit;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < deadline, "the process does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        };
+        let (done, ended) = mpsc::channel();
+        let id = self.child.id().to_string();
+        let watch = std::thread::spawn(move || {
+            let late = ended.recv_timeout(limit).is_err();
+            late && Command::new("kill").args(["-s", "KILL", &id]).status().is_ok()
+        });
         while self.line().is_some() {}
+        let status = self.child.wait().unwrap();
+        // Gone, where it came too late.
+        let _ = done.send(());
+        assert!(!watch.join().unwrap(), "the process does not end: {}", self.seen);
         let stderr = self.stderr.take().unwrap().join().unwrap();
         Ran { exit: exit_of(status), stdout: std::mem::take(&mut self.seen), stderr }
     }
@@ -179,10 +183,10 @@ impl Dev {
         Running::start(args, &[("VALETKEY_ADDRESS", &self.address), ("VALETKEY_TOKEN", token)])
     }
 
-    /// Holds a lease as travel-bot.
-    pub(crate) fn acquire(&self, args: &[&str]) -> Running {
+    /// Holds a lease.
+    pub(crate) fn acquire(&self, token: &str, args: &[&str]) -> Running {
         let all = [&["acquire", "--format", "jsonl", "--purpose", "test"], args].concat();
-        let mut lease = self.spawn(self.token("agent:travel-bot"), &all);
+        let mut lease = self.spawn(token, &all);
         let opened = lease.line().unwrap_or_default();
         assert!(opened.contains("\"event\":\"opened\""), "{opened}");
         lease
@@ -251,6 +255,9 @@ fn stable_word(word: &str) -> String {
     let is_revision = word.len() == 16 && word.bytes().all(|c| c.is_ascii_hexdigit());
     if is_time || is_revision { "#".repeat(word.len()) } else { word.into() }
 }
+
+/// Far longer than any command takes.
+const RUN_MAX: Duration = Duration::from_secs(30);
 
 /// Compares with a file of `tests/golden`, or writes it where `UPDATE_GOLDEN` is set.
 pub(crate) fn golden(name: &str, text: &str) {
