@@ -208,6 +208,13 @@ pub(crate) fn duration(duration: Duration) -> Option<prost_types::Duration> {
     duration.try_into().ok()
 }
 
+/// A duration that is none below zero. By hand, because prost's own conversion overflows at the least one.
+fn positive(duration: prost_types::Duration) -> Option<Duration> {
+    let prost_types::Duration { seconds, nanos } = duration;
+    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(seconds).ok()?, nanos))
+}
+
 /// Collects what is wrong, so that all of it is said at once.
 #[derive(Default)]
 struct Faults(Vec<Violation>);
@@ -265,8 +272,8 @@ impl Faults {
 
     fn life(&mut self, ttl: Option<prost_types::Duration>, limits: AskLimits) -> Option<Life> {
         let Some(ttl) = ttl else { return Some(Life::Usual(limits.ttl_usual)) };
-        match Duration::try_from(ttl) {
-            Ok(ttl) if ttl >= TTL_MIN && ttl <= limits.ttl_max => Some(Life::Asked(ttl)),
+        match positive(ttl) {
+            Some(ttl) if ttl >= TTL_MIN && ttl <= limits.ttl_max => Some(Life::Asked(ttl)),
             _ => {
                 let max = limits.ttl_max.as_secs();
                 self.add("ttl", "INVALID_TTL", format!("must be between 1 s and {max} s"));

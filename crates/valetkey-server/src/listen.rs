@@ -11,6 +11,7 @@ use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 /// The address of a connection's other end, as an extension of its requests.
@@ -21,7 +22,15 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 pub(crate) struct Connection {
     socket: TcpStream,
     peer: Peer,
+    opening: Option<Opening>,
     _place: OwnedSemaphorePermit,
+}
+
+/// A peer that has yet to say what every HTTP/2 client says first. Behind that the transport's own
+/// keepalive finds out who is gone; before it, nothing would, and silent peers could hold all places.
+struct Opening {
+    bytes_missing: usize,
+    deadline: Pin<Box<Sleep>>,
 }
 
 /// The connections of a listener, at most `connections_max` at once; more wait in the kernel's queue.
@@ -52,7 +61,11 @@ impl Connection {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "a connection stays slow");
         }
-        Self { socket, peer: Peer(address), _place: place }
+        let opening = Opening {
+            bytes_missing: PREFACE_BYTES,
+            deadline: Box::pin(tokio::time::sleep(PREFACE_TIME_MAX)),
+        };
+        Self { socket, peer: Peer(address), opening: Some(opening), _place: place }
     }
 }
 
@@ -70,7 +83,19 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
+        if let Some(opening) = &mut self.opening {
+            if read.is_pending() && opening.deadline.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            let came = buffer.filled().len() - before;
+            opening.bytes_missing = opening.bytes_missing.saturating_sub(came);
+            if opening.bytes_missing == 0 {
+                self.opening = None;
+            }
+        }
+        read
     }
 }
 
@@ -104,4 +129,7 @@ impl AsyncWrite for Connection {
     }
 }
 
+/// RFC 9113, section 3.4.
+const PREFACE_BYTES: usize = 24;
+const PREFACE_TIME_MAX: Duration = Duration::from_secs(5);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
