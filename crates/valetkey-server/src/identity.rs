@@ -137,7 +137,8 @@ impl Identifier {
                 .with_detail(&format!("{path}: {}", foreign.message()));
         let Ok(record) = self.broker.note(record).await else { return status::audit_unavailable() };
         match foreign.code() {
-            Code::Unimplemented => status::unknown_method(record),
+            // It says Unimplemented to an encoding too, but then with a message.
+            Code::Unimplemented if foreign.message().is_empty() => status::unknown_method(record),
             // tonic says Internal to a message it cannot decode and OutOfRange to one that is too large.
             _ => status::invalid_message(record),
         }
