@@ -116,7 +116,11 @@ async fn values_flow(broker: &TestBroker, canaries: &[(String, String)], hunt: &
         assert_eq!(answer.secret_value, value.as_bytes(), "{reference}");
         search_debug_forms(issued.handle.clone(), &answer, &lease, hunt);
     }
-    let ask = CheckAccessRequest { tool: BOOK.into(), reference: references[0].into(), ..Default::default() };
+    let ask = CheckAccessRequest {
+        tool: BOOK.into(),
+        reference: "op://Tutorial/Navan/username".into(),
+        ..Default::default()
+    };
     let checked = broker.client("travel-bot").await?.leases.check_access(ask).await?;
     hunt.search("a check", format!("{checked:?}"));
     Ok(lease)
