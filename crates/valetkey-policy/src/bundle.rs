@@ -50,6 +50,19 @@ impl Bundle {
         check(Files::from_texts(schema, policies, entities))
     }
 
+    /// The default policies, which are built in: those of the travel story.
+    ///
+    /// # Errors
+    /// None, as long as the tests of this crate pass.
+    pub fn built_in() -> Result<Self, LoadError> {
+        let policies = [
+            ("people.cedar", include_str!("../../../policies/people.cedar")),
+            ("travel.cedar", include_str!("../../../policies/travel.cedar")),
+        ];
+        let schema = include_str!("../../../policies/schema.cedarschema");
+        Self::from_texts(schema, &policies, include_str!("../../../policies/entities.json"))
+    }
+
     /// How many policies there are.
     #[must_use]
     pub fn policy_count(&self) -> usize {

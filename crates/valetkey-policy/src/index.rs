@@ -14,7 +14,8 @@ use cedar_policy::{
 /// Policies by scope.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    buckets: HashMap<(Scope, Scope), Vec<usize>>,
+    /// By principal, then by resource: most principals have no bucket, and are done with at once.
+    buckets: HashMap<Scope, HashMap<Scope, Vec<usize>>>,
     /// By the policy's number: what its scope says of the action. `None` takes any.
     actions: Vec<Option<Vec<EntityUid>>>,
 }
@@ -37,8 +38,8 @@ impl Index {
     pub(crate) fn new<'a>(policies: impl Iterator<Item = &'a Policy>) -> Self {
         let mut index = Self::default();
         for (number, policy) in policies.enumerate() {
-            let bucket = (principal_scope(policy), resource_scope(policy));
-            index.buckets.entry(bucket).or_default().push(number);
+            let resources = index.buckets.entry(principal_scope(policy)).or_default();
+            resources.entry(resource_scope(policy)).or_default().push(number);
             index.actions.push(match policy.action_constraint() {
                 ActionConstraint::Any => None,
                 ActionConstraint::In(uids) => Some(uids),
@@ -58,13 +59,9 @@ impl Index {
     ) -> Vec<usize> {
         let resources = scopes(resource);
         let mut found = Vec::new();
-        for principal in scopes(principal) {
-            for resource in &resources {
-                let bucket = self.buckets.get(&(principal.clone(), resource.clone()));
-                found.extend(
-                    bucket.into_iter().flatten().copied().filter(|number| self.takes(*number, actions)),
-                );
-            }
+        for buckets in scopes(principal).iter().filter_map(|scope| self.buckets.get(scope)) {
+            let buckets = resources.iter().filter_map(|scope| buckets.get(scope));
+            found.extend(buckets.flatten().copied().filter(|number| self.takes(*number, actions)));
         }
         found.sort_unstable();
         found

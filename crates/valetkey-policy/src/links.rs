@@ -58,10 +58,13 @@ impl Links {
 
 /// The entities that an entity's attributes and tags name.
 pub(crate) fn named_by(entity: &Entity) -> Vec<EntityUid> {
-    let attributes = entity.attrs().map(|(_, value)| value);
-    let tags = entity.tags().map(|(_, value)| value);
     let mut found = Vec::new();
-    attributes.chain(tags).flatten().for_each(|value| collect(&value, &mut found));
+    for (_, value) in entity.attrs().chain(entity.tags()) {
+        // Only partial evaluation knows attributes without a value, and it is compiled out.
+        if let Ok(value) = value {
+            collect(&value, &mut found);
+        }
+    }
     found
 }
 

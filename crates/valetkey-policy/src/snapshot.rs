@@ -75,7 +75,9 @@ impl Snapshot {
         let mut candidates = Vec::with_capacity(policies.len());
         for Loaded { policy, annotations: own } in policies {
             annotations.insert(policy.id().clone(), own);
-            candidates.push(Candidate { literals: policy.entity_literals(), policy });
+            let literals = policy.entity_literals();
+            // Without its text, which every slice would copy.
+            candidates.push(Candidate { policy: policy.as_ref().clone().into(), literals });
         }
         let links = Links::new(&entities);
         Self {
@@ -249,5 +251,6 @@ fn ttl_seconds(request: &AccessRequest) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
-/// A slice takes some 10 KiB. Beyond this many it is cut again when it is needed.
-const SLICES_MAX: usize = 16_384;
+/// A slice takes some 13 KiB, so all of them about 100 MiB. What is forgotten is cut again when it is
+/// needed, which takes a few times as long as deciding.
+const SLICES_MAX: usize = 8_192;

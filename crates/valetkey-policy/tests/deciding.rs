@@ -1,5 +1,7 @@
 //! What the engine answers where policies, names and requests are odd.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "where a helper fails, the test fails")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -18,6 +18,11 @@ fn they_load_without_a_warning() {
 }
 
 #[test]
+fn what_is_built_in_is_what_is_there() {
+    assert_eq!(Bundle::built_in().unwrap().digest_text(), check(&directory()).unwrap().digest);
+}
+
+#[test]
 fn their_tests_pass() {
     let report = run_tests(&directory()).unwrap();
     let failures: Vec<_> = report.cases.iter().filter(|case| case.failure.is_some()).collect();
