@@ -17,15 +17,19 @@ use teller::tell;
 /// Plays it.
 pub(crate) async fn run() -> Result<Exit, Failure> {
     tell("A broker with a throw-away vault, policies and audit log, on this machine alone.")?;
-    let stage = Stage::open().await?;
+    let mut interrupts = Interrupts::take()?;
+    let interrupted = || Failure::new(Exit::Failed, "interrupted");
+    let stage = tokio::select! {
+        stage = Stage::open() => stage?,
+        () = interrupts.next() => return Err(interrupted()),
+    };
     tell(&format!(
         "It listens on {}; everybody below connects to it with a token of their own.",
         stage.address
     ))?;
-    let mut interrupts = Interrupts::take()?;
     let played = tokio::select! {
         played = play(&stage) => played,
-        () = interrupts.next() => Err(Failure::new(Exit::Failed, "interrupted")),
+        () = interrupts.next() => Err(interrupted()),
     };
     let closed = stage.close().await;
     played?;

@@ -22,6 +22,8 @@ pub(crate) struct Dev {
     address: String,
     policies: PathBuf,
     tokens: HashMap<String, String>,
+    /// What a killed broker leaves goes with this.
+    _home: tempfile::TempDir,
 }
 
 /// A process whose output is read as it comes. Dropping it kills it.
@@ -141,7 +143,9 @@ impl Drop for Running {
 impl Dev {
     /// Starts a broker and waits until it has said all that it says.
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut running = Running::start(args, &[("VALETKEY_LOG", "debug")]);
+        let home = tempfile::tempdir().unwrap();
+        let env = [("VALETKEY_LOG", "debug"), ("TMPDIR", home.path().to_str().unwrap())];
+        let mut running = Running::start(args, &env);
         let (mut address, mut policies, mut tokens) = (String::new(), PathBuf::new(), HashMap::new());
         let mut who = String::new();
         // A configured broker says one line, a throw-away one ends with the token of its last identity.
@@ -163,7 +167,7 @@ impl Dev {
             }
         }
         assert!(!address.is_empty(), "no broker: {}", running.wait(Duration::from_secs(5)).stderr);
-        Self { running, address, policies, tokens }
+        Self { running, address, policies, tokens, _home: home }
     }
 
     pub(crate) fn token(&self, who: &str) -> &str {
