@@ -26,7 +26,7 @@ use crate::audit::{AuditError, AuditLog, AuditOutcome, AuditRecord, Reason, Reco
 use crate::clock::Clock;
 use crate::decision::{Allow, Decision, Deny, Terms};
 use crate::policy::PolicyEngine;
-use crate::request::{AccessRequest, AdminAction, AdminRequest, AdminResource, Life};
+use crate::request::{AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Life};
 
 /// Proof that a request was allowed and durably recorded; the only key to the resolver and to a lease.
 ///
@@ -220,7 +220,11 @@ impl Gate {
                 redeemer: Some(terms.redeemer),
                 ..with_allow(record, allow)
             },
-            Err(deny) => with_deny(record, deny),
+            Err(deny) => {
+                // A handle that was to be issued will never exist; one that was presented does.
+                let handle = record.handle.filter(|_| request.kind == AccessKind::Redeem);
+                AuditRecord { handle, ..with_deny(record, deny) }
+            }
         }
     }
 }
