@@ -34,37 +34,50 @@ pub fn integrity(path: &Path) -> Result<String, OpenError> {
 /// Where a test sets what the writer meets.
 #[derive(Default)]
 pub(crate) struct FaultSwitch {
-    fault: Mutex<Option<Fault>>,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    wanted: Option<Fault>,
+    /// What the connection was told last. Telling it is not for nothing: it forgets its prepared statements.
+    in_effect: Option<Fault>,
 }
 
 impl FaultSwitch {
     pub(crate) fn set(&self, fault: Option<Fault>) {
-        *self.lock() = fault;
+        self.lock().wanted = fault;
         self.changed.notify_all();
     }
 
     /// Puts the fault into effect for the transaction to come.
     pub(crate) fn apply(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut fault = self.lock();
-        while *fault == Some(Fault::Stall) {
-            fault = self.changed.wait(fault).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        while state.wanted == Some(Fault::Stall) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let fault = state.wanted;
         #[expect(clippy::panic, reason = "this is the fault that was asked for")]
-        if *fault == Some(Fault::Panic) {
-            drop(fault);
+        if fault == Some(Fault::Panic) {
+            drop(state);
             panic!("the writer was told to panic");
         }
-        let pages_max = match *fault {
+        if fault == state.in_effect {
+            return Ok(());
+        }
+        let pages_max = match fault {
             Some(Fault::DiskFull) => connection.pragma_query_value(None, "page_count", |row| row.get(0))?,
             _ => i64::from(u32::MAX - 1),
         };
         // This pragma answers with the new value, so it cannot go through `pragma_update`.
         connection.query_row(&format!("PRAGMA max_page_count = {pages_max}"), [], |_| Ok(()))?;
-        connection.pragma_update(None, "query_only", *fault == Some(Fault::ReadOnly))
+        connection.pragma_update(None, "query_only", fault == Some(Fault::ReadOnly))?;
+        state.in_effect = fault;
+        Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Fault>> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
