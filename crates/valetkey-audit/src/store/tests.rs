@@ -222,7 +222,8 @@ async fn a_disk_that_does_not_answer_is_not_waited_for() {
     log.options.queue_max = 3;
     let store = log.open();
     store.inject(Fault::Stall);
-    assert!(write(&store, allowed("a")).await.unwrap_err().to_string().contains("in time"));
+    let answer = tokio::time::timeout(Duration::from_secs(10), write(&store, allowed("a"))).await.unwrap();
+    assert!(answer.unwrap_err().to_string().contains("in time"));
     assert!(!store.is_available());
     // What waits is bounded.
     for _ in 0..2 {
@@ -233,7 +234,8 @@ async fn a_disk_that_does_not_answer_is_not_waited_for() {
     store.heal();
     returns(&store).await;
     // Written late, although their callers had been refused: their grants were never given.
-    store.committed().wait_for(|last| *last == 3).await.unwrap();
+    let mut committed = store.committed();
+    tokio::time::timeout(LONG, committed.wait_for(|last| *last == 3)).await.unwrap().unwrap();
     log.clock.advance(log.options.outcome_deadline);
     // A slow machine may need more than one try.
     while write(&store, denied("b")).await.is_err() {}
