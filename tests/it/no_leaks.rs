@@ -320,15 +320,14 @@ async fn handles_in_what_is_no_message(broker: &TestBroker, hunt: &mut Hunt) -> 
 
 async fn revoked_by_reload(broker: &TestBroker, hunt: &mut Hunt) -> Result<()> {
     let mut lease = open(broker, acquire(BOOK, &["op://Tutorial/Navan/password"]), hunt).await?;
-    let path = broker.dir.path().join("policies/all.cedar");
     let end = r#"@id("end") forbid (principal, action == Action::"acquire", resource);"#;
-    std::fs::write(&path, format!("{ALL}\n// No more.\n{end}"))?;
+    broker.put_policies("all.cedar", &format!("{ALL}\n// No more.\n{end}"))?;
     broker.reloader.reload().await?;
     while let Some(event) = lease.next().await? {
         hunt.search("an event of a revocation", format!("{event:?}"));
     }
     refused("a revoked handle", broker.client(BOOK).await?.redeem(lease.handle(0)?).await, hunt)?;
-    std::fs::write(path, ALL)?;
+    broker.put_policies("all.cedar", ALL)?;
     broker.reloader.reload().await?;
     Ok(())
 }

@@ -340,7 +340,7 @@ async fn handles_that_are_not_active() -> Result<()> {
     scene.now();
     shapes.push(scene.redeem(BOOK, &handle, Refused { why: Reason::HandleSpent, ..DEAD }).await?);
 
-    // Expired, at once and not a moment before: two handles of one life.
+    // Expired: its life went by in one leap, so nothing could renew it.
     let lease = scene.lease().await?;
     clock.advance(Duration::from_secs(60));
     let mark = scene.mark;
@@ -370,6 +370,22 @@ async fn handles_that_are_not_active() -> Result<()> {
     let mut shapes: Vec<_> = shapes.iter().map(shape).collect();
     shapes.dedup();
     assert_eq!(shapes.len(), 1, "why a handle is not active can be told: {shapes:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handle_lives_to_its_end_and_no_longer() -> Result<()> {
+    for (life, why) in [(59_999, None), (60_000, Some(Reason::HandleExpired))] {
+        let clock = FakeClock::default();
+        let mut scene = Scene::new(Setup::new()?.clock(&clock)).await?;
+        let lease = scene.lease().await?;
+        clock.advance(Duration::from_millis(life));
+        let answer = scene.broker.client(BOOK).await?.redeem(lease.handle(0)?).await;
+        assert_eq!(answer.is_ok(), why.is_none(), "after {life} ms: {answer:?}");
+        let records = scene.broker.since(scene.mark).await?;
+        let redeem = records.iter().find(|it| it.kind == RecordKind::Redeem).context("no record")?;
+        assert_eq!(redeem.reason, why.unwrap_or(Reason::PolicyPermit), "after {life} ms");
+    }
     Ok(())
 }
 

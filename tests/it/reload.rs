@@ -1,6 +1,5 @@
 //! Changed policies: what is no longer allowed dies at once, and what is broken changes nothing.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -29,7 +28,7 @@ async fn a_change_revokes_what_it_forbids_and_nothing_else() -> Result<()> {
     let mut lease = lease(&broker).await?;
     let mut tool = broker.client(BOOK).await?;
     let mark = broker.mark();
-    forbid(broker.dir.path(), r#"resource.field == "password""#)?;
+    forbid(&broker, r#"resource.field == "password""#)?;
     broker.reloader.reload().await?;
 
     let revoked = revoked(&mut lease).await?;
@@ -54,7 +53,7 @@ async fn the_last_revocation_ends_the_lease() -> Result<()> {
     let broker = TestBroker::start().await?;
     let mut lease = lease(&broker).await?;
     let mark = broker.mark();
-    forbid(broker.dir.path(), "true")?;
+    forbid(&broker, "true")?;
     broker.reloader.reload().await?;
     let mut references = vec![revoked(&mut lease).await?.reference, revoked(&mut lease).await?.reference];
     references.sort();
@@ -76,7 +75,7 @@ async fn the_last_revocation_ends_the_lease() -> Result<()> {
 async fn the_files_are_watched() -> Result<()> {
     let broker = TestBroker::start().await?;
     let mut lease = lease(&broker).await?;
-    forbid(broker.dir.path(), "true")?;
+    forbid(&broker, "true")?;
     // Nobody says anything to the broker.
     assert_eq!(revoked(&mut lease).await?.cause(), EndCause::Policy);
     Ok(())
@@ -98,7 +97,7 @@ async fn bad_policies_change_nothing_and_say_so() -> Result<()> {
     .enumerate()
     {
         let mark = broker.mark();
-        std::fs::write(broker.dir.path().join("policies/bad.cedar"), bad)?;
+        broker.put_policies("bad.cedar", bad)?;
         let error = broker.reloader.reload().await.err().with_context(|| format!("{bad} was taken"))?;
         let text = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         assert!(text.contains("bad.cedar"), "{place}: {text}");
@@ -125,11 +124,11 @@ async fn bad_policies_change_nothing_and_say_so() -> Result<()> {
 async fn a_handle_from_before_is_decided_again_at_redeem() -> Result<()> {
     let broker = TestBroker::start().await?;
     let lease = lease(&broker).await?;
-    let path = broker.dir.path().join("policies/travel.cedar");
-    let text = std::fs::read_to_string(&path)?;
-    let shut = text.replace(r#"principal == Tool::"navan.book_flight""#, r#"principal == Tool::"nobody""#);
-    assert_ne!(text, shut);
-    std::fs::write(&path, shut)?;
+    broker.edit_policies(
+        "travel.cedar",
+        r#"principal == Tool::"navan.book_flight""#,
+        r#"principal == Tool::"nobody""#,
+    )?;
     broker.reloader.reload().await?;
     let (mark, counts) = (broker.mark(), broker.broker.leases().counts());
     let answer = broker.client(BOOK).await?.redeem(lease.handle(0)?).await;
@@ -157,7 +156,7 @@ async fn nothing_that_raced_the_reload_survives_it() -> Result<()> {
             })
         })
         .collect();
-    forbid(broker.dir.path(), "true")?;
+    forbid(&broker, "true")?;
     broker.reloader.reload().await?;
     let mark = broker.mark();
     let mut tool = broker.client(BOOK).await?;
@@ -237,7 +236,7 @@ async fn lease(broker: &TestBroker) -> Result<Lease> {
 }
 
 /// Adds a policy `shut` that forbids the Navan login to be acquired, under a condition.
-fn forbid(dir: &Path, condition: &str) -> Result<()> {
+fn forbid(broker: &TestBroker, condition: &str) -> Result<()> {
     let text = format!(
         r#"
         // No longer.
@@ -246,7 +245,7 @@ fn forbid(dir: &Path, condition: &str) -> Result<()> {
         when {{ {condition} }};
         "#
     );
-    Ok(std::fs::write(dir.join("policies/shut.cedar"), text)?)
+    broker.put_policies("shut.cedar", &text)
 }
 
 async fn revoked(lease: &mut Lease) -> Result<HandleRevoked> {

@@ -8,6 +8,7 @@ pub mod hunt;
 pub mod lease;
 pub mod limit;
 pub mod log;
+pub mod policies;
 pub mod process;
 pub mod raw;
 pub mod stop;
