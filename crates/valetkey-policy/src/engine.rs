@@ -15,6 +15,12 @@ pub struct Engine {
     snapshot: RwLock<Arc<Snapshot>>,
 }
 
+/// Policies that are no longer in force. Freeing thousands of them takes a while: drop this when nobody
+/// waits any more.
+#[derive(Debug)]
+#[must_use = "dropping it at once makes others wait"]
+pub struct Retired(#[expect(dead_code, reason = "it is held to be dropped")] Arc<Snapshot>);
+
 impl Engine {
     /// An engine with its first policies: generation 1.
     #[must_use]
@@ -23,17 +29,14 @@ impl Engine {
     }
 
     /// Puts other policies in force. Requests under way finish on those they began with; the next
-    /// decision uses the new ones.
-    pub fn install(&self, bundle: Bundle) -> Revision {
+    /// decision uses the new ones. Returns those before them, too.
+    pub fn install(&self, bundle: Bundle) -> (Revision, Retired) {
         let mut next = Snapshot::new(bundle, 0);
         let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         next.revision.generation = snapshot.revision.generation + 1;
         let revision = next.revision;
         let last = std::mem::replace(&mut *snapshot, Arc::new(next));
-        drop(snapshot);
-        // Freeing thousands of policies takes a while, and nobody should wait for it.
-        drop(last);
-        revision
+        (revision, Retired(last))
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {

@@ -36,7 +36,7 @@ mod spelling;
 mod suite;
 
 pub use bundle::Bundle;
-pub use engine::Engine;
+pub use engine::{Engine, Retired};
 pub use fault::{Fault, LoadError, Place};
 pub use matrix::{Cast, CastError, matrix};
 pub use suite::{Checked, TestCase, TestReport, check, run_tests};

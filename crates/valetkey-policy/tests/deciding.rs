@@ -335,12 +335,12 @@ fn a_reload_is_one_step_and_counts() {
     let first = engine.revision();
     assert_eq!((first.generation, first.digest_text()), (1, bundle(ALL).digest_text()));
     assert_eq!(answer(engine.decide(&ask(password()))), "allow p");
-    let second = engine.install(bundle(NOT_VAULT));
+    let (second, _) = engine.install(bundle(NOT_VAULT));
     assert_eq!((second.generation, engine.revision()), (2, second));
     assert_ne!(second.digest, first.digest);
     let decision = deny(engine.decide(&ask(password())));
     assert_eq!((decision.reason, decision.revision), (Reason::PolicyForbid, second));
-    assert_eq!(engine.install(bundle(ALL)).digest, first.digest);
+    assert_eq!(engine.install(bundle(ALL)).0.digest, first.digest);
 }
 
 #[test]

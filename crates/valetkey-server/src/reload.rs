@@ -92,8 +92,10 @@ impl Parts {
         if bundle.digest_text() == self.engine.revision().digest_text() {
             return Ok(Reloaded::Unchanged);
         }
-        let revision = self.engine.install(bundle);
+        let (revision, retired) = self.engine.install(bundle);
         let handles_revoked = self.broker.policies_changed(revision);
+        // Only now: what the new policies refuse must not live on while the old ones are freed.
+        drop(retired);
         Ok(Reloaded::Changed { revision, handles_revoked })
     }
 
