@@ -110,7 +110,8 @@ impl App {
 
         let engine = Arc::new(Engine::new(bundle));
         let (store, vault) = (Arc::new(store), Arc::new(vault));
-        let ports = Ports { log: Arc::clone(&store) as _, directory: Arc::clone(&vault) as _, resolver: vault };
+        let ports =
+            Ports { log: Arc::clone(&store) as _, directory: Arc::clone(&vault) as _, resolver: vault };
         let Ports { log, directory, resolver } = between(ports);
         let gate = Gate::new(Arc::clone(&engine) as _, log, Arc::clone(&clock));
         let leases = LeaseTable::new(limits.leases, Arc::clone(&clock));
