@@ -84,6 +84,19 @@ impl Process {
         Ok(())
     }
 
+    /// How long it has been computing, on all cores together; to 10 ms.
+    ///
+    /// # Errors
+    /// Where the system does not say it.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let id = self.child.id().context("the process has ended")?;
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+        // The name before it, in parentheses, may hold anything.
+        let (_, fields) = stat.rsplit_once(") ").context("no stat")?;
+        let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u64>);
+        Ok(Duration::from_millis(10 * ticks.sum::<Result<u64, _>>()?))
+    }
+
     /// What it holds in memory, in bytes.
     ///
     /// # Errors

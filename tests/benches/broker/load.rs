@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::task::JoinSet;
+use valetkey_tests::process::Process;
 
 /// What one of those at work does again and again.
 pub(crate) trait Work: Send + 'static {
@@ -17,10 +18,13 @@ pub(crate) struct Figure {
     pub(crate) per_second: f64,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
+    /// What the server computed for each, on all cores together.
+    pub(crate) server: Duration,
 }
 
 /// Lets all work at the same time until the time is up, or nothing is left to do for one of them.
-pub(crate) async fn work<W: Work>(workers: Vec<W>, time: Duration) -> Result<Figure> {
+pub(crate) async fn work<W: Work>(server: &Process, workers: Vec<W>, time: Duration) -> Result<Figure> {
+    let computed = server.cpu_time()?;
     let begin = Instant::now();
     let mut tasks = JoinSet::new();
     for mut worker in workers {
@@ -44,7 +48,9 @@ pub(crate) async fn work<W: Work>(workers: Vec<W>, time: Duration) -> Result<Fig
         elapsed = elapsed.max(end);
         workers.push(worker);
     }
+    let server = server.cpu_time()?.saturating_sub(computed) / u32::try_from(delays.len())?.max(1);
     Ok(Figure {
+        server,
         per_second: delays.len() as f64 / elapsed.as_secs_f64(),
         p50: percentile(&mut delays, 50),
         p99: percentile(&mut delays, 99),
@@ -68,5 +74,6 @@ pub(crate) fn median(rounds: &[Figure]) -> Figure {
         per_second: rates.get(rates.len() / 2).copied().unwrap_or_default(),
         p50: middle(|round| round.p50),
         p99: middle(|round| round.p99),
+        server: middle(|round| round.server),
     }
 }

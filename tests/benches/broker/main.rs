@@ -3,7 +3,8 @@
 //!
 //! The broker and the echo run in processes of their own, over loopback TCP; the clients run here, on the
 //! same cores. Each figure is the median of its rounds; the rounds of all measurements take turns, so that
-//! what else the machine does hits all alike. Absolute figures wander, ratios less so.
+//! what else the machine does hits all alike. Absolute figures wander, ratios less so, and least what the
+//! server's process computes for each call (`CPU each`).
 
 #![expect(clippy::print_stdout, reason = "a bench prints")]
 
@@ -35,20 +36,20 @@ async fn main() -> Result<()> {
 /// Calls a second and their delays, for each task and number in flight.
 async fn throughput(world: &World) -> Result<()> {
     let mut echo = Process::start(STAND_IN, &["echo"])?;
-    let echo_uri = format!("http://{}", echo.hear("listening").await?);
-    let (broker, uri) = world.broker().await?;
+    let uri = format!("http://{}", echo.hear("listening").await?);
+    let (echo, broker) = ((echo, uri), world.broker().await?);
 
     println!("\n1,000 policies, clients on the same cores, {ROUNDS} rounds of {ROUND:?}");
     println!(
-        "{:<10}{:>10}{:>12}{:>10}{:>10}{:>9}{:>9}  target",
-        "task", "in flight", "a second", "p50", "p99", "of unary", "of strm"
+        "{:<10}{:>10}{:>12}{:>10}{:>10}{:>10}{:>9}{:>9}  target",
+        "task", "in flight", "a second", "p50", "p99", "CPU each", "of unary", "of strm"
     );
     for flight in [1, 16, 128] {
         let mut figures: Vec<Vec<Figure>> = vec![Vec::new(); Task::ALL.len()];
         for _ in 0..ROUNDS {
             for (task, figures) in Task::ALL.into_iter().zip(&mut figures) {
-                let uri = if task.is_echo() { &echo_uri } else { &uri };
-                figures.push(task.run(world, uri, flight, ROUND).await?);
+                let server = if task.is_echo() { &echo } else { &broker };
+                figures.push(task.run(world, server, flight, ROUND).await?);
             }
         }
         let figures: Vec<Figure> = figures.iter().map(|rounds| median(rounds)).collect();
@@ -56,18 +57,19 @@ async fn throughput(world: &World) -> Result<()> {
         let (unary, stream) = (rate(0), rate(1));
         for (task, figure) in Task::ALL.into_iter().zip(&figures) {
             println!(
-                "{:<10}{flight:>10}{:>12.0}{:>10}{:>10}{:>8.0}%{:>8.0}%  {}",
+                "{:<10}{flight:>10}{:>12.0}{:>10}{:>10}{:>10}{:>8.0}%{:>8.0}%  {}",
                 task.name(),
                 figure.per_second,
                 millis(figure.p50),
                 millis(figure.p99),
+                format!("{} µs", figure.server.as_micros()),
                 100.0 * figure.per_second / unary,
                 100.0 * figure.per_second / stream,
                 task.target(flight),
             );
         }
     }
-    println!("the broker's memory afterwards: {} MiB", broker.resident()? >> 20);
+    println!("the broker's memory afterwards: {} MiB", broker.0.resident()? >> 20);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use tonic::Streaming;
 use valetkey_proto::v1::acquire_lease_response::Event;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, EndLeaseRequest, RedeemHandleRequest};
+use valetkey_tests::process::Process;
 use valetkey_tests::{Client, handle_of};
 
 use crate::load::{Figure, Work, work};
@@ -64,7 +65,7 @@ impl Task {
     pub(crate) async fn run(
         self,
         world: &World,
-        uri: &str,
+        (server, uri): &(Process, String),
         flight: usize,
         round: Duration,
     ) -> Result<Figure> {
@@ -78,11 +79,11 @@ impl Task {
         match self {
             Self::Unary => {
                 let echo = |tool| Redeem { tool, handles: vec!["h".repeat(61); HANDLES_MAX] };
-                work(clients(tool)?.into_iter().map(echo).collect(), round).await
+                work(server, clients(tool)?.into_iter().map(echo).collect(), round).await
             }
             Self::Stream | Self::Acquire => {
                 let acquire = |(place, agent)| Acquire { agent, request: one(place) };
-                work(clients(bot)?.into_iter().enumerate().map(acquire).collect(), round).await
+                work(server, clients(bot)?.into_iter().enumerate().map(acquire).collect(), round).await
             }
             Self::Redeem => {
                 let share = if flight == 1 { 2_048 } else { 12_288 / flight };
@@ -91,12 +92,12 @@ impl Task {
                 let mut handles = held.iter().flat_map(|held| held.handles.iter().cloned());
                 let tools = clients(|_| tool(0))?.into_iter();
                 let redeem = |tool| Redeem { tool, handles: handles.by_ref().take(share).collect() };
-                work(tools.map(redeem).collect(), round).await
+                work(server, tools.map(redeem).collect(), round).await
             }
             Self::Journey => {
                 let pairs = clients(bot)?.into_iter().zip(clients(tool)?).enumerate();
                 let journey = |(place, (agent, tool))| Journey { agent, tool, request: one(place) };
-                work(pairs.map(journey).collect(), round).await
+                work(server, pairs.map(journey).collect(), round).await
             }
         }
     }
