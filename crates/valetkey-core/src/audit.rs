@@ -68,7 +68,7 @@ pub struct AuditRecord {
     pub agent: Option<AgentId>,
     /// The tool concerned.
     pub tool: Option<ToolId>,
-    /// The reference as asked; scrubbed, at most 512 bytes.
+    /// The reference as asked; well-formed, so harmless and at most some 1,050 bytes.
     pub reference: Option<Arc<str>>,
     /// What it means.
     pub target: Option<Arc<Target>>,

@@ -29,6 +29,13 @@ pub(crate) struct Identifier {
     pub(crate) broker: Arc<Broker>,
 }
 
+/// A request without an identity.
+struct Unidentified {
+    reason: Reason,
+    client: Arc<str>,
+    trace: Option<TraceId>,
+}
+
 /// The layer.
 #[derive(Clone)]
 pub(crate) struct IdentityLayer(pub(crate) Arc<Identifier>);
@@ -67,11 +74,11 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let identifier = Arc::clone(&self.identifier);
         Box::pin(async move {
+            let path = request.uri().path().to_owned();
             let call = match identifier.identify(&request) {
                 Ok(call) => Arc::new(call),
-                Err(record) => return Ok(identifier.refuse(record).await.into_http()),
+                Err(unidentified) => return Ok(identifier.refuse(&path, unidentified).await.into_http()),
             };
-            let path = request.uri().path().to_owned();
             if !path.starts_with(OWN_SERVICES)
                 && let Err(status) = identifier.permit_operate(&call, &path).await
             {
@@ -88,27 +95,26 @@ where
 }
 
 impl Identifier {
-    /// The call, or the record of the refusal.
-    fn identify(&self, request: &Request<Body>) -> Result<Call, AuditRecord> {
+    /// The call, or why there is none.
+    fn identify(&self, request: &Request<Body>) -> Result<Call, Unidentified> {
         let headers = request.headers();
         let client = client(headers, request.extensions().get::<Peer>());
         let trace = trace(headers);
-        let id = RequestId::random();
         let authorization = headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
         match self.tokens.identify(authorization) {
-            Ok(caller) => Ok(Call { id, caller: caller.clone(), client, trace }),
-            Err(reason) => {
-                let now = self.broker.clock().now();
-                let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, reason);
-                let record = record.with_detail(request.uri().path());
-                Err(AuditRecord { request: Some(id), client: Some(client), trace, ..record })
-            }
+            Ok(caller) => Ok(Call { id: RequestId::random(), caller: caller.clone(), client, trace }),
+            Err(reason) => Err(Unidentified { reason, client, trace }),
         }
     }
 
     /// Refuses a caller without identity. Nothing is served either way, so a log that is away changes
     /// nothing about the answer.
-    async fn refuse(&self, record: AuditRecord) -> Status {
+    async fn refuse(&self, path: &str, unidentified: Unidentified) -> Status {
+        let Unidentified { reason, client, trace } = unidentified;
+        let now = self.broker.clock().now();
+        let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, reason).with_detail(path);
+        let request = Some(RequestId::random());
+        let record = AuditRecord { request, client: Some(client), trace, ..record };
         if let Err(error) = self.broker.note(record).await {
             tracing::error!(%error, "a request without identity was refused, but not written down");
         }
