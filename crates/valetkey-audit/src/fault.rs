@@ -51,6 +51,13 @@ impl FaultSwitch {
         self.changed.notify_all();
     }
 
+    /// Lets a stalled writer end: a test that fails must not hang instead.
+    pub(crate) fn end_stall(&self) {
+        if self.lock().wanted == Some(Fault::Stall) {
+            self.set(None);
+        }
+    }
+
     /// Puts the fault into effect for the transaction to come.
     pub(crate) fn apply(&self, connection: &Connection) -> rusqlite::Result<()> {
         let mut state = self.lock();

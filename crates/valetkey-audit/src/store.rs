@@ -199,6 +199,8 @@ impl AuditLog for AuditStore {
 
 impl Drop for AuditStore {
     fn drop(&mut self) {
+        #[cfg(any(test, feature = "test-util"))]
+        self.shared.fault.end_stall();
         self.close();
     }
 }
