@@ -7,7 +7,7 @@
 //! Not here: Cedar types, SQL types, decisions.
 //!
 //! Invariants:
-//! - No identity, no service: every request passes [`identity`] before it reaches any method, health and
+//! - No identity, no service: every request passes `identity.rs` before it reaches any method, health and
 //!   reflection included.
 //! - Every error status carries `google.rpc.ErrorInfo`, and says to the caller no more than `status.rs`
 //!   lets it.
