@@ -87,8 +87,12 @@ pub(crate) struct AcquireArgs {
     /// How events are printed
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = StreamFormat::Table)]
     pub(crate) format: StreamFormat,
-    /// Secret references, op://<vault>/<item>[/<section>]/<field>
-    #[arg(required = true, value_name = "REFERENCE")]
+    /// Secret references.
+    #[arg(
+        required = true,
+        value_name = "REFERENCE",
+        help = "Secret references, op://<vault>/<item>[/<section>]/<field>"
+    )]
     pub(crate) references: Vec<String>,
     #[command(flatten)]
     pub(crate) connection: Connection,
@@ -111,7 +115,8 @@ pub(crate) struct CheckArgs {
     /// The program that would use the secret
     #[arg(long, value_name = "NAME")]
     pub(crate) tool: String,
-    /// A secret reference, op://<vault>/<item>[/<section>]/<field>
+    /// A secret reference.
+    #[arg(help = "A secret reference, op://<vault>/<item>[/<section>]/<field>")]
     pub(crate) reference: String,
     /// How long the handle should live, such as 90s or 5m [default: the broker's]
     #[arg(long, value_name = "TIME", value_parser = duration)]
