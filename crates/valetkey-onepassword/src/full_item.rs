@@ -162,19 +162,24 @@ impl FieldReader {
         (id, label): (&str, &str),
         path: Path<'_>,
     ) -> FieldKind {
-        let kind = required(faults, kind, path.key("type"));
-        let kind = one_of(faults, kind, path.key("type"), FIELD_TYPES);
+        let kind = name(faults, kind, path.key("type"));
         let purpose = one_of(faults, purpose, path.key("purpose"), PURPOSES);
         let is_private_key = id == "private_key" || label.eq_ignore_ascii_case("private key");
-        // A seed stays a seed, whatever else somebody writes beside it.
-        match (kind, purpose) {
-            (Some("TOTP"), _) => FieldKind::OneTimePassword,
-            (_, Some("NOTES")) => FieldKind::Notes,
+        match purpose {
+            // A seed stays a seed, whatever else somebody writes beside it.
+            _ if is_one_time_password(&kind) => FieldKind::OneTimePassword,
+            Some("NOTES") => FieldKind::Notes,
             _ if id == "notesPlain" => FieldKind::Notes,
             _ if self.is_ssh_key && is_private_key => FieldKind::PrivateKey,
             _ => FieldKind::Plain,
         }
     }
+}
+
+/// `TOTP` stands in the published form, `OTP` is what servers send. In any case: a seed that passes for plain
+/// text could be had without the permission that seeds need. Types that are not known are plain text.
+fn is_one_time_password(kind: &str) -> bool {
+    ["OTP", "TOTP"].iter().any(|known| known.eq_ignore_ascii_case(kind))
 }
 
 fn content_bytes(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Vec<u8> {
@@ -281,10 +286,10 @@ const ITEM_KEYS: &[&str] = &[
     "fields",
     "files",
 ];
+/// `totp` is the code of the moment at which a server was asked: of no use afterwards.
 const FIELD_KEYS: &[&str] =
-    &["id", "section", "type", "purpose", "label", "value", "generate", "recipe", "entropy"];
+    &["id", "section", "type", "purpose", "label", "value", "generate", "recipe", "entropy", "totp"];
 const FILE_KEYS: &[&str] = &["id", "name", "size", "content_path", "section", "content"];
-const FIELD_TYPES: &[&str] = &["STRING", "EMAIL", "CONCEALED", "URL", "TOTP", "DATE", "MONTH_YEAR", "MENU"];
 const PURPOSES: &[&str] = &["", "USERNAME", "PASSWORD", "NOTES"];
 const CATEGORIES: &[&str] = &[
     "LOGIN",

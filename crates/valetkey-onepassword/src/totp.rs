@@ -38,6 +38,10 @@ impl Seed {
         };
         let (_label, query) = uri.strip_prefix("totp/")?.split_once('?')?;
         let value = |key: &str| unique(query, key);
+        // Such as Steam's, which writes codes in letters: digits would be a wrong code.
+        if value("encoder")?.is_some() {
+            return None;
+        }
         let algorithm = match value("algorithm")?.map(str::to_ascii_uppercase).as_deref() {
             None | Some("SHA1") => Algorithm::Sha1,
             Some("SHA256") => Algorithm::Sha256,
@@ -198,6 +202,8 @@ mod tests {
             query(&format!("{secret}&period=0")),
             query(&format!("{secret}&period=86401")),
             query(&format!("{secret}&algorithm=MD5")),
+            query(&format!("{secret}&encoder=steam")),
+            query(&format!("encoder=Steam&{secret}")),
         ] {
             assert_eq!(at(&bad, 59), Err(ResolveError::UnableToGenerateTotpCode), "{bad}");
         }

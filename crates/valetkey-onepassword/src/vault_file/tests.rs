@@ -187,6 +187,30 @@ async fn a_seed_stays_a_seed_whatever_stands_beside_it() {
     }
 }
 
+#[tokio::test]
+async fn field_types_that_servers_send() {
+    let with = |kind: &'static str| {
+        open(&file(move |file| {
+            file["items"][0]["fields"][1] =
+                json!({"id": "f", "type": kind, "value": "GEZDGNBVGY3TQOJQ", "totp": "000000"});
+        }))
+        .unwrap()
+    };
+    for kind in ["OTP", "TOTP", "Otp", "totp"] {
+        let vault = with(kind);
+        let facet = |text: &str| vault.locate(&reference(text)).field().map(|field| field.facet);
+        assert_eq!(facet("op://main/thing/f"), Some(Facet::Seed), "{kind}");
+        assert_eq!(facet("op://main/thing/f?attribute=otp"), Some(Facet::Otp), "{kind}");
+        let code = read(&vault, "op://main/thing/f?attribute=otp").await.unwrap();
+        assert!(code.len() == 6 && code != "000000", "{kind}: {code}");
+    }
+    for kind in ["PHONE", "ADDRESS", "CREDIT_CARD_NUMBER", "SSHKEY", "something new"] {
+        let vault = with(kind);
+        assert_eq!(read(&vault, "op://main/thing/f").await.as_deref(), Ok("GEZDGNBVGY3TQOJQ"), "{kind}");
+        assert_eq!(read(&vault, "op://main/thing/f?attribute=otp").await, Err("FIELD_NOT_OTP"), "{kind}");
+    }
+}
+
 #[test]
 fn all_faults_are_named_with_their_places() {
     let change = |file: &mut Value| {
@@ -201,7 +225,7 @@ fn all_faults_are_named_with_their_places() {
         item["state"] = json!("ACTIVE");
         item["sections"][1]["id"] = json!("sec1");
         item["fields"][0]["value"] = json!(5);
-        item["fields"][0]["type"] = json!("SECRET");
+        item["fields"][0]["type"] = json!("");
         item["fields"][1] =
             json!({"id": "password", "section": {"id": "none"}, "purpose": "X", "generate": true});
         item["files"][0] = json!({"id": "a/b", "name": [], "content": "*canary-6*"});
@@ -218,7 +242,7 @@ fn all_faults_are_named_with_their_places() {
         "`items[0].state` is none of the values that the form allows",
         "`items[0].version` must be an unsigned integer",
         "`items[0].sections[1].id` is given to more than one thing",
-        "`items[0].fields[0].type` is none of the values that the form allows",
+        "`items[0].fields[0].type` must not be empty",
         "`items[0].fields[0].value` must be a text",
         "`items[0].fields[1].id` is given to more than one thing",
         "`items[0].fields[1].section.id` is the id of no section of the item",
@@ -244,8 +268,7 @@ fn every_key_of_the_form_is_accepted() {
             "type": "USER_CREATED", "createdAt": time, "updatedAt": time});
         let item = json!({"urls": [{"href": "https://a.example", "primary": true}], "favorite": false, "tags": ["a"],
             "state": null, "trashed": false, "createdAt": time, "updatedAt": time, "lastEditedBy": "x"});
-        let field =
-            json!({"section": {"id": "sec1"}, "generate": false, "recipe": {"length": 9}, "entropy": 12.5});
+        let field = json!({"section": {"id": "sec1"}, "generate": false, "recipe": {"length": 9}, "entropy": 12.5, "totp": "123456"});
         let attached = json!({"size": 8, "content_path": "v1/x", "section": {"id": "sec1"}});
         let mut add = |pointer: &str, keys: Value| {
             let object = file.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
