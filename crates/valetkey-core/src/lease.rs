@@ -144,6 +144,7 @@ impl LeaseTable {
             call: Arc::clone(call),
             places: handles,
             live: Vec::with_capacity(handles),
+            end: None,
             issued: false,
             events,
         };

@@ -1,5 +1,6 @@
 //! What time does to leases: expiry and renewal.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use super::state::{HandleState, State};
 use super::{EndCause, Issued, LeaseEvent, LeaseId, LeaseTable};
 use crate::audit::{AuditRecord, RecordKind};
 use crate::handle::HandleId;
+use crate::identity::AgentId;
 use crate::request::AccessRequest;
 
 /// A handle that nears its end in a lease that lives on.
@@ -31,6 +33,9 @@ impl LeaseTable {
                 state.renewable.insert((expires, handle));
             }
         }
+        while let Some((_, lease)) = state.ends.first().copied().filter(|(at, _)| *at <= now) {
+            self.end_locked(&mut state, lease, EndCause::Expiry);
+        }
         let renewable = !state.renewable.is_empty();
         drop(state);
         if renewable {
@@ -38,7 +43,8 @@ impl LeaseTable {
         }
     }
 
-    /// Waits for handles that are to be renewed; at most 256 at once.
+    /// Waits for handles that are to be renewed; at most 256 at once, and of one agent at most 32, so that
+    /// an agent with many short lives does not keep others from renewing theirs.
     pub(crate) async fn wait_renewable(&self) -> Vec<Renewable> {
         loop {
             let due = self.take_renewable();
@@ -51,16 +57,25 @@ impl LeaseTable {
 
     fn take_renewable(&self) -> Vec<Renewable> {
         let mut state = self.lock();
+        let mut of_agent: HashMap<&AgentId, usize> = HashMap::new();
         let mut due = Vec::new();
-        while due.len() < RENEWALS_MAX
-            && let Some((_, previous)) = state.renewable.pop_first()
-        {
-            let request = state.handles.get(&previous).map(|slot| Arc::clone(&slot.request));
-            due.extend(
-                request.and_then(|request| Some(Renewable { previous, lease: request.lease?, request })),
-            );
+        for (expires, previous) in &state.renewable {
+            let Some(slot) = state.handles.get(previous) else { continue };
+            let Some(lease) = slot.request.lease else { continue };
+            let count = of_agent.entry(&slot.request.agent).or_default();
+            *count += 1;
+            if *count <= RENEWALS_OF_AGENT_MAX {
+                let request = Arc::clone(&slot.request);
+                due.push((*expires, Renewable { previous: *previous, lease, request }));
+            }
+            if due.len() == RENEWALS_MAX {
+                break;
+            }
         }
-        due
+        for (expires, Renewable { previous, .. }) in &due {
+            state.renewable.remove(&(*expires, *previous));
+        }
+        due.into_iter().map(|(_, renewable)| renewable).collect()
     }
 
     fn expire(&self, state: &mut State, handle: HandleId) {
@@ -81,7 +96,12 @@ impl LeaseTable {
     /// Waits until something is due or waits to be written down. Whatever makes it so rings `wake`, which
     /// remembers it while nobody listens.
     pub(crate) async fn wait(&self) {
-        let due = self.lock().timers.first().map(|(at, _)| *at);
+        let due = {
+            let state = self.lock();
+            let handle = state.timers.first().map(|(at, _)| *at);
+            let lease = state.ends.first().map(|(at, _)| *at);
+            handle.into_iter().chain(lease).min()
+        };
         match due {
             None => self.wake.notified().await,
             Some(due) => tokio::select! {
@@ -128,5 +148,6 @@ impl State {
 }
 
 const RENEWALS_MAX: usize = 256;
+const RENEWALS_OF_AGENT_MAX: usize = 32;
 /// With less than this left, a renewal is not tried again.
 const RENEWAL_RETRY_MIN: Duration = Duration::from_millis(500);

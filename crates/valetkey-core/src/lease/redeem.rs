@@ -97,7 +97,15 @@ impl Use<'_> {
         };
         let sealed = Arc::clone(sealed);
         if last {
-            state.kill(self.handle.id(), HandleState::Spent, &table.limits);
+            let end = slot.expires;
+            let lease = state
+                .kill(self.handle.id(), HandleState::Spent, &table.limits)
+                .and_then(|request| request.lease);
+            // A lease with nothing left outlives its last redeem, for a client that ends it in good form,
+            // but not the life of its handles.
+            if lease.is_some_and(|lease| state.end_spent(lease, end)) {
+                table.wake.notify_one();
+            }
         }
         drop(state);
         self.handle.open(&sealed).ok_or(ReleaseError::Inactive(Reason::HandleForged))

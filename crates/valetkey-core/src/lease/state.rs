@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) handles_taken: usize,
     /// When each live handle is next to be looked at: one timer each.
     pub(super) timers: BTreeSet<(Duration, HandleId)>,
+    /// When each lease whose handles are all spent ends: with the life of the last of them.
+    pub(super) ends: BTreeSet<(Duration, LeaseId)>,
     /// Live handles that are to be renewed, with their ends, the soonest first.
     pub(super) renewable: BTreeSet<(Duration, HandleId)>,
     /// Dead handles, oldest first.
@@ -40,6 +42,8 @@ pub(super) struct LeaseSlot {
     /// Places kept for handles that are still to come.
     pub(super) places: usize,
     pub(super) live: Vec<HandleId>,
+    /// Its entry in [`State::ends`].
+    pub(super) end: Option<Duration>,
     /// Whether anything was ever issued: only then is its end worth a record.
     pub(super) issued: bool,
     /// Boxed: a channel keeps room for 32 from the start, and most leases never use it.
@@ -82,6 +86,9 @@ impl State {
     pub(super) fn remove_lease(&mut self, lease: LeaseId) -> Option<LeaseSlot> {
         let slot = self.leases.remove(&lease)?;
         self.handles_taken = self.handles_taken.saturating_sub(slot.places);
+        if let Some(end) = slot.end {
+            self.ends.remove(&(end, lease));
+        }
         if let Some(count) = self.leases_by_agent.get_mut(&slot.agent) {
             *count -= 1;
             if *count == 0 {
@@ -118,6 +125,20 @@ impl State {
             }
         }
         Some(request)
+    }
+}
+
+impl State {
+    /// Has a lease end at `end` if it has nothing left to live for until then; whether that is the first
+    /// such end.
+    pub(super) fn end_spent(&mut self, lease: LeaseId, end: Duration) -> bool {
+        let Some(slot) = self.leases.get_mut(&lease) else { return false };
+        if !slot.live.is_empty() || slot.places > 0 || slot.end.is_some() {
+            return false;
+        }
+        slot.end = Some(end);
+        self.ends.insert((end, lease));
+        self.ends.first() == Some(&(end, lease))
     }
 }
 

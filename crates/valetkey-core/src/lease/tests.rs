@@ -26,6 +26,8 @@ impl LeaseTable {
         assert!(state.renewable.is_subset(&ends), "only what lives is renewed");
         let places: usize = state.leases.values().map(|lease| lease.places).sum();
         assert_eq!(state.handles_taken, active.len() + places, "every place is counted once");
+        let spent = state.leases.iter().filter_map(|(id, lease)| Some((lease.end?, *id))).collect();
+        assert_eq!(state.ends, spent, "an end for each lease that has one");
         for (agent, count) in &state.leases_by_agent {
             let has = state.leases.values().filter(|lease| lease.agent == *agent).count();
             assert_eq!(has, *count, "leases of an agent");
@@ -44,6 +46,7 @@ impl LeaseTable {
         let state = self.lock();
         let left = (state.leases.len(), state.leases_by_agent.len(), state.handles_taken, state.timers.len());
         assert_eq!(left, (0, 0, 0, 0), "leases, agents, places and timers left behind");
+        assert!(state.ends.is_empty(), "ends left behind");
         assert_eq!(state.notices.len(), 0, "notices left behind");
     }
 }

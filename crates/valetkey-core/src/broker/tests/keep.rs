@@ -43,10 +43,34 @@ async fn a_spent_handle_is_not_renewed() {
     world.clock.advance(Duration::from_secs(48));
     world.broker.leases().expire_due();
     assert!(world.redeem(&late.issued()[0]).await.is_ok(), "when its renewal is due already");
-    world.advance(300).await;
-    assert_eq!((early.read(), late.read()), (vec![], vec![]));
+    world.advance(11).await;
+    assert_eq!((early.read(), late.read()), (vec![], vec![]), "the leases outlive their last redeem");
+    world.advance(2).await;
+    let ended = || vec!["ended Expiry".to_owned(), "closed".to_owned()];
+    assert_eq!((early.read(), late.read()), (ended(), ended()), "but not the life of their handles");
     assert_eq!(world.vault.reads().len(), 2);
     drop((early, late));
+    world.finish().await;
+}
+
+/// Two agents, one with many handles that end sooner: the other's renewal does not wait for them.
+#[tokio::test]
+async fn renewals_are_shared_among_agents() {
+    let limits = LeaseLimits { leases_per_agent_max: 1000, leases_max: 1000, ..LIMITS };
+    let world = World::bounded(limits, allow);
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.push(world.acquire(&[A]).await);
+    }
+    let ask = world.ask(&[A]);
+    let call = testing::call(agent("other"));
+    let other = world.try_acquire(Acquire { call, agent: testing::agent("other"), ..ask }).await.unwrap();
+    world.clock.advance(Duration::from_secs(48));
+    world.broker.leases().expire_due();
+    let due = world.broker.leases().wait_renewable().await;
+    let of = |name: &str| due.iter().filter(|it| it.request.agent.to_string() == name).count();
+    assert_eq!((of("bot"), of("other")), (32, 1));
+    drop((crowd, other));
     world.finish().await;
 }
 
