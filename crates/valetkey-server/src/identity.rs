@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, header};
 use tonic::body::Body;
@@ -85,7 +86,10 @@ where
                 return Ok(status.into_http());
             }
             request.extensions_mut().insert(Arc::clone(&call));
-            let response = inner.call(request).await?;
+            let Ok(response) = tokio::time::timeout(CALL_TIME_MAX, inner.call(request)).await else {
+                return Ok(identifier.give_up(&call, &path).await.into_http());
+            };
+            let response = response?;
             match foreign_status(response.headers()) {
                 None => Ok(response),
                 Some(status) => Ok(identifier.own(&call, &path, &status).await.into_http()),
@@ -98,11 +102,22 @@ impl Identifier {
     /// The call, or why there is none.
     fn identify(&self, request: &Request<Body>) -> Result<Call, Unidentified> {
         let headers = request.headers();
-        let client = client(headers, request.extensions().get::<Peer>());
+        let peer = request.extensions().get::<Peer>();
+        let client = client(headers, peer);
         let trace = trace(headers);
-        let authorization = headers.get(header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
-        match self.tokens.identify(authorization) {
-            Ok(caller) => Ok(Call { id: RequestId::random(), caller: caller.clone(), client, trace }),
+        let mut tokens = headers.get_all(header::AUTHORIZATION).iter();
+        let identity = match (tokens.next(), tokens.next()) {
+            // Which of two was meant is not for us to guess.
+            (Some(_), Some(_)) => Err(Reason::TokenMalformed),
+            (token, _) => self.tokens.identify(token.map(http::HeaderValue::as_bytes)),
+        };
+        match identity {
+            Ok(caller) => {
+                if let Some(peer) = peer {
+                    peer.know();
+                }
+                Ok(Call { id: RequestId::random(), caller: caller.clone(), client, trace })
+            }
             Err(reason) => Err(Unidentified { reason, client, trace }),
         }
     }
@@ -132,6 +147,18 @@ impl Identifier {
         match self.broker.permit(&request).await {
             Ok(_permission) => Ok(()),
             Err(refusal) => Err(status::refused(&refusal, &call.id.to_string())),
+        }
+    }
+
+    /// Gives up on a call that has no answer yet: its message did not come, or we are stuck.
+    async fn give_up(&self, call: &Call, path: &str) -> Status {
+        let record =
+            AuditRecord::refusal(self.broker.clock().now(), RecordKind::Malformed, Reason::MessageInvalid)
+                .by(call)
+                .with_detail(&format!("{path}: no answer within {} s", CALL_TIME_MAX.as_secs()));
+        match self.broker.note(record).await {
+            Ok(record) => status::timed_out(record),
+            Err(_) => status::audit_unavailable(),
         }
     }
 
@@ -176,9 +203,9 @@ fn foreign_status(headers: &HeaderMap) -> Option<Status> {
 fn client(headers: &HeaderMap, peer: Option<&Peer>) -> Arc<str> {
     let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("unnamed");
     let mut client = scrub(agent, CLIENT_MAX);
-    if let Some(Peer(address)) = peer {
+    if let Some(peer) = peer {
         client.push(' ');
-        client.push_str(&address.ip().to_string());
+        client.push_str(&peer.address.ip().to_string());
     }
     client.into()
 }
@@ -197,5 +224,8 @@ fn trace(headers: &HeaderMap) -> Option<TraceId> {
 
 /// The services whose methods ask the gate themselves.
 const OWN_SERVICES: &str = "/valetkey.v1.";
+/// How long a call may take to its first answer, its message included: what a peer sends half and then
+/// holds back is kept no longer than this.
+const CALL_TIME_MAX: Duration = Duration::from_secs(15);
 const CLIENT_MAX: usize = 200;
 const DETAIL_MAX: usize = 1024;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,23 +15,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
-/// The address of a connection's other end, as an extension of its requests.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+/// A connection's other end, as an extension of its requests.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// Its address.
+    pub(crate) address: SocketAddr,
+    /// Whether a request with an identity has come over the connection.
+    known: Arc<AtomicBool>,
+}
+
+impl Peer {
+    /// Lets the connection stay: it has brought a request with an identity.
+    pub(crate) fn know(&self) {
+        self.known.store(true, Ordering::Relaxed);
+    }
+}
 
 /// A connection, and its place among those that may be open.
 pub(crate) struct Connection {
     socket: TcpStream,
     peer: Peer,
-    opening: Option<Opening>,
+    /// The time that is left to a peer that nobody knows yet. Without it, peers without an identity could
+    /// hold all places: the transport's keepalive finds out who is gone, not who has no business here.
+    opening: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
-}
-
-/// A peer that has yet to say what every HTTP/2 client says first. Behind that the transport's own
-/// keepalive finds out who is gone; before it, nothing would, and silent peers could hold all places.
-struct Opening {
-    bytes_missing: usize,
-    deadline: Pin<Box<Sleep>>,
 }
 
 /// The connections of a listener, at most `connections_max` at once; more wait in the kernel's queue.
@@ -61,11 +69,8 @@ impl Connection {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "a connection stays slow");
         }
-        let opening = Opening {
-            bytes_missing: PREFACE_BYTES,
-            deadline: Box::pin(tokio::time::sleep(PREFACE_TIME_MAX)),
-        };
-        Self { socket, peer: Peer(address), opening: Some(opening), _place: place }
+        let peer = Peer { address, known: Arc::default() };
+        Self { socket, peer, opening: Some(Box::pin(tokio::time::sleep(UNKNOWN_TIME_MAX))), _place: place }
     }
 }
 
@@ -73,7 +78,7 @@ impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        self.peer
+        self.peer.clone()
     }
 }
 
@@ -83,19 +88,15 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
-        if let Some(opening) = &mut self.opening {
-            if read.is_pending() && opening.deadline.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            let came = buffer.filled().len() - before;
-            opening.bytes_missing = opening.bytes_missing.saturating_sub(came);
-            if opening.bytes_missing == 0 {
-                self.opening = None;
-            }
+        if self.opening.is_some() && self.peer.known.load(Ordering::Relaxed) {
+            self.opening = None;
         }
-        read
+        if let Some(opening) = &mut self.opening
+            && opening.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.socket).poll_read(context, buffer)
     }
 }
 
@@ -128,8 +129,6 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }
-
-/// RFC 9113, section 3.4.
-const PREFACE_BYTES: usize = 24;
-const PREFACE_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a peer has to bring its first request with an identity.
+const UNKNOWN_TIME_MAX: Duration = Duration::from_secs(10);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);

@@ -1,7 +1,9 @@
 //! Reloading policies: the last good set stays in force until a better one is whole.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -20,6 +22,8 @@ struct Parts {
     engine: Arc<Engine>,
     broker: Arc<Broker>,
     turn: Mutex<()>,
+    /// Whether the last load found faults.
+    faulty: AtomicBool,
 }
 
 /// What a reload did.
@@ -49,7 +53,15 @@ pub enum ReloadError {
 
 impl Reloader {
     pub(crate) fn new(directory: PathBuf, engine: Arc<Engine>, broker: Arc<Broker>) -> Self {
-        Self { parts: Arc::new(Parts { directory, engine, broker, turn: Mutex::new(()) }) }
+        Self {
+            parts: Arc::new(Parts {
+                directory,
+                engine,
+                broker,
+                turn: Mutex::new(()),
+                faulty: AtomicBool::new(false),
+            }),
+        }
     }
 
     /// Loads the policies again; if they differ and are good, puts them in force, and decides every live
@@ -66,23 +78,55 @@ impl Reloader {
         result
     }
 
-    /// Reloads whenever files of the directory change, for as long as it is polled.
+    /// Reloads whenever files of the directory change, for as long as it is polled. Also where the whole
+    /// directory is replaced, which its old watch does not see.
     pub(crate) async fn follow_files(&self) {
-        let (changed, mut changes) = mpsc::channel(1);
-        let _watcher = match watch(&self.parts.directory, changed) {
-            Ok(watcher) => watcher,
-            Err(error) => {
+        loop {
+            let watched = identity_of(&self.parts.directory);
+            let (changed, mut changes) = mpsc::channel(1);
+            let watcher = watch(&self.parts.directory, changed);
+            if let Err(error) = &watcher {
                 tracing::warn!(%error, "the policy files cannot be watched; send SIGHUP after a change");
-                return std::future::pending().await;
             }
-        };
-        while changes.recv().await.is_some() {
-            // An editor writes a file in several steps: wait until it has been quiet for a moment.
-            while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|change| change.is_some()) {}
-            // What went wrong is logged and recorded; there is nobody here to tell.
-            let _ = self.reload().await;
+            loop {
+                match tokio::time::timeout(LOOK, changes.recv()).await {
+                    Ok(Some(())) => settle(&mut changes).await,
+                    // Nothing was told: by and by, look whether the directory is still the one watched.
+                    Err(_) if identity_of(&self.parts.directory) == watched => continue,
+                    Err(_) => {
+                        self.try_reload().await;
+                        break;
+                    }
+                    // There is no watcher; the look above would be all there is.
+                    Ok(None) if watcher.is_err() => tokio::time::sleep(LOOK).await,
+                    Ok(None) => break,
+                }
+                self.try_reload().await;
+            }
         }
     }
+
+    /// What went wrong is logged and recorded; there is nobody here to tell.
+    async fn try_reload(&self) {
+        let _ = self.reload().await;
+    }
+}
+
+/// An editor writes a file in several steps: waits until it has been quiet for a moment, but no longer than
+/// a second, so that nobody can put off a change by making more.
+async fn settle(changes: &mut mpsc::Receiver<()>) {
+    let deadline = tokio::time::Instant::now() + SETTLE_MAX;
+    while tokio::time::Instant::now() < deadline {
+        match tokio::time::timeout(QUIET, changes.recv()).await {
+            Ok(Some(())) => {}
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+/// Device and inode.
+fn identity_of(directory: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(directory).ok().map(|found| (found.dev(), found.ino()))
 }
 
 impl Parts {
@@ -101,13 +145,22 @@ impl Parts {
 
     async fn report(&self, result: &Result<Reloaded, ReloadError>) {
         let record = match result {
-            Ok(Reloaded::Unchanged) => return,
+            // A good set after a bad one is the one in force: whoever mended it wants to read that.
+            Ok(Reloaded::Unchanged) => {
+                tracing::info!("policies unchanged");
+                match self.faulty.swap(false, Ordering::AcqRel) {
+                    true => loaded(&self.broker, self.engine.revision()).with_detail("the faults are gone"),
+                    false => return,
+                }
+            }
             Ok(Reloaded::Changed { revision, handles_revoked }) => {
+                self.faulty.store(false, Ordering::Release);
                 tracing::info!(revision = revision.digest_text(), handles_revoked, "policies reloaded");
                 loaded(&self.broker, *revision)
                     .with_detail(&format!("{handles_revoked} live handles revoked"))
             }
             Err(error) => {
+                self.faulty.store(true, Ordering::Release);
                 let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
                 tracing::error!(%error, %source, "policies not reloaded");
                 let now = self.broker.clock().now();
@@ -137,4 +190,6 @@ fn watch(directory: &Path, changed: mpsc::Sender<()>) -> notify::Result<Recommen
     Ok(watcher)
 }
 
+const LOOK: Duration = Duration::from_secs(2);
+const SETTLE_MAX: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_millis(100);

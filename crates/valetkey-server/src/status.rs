@@ -29,6 +29,11 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ),
     ("AMBIGUOUS_REFERENCE", Code::FailedPrecondition, "Name the vault, item, section or field by its id."),
     ("AUDIT_UNAVAILABLE", Code::Unavailable, "Wait for the delay in RetryInfo. Nothing was done."),
+    (
+        "CALL_TIMED_OUT",
+        Code::DeadlineExceeded,
+        "Send the whole message at once; ask the operator where that was so.",
+    ),
     ("FIELD_NOT_FOUND", Code::NotFound, "Check the field's label in the vault."),
     ("FIELD_NOT_OTP", Code::FailedPrecondition, "Leave `?attribute=otp` out."),
     ("FIELD_NOT_PRIVATE_KEY", Code::FailedPrecondition, "Leave `?ssh-format=openssh` out."),
@@ -95,6 +100,11 @@ pub(crate) fn invalid(violations: &[Violation], record: RecordId) -> Status {
 /// The message could not be read at all.
 pub(crate) fn invalid_message(record: RecordId) -> Status {
     build("INVALID_MESSAGE", "the message cannot be read", Some(record), ErrorDetails::new())
+}
+
+/// The call took too long to its first answer.
+pub(crate) fn timed_out(record: RecordId) -> Status {
+    build("CALL_TIMED_OUT", "the call took too long", Some(record), ErrorDetails::new())
 }
 
 /// There is no such method.
