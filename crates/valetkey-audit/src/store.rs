@@ -1,6 +1,7 @@
 //! The log as the rest of the broker sees it.
 
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -221,7 +222,8 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     lock.push("-lock");
     let lock = PathBuf::from(lock);
     let failed = |source| OpenError::File { path: lock.clone(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(&lock).map_err(failed)?;
+    let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
+    let file = options.open(&lock).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),

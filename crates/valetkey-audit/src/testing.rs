@@ -49,6 +49,21 @@ impl Log {
         Connection::open(self.path()).unwrap()
     }
 
+    /// The last record that the database file holds by itself, without its write-ahead log.
+    pub(crate) fn last_in_file_alone(&self) -> i64 {
+        let alone = self.directory.path().join("alone.db");
+        std::fs::copy(self.path(), &alone).unwrap();
+        let alone = Connection::open(alone).unwrap();
+        alone.query_row("SELECT max(seq) FROM records", [], |row| row.get(0)).unwrap()
+    }
+
+    /// A record that somebody else writes.
+    pub(crate) fn forge(&self) {
+        let forged = "INSERT INTO records (seq, time_us, kind, ruling, reason)
+            SELECT max(seq) + 1, 0, 4, 2, 2 FROM records";
+        assert_eq!(self.raw().execute(forged, []).unwrap(), 1);
+    }
+
     /// The invariants that hold after every step, whatever happened.
     pub(crate) fn check(&self) {
         let raw = self.raw();

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::watch;
-use valetkey_core::{AuditError, AuditOutcome, Clock, RecordId, Ruling};
+use valetkey_core::{AuditError, AuditOutcome, Clock, OutcomeResult, RecordId, Ruling};
 
 use crate::checkpoint::Checkpointer;
 use crate::outcomes::Outcomes;
@@ -61,6 +61,8 @@ pub(crate) struct Writer {
     parts: WriterParts,
     /// Which file the connection has open.
     file: (u64, u64),
+    /// Which write-ahead log, once there is one.
+    log_file: Option<(u64, u64)>,
     strings: Strings,
     /// The last durable record.
     last: u64,
@@ -73,6 +75,10 @@ pub(crate) struct Writer {
     retry_at: Instant,
     /// The database is damaged: nothing more is written, everything is answered.
     damaged: bool,
+    /// Somebody else has written to the database.
+    foreign: bool,
+    /// Whether the write-ahead log was taken away, and what it held brought home.
+    rescued: bool,
 }
 
 /// Why a transaction did not happen.
@@ -84,6 +90,8 @@ pub(crate) enum WriteError {
     Damaged,
     #[error("the database file was moved, deleted or replaced")]
     Moved,
+    #[error("somebody else writes to the database; find out who, and restart the broker")]
+    Foreign,
     #[error("too many grants wait for their outcome")]
     TooManyOpen,
 }
@@ -101,6 +109,7 @@ impl Writer {
             parts.connection.query_row("SELECT seq FROM settled WHERE one = 1", [], |row| row.get(0))?;
         let mut writer = Self {
             file: file_of(&parts.path).ok_or(WriteError::Moved)?,
+            log_file: None,
             parts,
             strings: Strings::default(),
             last: 0,
@@ -110,6 +119,8 @@ impl Writer {
             failures: 0,
             retry_at: Instant::now(),
             damaged: false,
+            foreign: false,
+            rescued: false,
         };
         writer.resync()?;
         writer.interrupt_all()?;
@@ -151,6 +162,7 @@ impl Writer {
     /// One transaction with everything that waits. `Ok` means: on disk.
     fn transact(&mut self, submissions: &[Submission]) -> Result<(), WriteError> {
         let result = self.prepare().and_then(|()| self.commit(submissions));
+        let result = result.map_err(|error| self.recognise(error));
         match result {
             Ok(()) => self.committed(),
             // What was interned in the transaction is gone with it.
@@ -159,17 +171,51 @@ impl Writer {
         result
     }
 
+    /// A record that is not ours stands where our next one belongs: nobody can say any more what else was
+    /// written, so nothing more is.
+    fn recognise(&mut self, error: WriteError) -> WriteError {
+        match error {
+            WriteError::Database(cause) if cause.to_string().contains(GAP) => {
+                self.foreign = true;
+                WriteError::Foreign
+            }
+            error => error,
+        }
+    }
+
     /// Makes sure that the next transaction goes where the last one went.
     fn prepare(&mut self) -> Result<(), WriteError> {
         if self.damaged {
             return Err(WriteError::Damaged);
+        }
+        if self.foreign {
+            return Err(WriteError::Foreign);
         }
         #[cfg(any(test, feature = "test-util"))]
         self.parts.shared.fault.apply(&self.parts.connection)?;
         if file_of(&self.parts.path) != Some(self.file) {
             return Err(WriteError::Moved);
         }
+        if self.log_file.is_some() && file_of(&log_of(&self.parts.path)) != self.log_file {
+            self.rescue();
+            return Err(WriteError::Moved);
+        }
         if self.failures > 0 { self.resync() } else { Ok(()) }
+    }
+
+    /// Somebody took the write-ahead log away. This connection still has it open, and alone: what it holds
+    /// goes into the database file while that is possible. Nothing more is written until a restart.
+    fn rescue(&mut self) {
+        if self.rescued {
+            return;
+        }
+        self.rescued = true;
+        match self.parts.connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::FULL) {
+            Ok(_) => {
+                tracing::error!("the write-ahead log was taken away; what it held is in the database file")
+            }
+            Err(error) => tracing::error!(%error, "the write-ahead log was taken away, and records with it"),
+        }
     }
 
     fn commit(&mut self, submissions: &[Submission]) -> Result<(), WriteError> {
@@ -202,6 +248,9 @@ impl Writer {
     /// Notes a success.
     fn committed(&mut self) {
         self.failures = 0;
+        if self.log_file.is_none() {
+            self.log_file = file_of(&log_of(&self.parts.path));
+        }
         self.parts.shared.commits.fetch_add(1, Ordering::Relaxed);
         if set(&self.parts.shared.available, true) {
             tracing::info!("the audit log can be written again");
@@ -228,8 +277,18 @@ impl Writer {
             .committed
             .send_if_modified(|committed| std::mem::replace(committed, self.last) != self.last);
         for (reply, ids) in answers {
-            // Nobody may be there any more; the record stands all the same.
-            let _ = reply.send(Ok(ids));
+            // Where nobody is there any more, the record stands all the same, but no grant will ever be.
+            if let Err(Ok(ids)) = reply.send(Ok(ids)) {
+                self.abandon(ids);
+            }
+        }
+    }
+
+    /// Closes records whose caller went before it was answered: what they allow did not happen.
+    fn abandon(&mut self, ids: Vec<RecordId>) {
+        let now = self.parts.clock.now();
+        for RecordId(seq) in ids {
+            self.outcomes.bring(seq, AuditOutcome::because(now, OutcomeResult::Withheld, CALLER_GONE));
         }
     }
 
@@ -239,9 +298,11 @@ impl Writer {
             WriteError::Database(cause) if breaks_rules(cause) => {
                 tracing::error!(%cause, "a record breaks the rules of the audit log and was refused");
             }
-            WriteError::Database(_) | WriteError::Damaged | WriteError::Moved | WriteError::TooManyOpen => {
-                self.failed(error);
-            }
+            WriteError::Database(_)
+            | WriteError::Damaged
+            | WriteError::Moved
+            | WriteError::Foreign
+            | WriteError::TooManyOpen => self.failed(error),
         }
         let answer = AuditError("it could not be written; the broker's own log says why".into());
         for submission in submissions {
@@ -406,11 +467,21 @@ pub(crate) fn set(flag: &watch::Sender<bool>, value: bool) -> bool {
     flag.send_if_modified(|flag| std::mem::replace(flag, value) != value)
 }
 
+/// The write-ahead log of a database.
+fn log_of(path: &std::path::Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
 /// Device and inode: a file that was put in the place of ours is not ours.
 fn file_of(path: &std::path::Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
+/// What the schema says to a record out of turn.
+const GAP: &str = "records are numbered from 1 without gaps";
+const CALLER_GONE: &str = "CALLER_GONE";
 /// Records after which `settled` is brought up to date, so that a start has little to look through.
 const SETTLE_STEP: u64 = 1024;
 const RETRY_FIRST: Duration = Duration::from_millis(100);

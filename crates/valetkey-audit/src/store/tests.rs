@@ -1,7 +1,7 @@
 use super::*;
 use std::fs;
 
-use valetkey_core::OutcomeResult::{Interrupted, Issued, Released};
+use valetkey_core::OutcomeResult::{Interrupted, Issued, Released, Withheld};
 
 use crate::testing::{Log, allowed, denied, fetch, illegal, result_of, settle, write};
 use crate::{Fault, OpenError};
@@ -239,7 +239,7 @@ async fn a_disk_that_does_not_answer_is_not_waited_for() {
     log.clock.advance(log.options.outcome_deadline);
     // A slow machine may need more than one try.
     while write(&store, denied("b")).await.is_err() {}
-    assert_eq!(result_of(&store, RecordId(1)).await, Some(Interrupted));
+    assert_eq!(result_of(&store, RecordId(1)).await, Some(Withheld));
     log.check();
 }
 
@@ -315,6 +315,47 @@ async fn a_file_that_is_gone_is_noticed() {
     assert!(write(&store, denied("b")).await.is_err(), "nor is a copy");
     fs::rename(&away, log.path()).unwrap();
     assert_eq!(write(&store, denied("b")).await.unwrap(), RecordId(2));
+    log.check();
+}
+
+#[tokio::test]
+async fn a_write_ahead_log_that_is_taken_away_takes_no_record_with_it() {
+    let log = Log::new();
+    let store = log.open();
+    write(&store, denied("a")).await.unwrap();
+    write(&store, allowed("b")).await.unwrap();
+    fs::remove_file(log.path().with_file_name("audit.db-wal")).unwrap();
+    let _ = fs::remove_file(log.path().with_file_name("audit.db-shm"));
+    assert!(write(&store, denied("c")).await.is_err(), "what it held would be lost with the process");
+    assert!(!store.is_available());
+    assert_eq!(log.last_in_file_alone(), 2, "everything acknowledged is in the database file");
+}
+
+#[tokio::test]
+async fn a_foreign_record_stops_the_log() {
+    let log = Log::new();
+    let store = log.open();
+    write(&store, denied("a")).await.unwrap();
+    log.forge();
+    assert!(write(&store, denied("b")).await.is_err());
+    assert!(!store.is_available());
+    assert!(write(&store, denied("c")).await.is_err(), "until somebody has looked");
+}
+
+#[tokio::test]
+async fn a_caller_that_is_gone_leaves_nothing_open() {
+    let log = Log::new();
+    let store = log.open();
+    store.inject(Fault::Stall);
+    let impatient = tokio::time::timeout(Duration::from_millis(20), write(&store, allowed("gone"))).await;
+    assert!(impatient.is_err());
+    store.heal();
+    let next = write(&store, denied("a")).await.unwrap();
+    while result_of(&store, RecordId(1)).await.is_none() {
+        write(&store, denied("a")).await.unwrap();
+    }
+    assert_eq!(result_of(&store, RecordId(1)).await, Some(Withheld));
+    assert_eq!(next, RecordId(2));
     log.check();
 }
 
