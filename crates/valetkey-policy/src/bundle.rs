@@ -86,8 +86,8 @@ impl Bundle {
 fn check(mut files: Files) -> Result<Bundle, LoadError> {
     let mut faults = std::mem::take(&mut files.faults);
     let mut warnings = Vec::new();
-    let drafts = drafts(&files.policies, &mut faults);
     let schema = files.schema.as_ref().and_then(|source| schema(source, &mut faults, &mut warnings));
+    let drafts = drafts(&files.policies, schema.as_ref(), &mut faults);
     let entities = files
         .entities
         .as_ref()
@@ -123,11 +123,11 @@ fn schema(source: &Source, faults: &mut Vec<Fault>, warnings: &mut Vec<Fault>) -
 }
 
 /// The policies of all files, each `@id` once.
-fn drafts<'a>(sources: &'a [Source], faults: &mut Vec<Fault>) -> Vec<Draft<'a>> {
+fn drafts<'a>(sources: &'a [Source], schema: Option<&Schema>, faults: &mut Vec<Fault>) -> Vec<Draft<'a>> {
     let mut drafts: Vec<Draft<'a>> = Vec::new();
     let mut firsts: HashMap<PolicyId, usize> = HashMap::new();
     for source in sources {
-        for draft in policy_file::drafts(source, faults) {
+        for draft in policy_file::drafts(source, schema, faults) {
             let id = draft.policy.id().clone();
             if let Some(first) = firsts.get(&id).and_then(|place| drafts.get(*place)) {
                 let message = format!("`@id` `{id}` is taken by the policy at {}", first.position());

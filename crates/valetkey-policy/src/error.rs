@@ -9,6 +9,11 @@ use std::error::Error;
 pub(crate) struct EngineError(String);
 
 impl EngineError {
+    /// What is wrong, in our own words.
+    pub(crate) fn new(message: String) -> Self {
+        Self(message)
+    }
+
     /// From one of Cedar's errors, with its causes.
     pub(crate) fn of(error: impl Error) -> Self {
         Self(chain(&error))

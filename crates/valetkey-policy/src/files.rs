@@ -1,7 +1,7 @@
 //! The files of a policy directory, read into memory within bounds.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -93,7 +93,7 @@ pub(crate) fn read_file(directory: &Path, name: &str) -> Result<Source, Fault> {
     let path = directory.join(name);
     let source = Source { name: path.display().to_string(), text: String::new() };
     let mut bytes = Vec::new();
-    let read = File::open(&path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes));
+    let read = open(&path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes));
     match (read, String::from_utf8(bytes)) {
         (Err(error), _) => Err(source.fault(format!("the file cannot be read: {error}"))),
         (Ok(length), _) if length as u64 > FILE_MAX => {
@@ -102,6 +102,15 @@ pub(crate) fn read_file(directory: &Path, name: &str) -> Result<Source, Fault> {
         (Ok(_), Err(error)) => Err(source.fault(format!("the file is no UTF-8 text: {error}"))),
         (Ok(_), Ok(text)) => Ok(Source { text, ..source }),
     }
+}
+
+/// Opens a regular file only. A pipe is not even opened: that waits until somebody writes, and a loader
+/// that waits keeps the old policies for as long as that takes.
+fn open(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() {
+        return File::open(path);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
 }
 
 pub(crate) const SCHEMA: &str = "schema.cedarschema";

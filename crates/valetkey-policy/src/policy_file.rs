@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, PolicySet};
+use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, Schema};
 
 use crate::entities::{Action, TYPES};
 use crate::fault::{Fault, Source};
@@ -21,7 +21,11 @@ pub(crate) struct Draft<'a> {
 }
 
 /// The policies of one file, in order. Those with faults are left out.
-pub(crate) fn drafts<'a>(source: &'a Source, faults: &mut Vec<Fault>) -> Vec<Draft<'a>> {
+pub(crate) fn drafts<'a>(
+    source: &'a Source,
+    schema: Option<&Schema>,
+    faults: &mut Vec<Fault>,
+) -> Vec<Draft<'a>> {
     let set = match PolicySet::from_str(&source.text) {
         Ok(set) => set,
         Err(errors) => {
@@ -35,15 +39,20 @@ pub(crate) fn drafts<'a>(source: &'a Source, faults: &mut Vec<Fault>) -> Vec<Dra
             .push(source.fault_at(start, "templates are not supported: name the principal and the resource"));
     }
     let mut drafts: Vec<Draft<'_>> =
-        set.policies().filter_map(|policy| Draft::new(source, policy, faults)).collect();
+        set.policies().filter_map(|policy| Draft::new(source, policy, schema, faults)).collect();
     drafts.sort_by_key(|draft| draft.start);
     drafts
 }
 
 impl<'a> Draft<'a> {
-    fn new(source: &'a Source, policy: &Policy, faults: &mut Vec<Fault>) -> Option<Self> {
+    fn new(
+        source: &'a Source,
+        policy: &Policy,
+        schema: Option<&Schema>,
+        faults: &mut Vec<Fault>,
+    ) -> Option<Self> {
         let (start, end) = policy.as_ref().loc().map_or((0, 0), |loc| (loc.start(), loc.end()));
-        let annotations = match Annotations::read(policy, permits_access(policy)) {
+        let annotations = match Annotations::read(policy, permits_access(policy, schema)) {
             Ok(annotations) => annotations,
             Err(messages) => {
                 faults.extend(messages.into_iter().map(|message| source.fault_at(start, message)));
@@ -86,12 +95,14 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Whether a policy's scope takes in an access to a secret.
-fn permits_access(policy: &Policy) -> bool {
+/// Whether a policy's scope takes in an access to a secret. An action that the schema does not have may be a
+/// misspelt one: what to say about that is the validator's.
+fn permits_access(policy: &Policy, schema: Option<&Schema>) -> bool {
+    let declared = |uid: &EntityUid| schema.is_some_and(|schema| schema.actions().any(|known| known == uid));
     let access = |uid: &EntityUid| {
         let name = uid.id().unescaped();
-        *uid.type_name() == TYPES.action
-            && (name == ACCESS_GROUP || Action::ACCESS.iter().any(|action| action.name() == name))
+        let ours = name == ACCESS_GROUP || Action::ACCESS.iter().any(|action| action.name() == name);
+        (*uid.type_name() == TYPES.action && ours) || !declared(uid)
     };
     match policy.action_constraint() {
         ActionConstraint::Any => true,

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::bundle::Bundle;
 use crate::entities::TYPES;
+use crate::entity_file;
 use crate::error::EngineError;
 use crate::fault::{Fault, LoadError, Source};
 use crate::files;
@@ -55,7 +56,8 @@ pub fn check(directory: &Path) -> Result<Checked, LoadError> {
     })
 }
 
-/// Runs the tests in `tests/*.json` of a policy directory, in the format of `cedar run-tests`.
+/// Runs the tests in `tests/*.json` of a policy directory, in the format of `cedar run-tests`. Where there are
+/// none, the report is empty: [`TestReport::is_empty`].
 ///
 /// The entities of a test stand beside those of `entities.json`, and in place of those with the same
 /// name. The decision expected is the broker's: deny where any policy fails to evaluate.
@@ -78,6 +80,12 @@ pub fn run_tests(directory: &Path) -> Result<TestReport, LoadError> {
 }
 
 impl TestReport {
+    /// Whether there was no test at all: then nothing failed, and nothing was shown.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cases.is_empty()
+    }
+
     /// How many failed.
     #[must_use]
     pub fn failed(&self) -> usize {
@@ -153,8 +161,8 @@ impl Suite {
         let answer = if allowed { Expected::Allow } else { Expected::Deny };
         let determining: Vec<&PolicyId> = response.diagnostics().reason().collect();
         if answer != decision {
-            let ids: Vec<_> = determining.iter().map(ToString::to_string).collect();
-            return Ok(Some(format!("expected {decision:?}, got {answer:?} by [{}]", ids.join(", "))));
+            let why = why(&determining, &errors);
+            return Ok(Some(format!("expected {decision:?}, got {answer:?}: {why}")));
         }
         if let Some(missing) = reason.iter().find(|id| !determining.contains(&&PolicyId::new(id))) {
             return Ok(Some(format!("policy `{missing}` does not determine the decision")));
@@ -183,7 +191,25 @@ impl Suite {
         let schema = Some(&self.bundle.schema);
         let own = Entities::from_json_value(written, schema).map_err(EngineError::of)?;
         // The store has the schema's actions already.
-        let own = own.into_iter().filter(|entity: &Entity| *entity.uid().type_name() != TYPES.action);
+        let own: Vec<Entity> =
+            own.into_iter().filter(|entity| *entity.uid().type_name() != TYPES.action).collect();
+        // Such a test would pass or fail for a request that nobody can make.
+        let misspelt: Vec<_> = own.iter().flat_map(entity_file::misspelt).collect();
+        if !misspelt.is_empty() {
+            return Err(EngineError::new(misspelt.join("; ")));
+        }
         self.bundle.entities.clone().upsert_entities(own, schema).map_err(EngineError::of)
     }
+}
+
+/// What a decision rests on, for a test's author.
+fn why(determining: &[&PolicyId], errors: &[String]) -> String {
+    if !errors.is_empty() {
+        return errors.join("; ");
+    }
+    if determining.is_empty() {
+        return "no policy permits it".to_owned();
+    }
+    let ids: Vec<_> = determining.iter().map(|id| format!("`{id}`")).collect();
+    format!("by {}", ids.join(", "))
 }

@@ -51,7 +51,9 @@ fn a_test_that_expects_something_else_fails() {
         fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
     }
     let tests = copy.path().join("tests");
+    assert!(run_tests(copy.path()).unwrap().is_empty());
     fs::create_dir(&tests).unwrap();
+    assert!(run_tests(copy.path()).unwrap().is_empty());
     let failure = |change: (&str, &str)| {
         assert!(PASSING.contains(change.0));
         fs::write(tests.join("one.json"), PASSING.replace(change.0, change.1)).unwrap();
@@ -60,7 +62,7 @@ fn a_test_that_expects_something_else_fails() {
     assert_eq!(failure(("", "")).unwrap(), "");
     assert_eq!(
         failure(("\"allow\"", "\"deny\"")).unwrap(),
-        "expected Deny, got Allow by [reviewers-read-audit]"
+        "expected Deny, got Allow: by `reviewers-read-audit`"
     );
     assert_eq!(
         failure(("\"reviewers-read-audit\"", "\"other\"")).unwrap(),
@@ -74,7 +76,27 @@ fn a_test_that_expects_something_else_fails() {
     );
     // Entities of a test stand in place of the directory's.
     let expelled = r#"[{"uid": {"type": "Person", "id": "ana"}, "attrs": {}, "parents": []}]"#;
-    assert_eq!(failure(("[]", expelled)).unwrap(), "expected Allow, got Deny by []");
+    assert_eq!(failure(("[]", expelled)).unwrap(), "expected Allow, got Deny: no policy permits it");
+    // A name that no request has, as in the directory's own entities.
+    let shouted = r#"[{"uid": {"type": "Secret", "id": "s"}, "attrs": {"field": "f", "section": "", "kind": "value"},
+        "parents": [{"type": "Vault", "id": "Tutorial"}, {"type": "Item", "id": "tutorial/Navan"}]}]"#;
+    let found = failure(("[]", shouted)).unwrap();
+    for name in [r#"`Vault::"Tutorial"` can match nothing"#, r#"`Item::"tutorial/Navan"` can match nothing"#]
+    {
+        assert!(found.contains(name), "{found}");
+    }
+    assert_eq!(
+        failure((
+            "[]",
+            &shouted
+                .to_lowercase()
+                .replace("secret", "Secret")
+                .replace("vault", "Vault")
+                .replace("item", "Item")
+        ))
+        .unwrap(),
+        ""
+    );
     assert!(
         failure(("\"decision\"", "\"decison\"")).unwrap_err().to_string().contains("unknown field `decison`")
     );

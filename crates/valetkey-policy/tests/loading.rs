@@ -77,7 +77,11 @@ fn every_fault_of_a_policy() {
     );
     check(
         scope(r#"principal, action == Action::"aquire", resource"#),
-        "a.cedar:2:30: for policy `a`, unrecognized action",
+        "a.cedar:2:30: for policy `a`, unrecognized action `Action::\"aquire\"` (did you mean `Action::\"acquire\"`",
+    );
+    check(
+        format!(r#"{id} @max_ttl("5s") permit (principal, action == Action::"aquire", resource);"#),
+        "a.cedar:1:54: for policy `a`, unrecognized action",
     );
     let when = |when: &str| {
         format!("{id}\npermit (principal, action == Action::\"acquire\", resource)\nwhen {{ {when} }};")
@@ -228,6 +232,23 @@ fn files_that_cannot_be_read() {
     assert!(
         faults(Bundle::load(directory.path())).iter().any(|fault| fault.contains("more than 1000 files"))
     );
+}
+
+#[test]
+#[cfg(unix)]
+fn only_regular_files_are_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    // A file that never ends stands for a pipe that never begins.
+    for name in ["endless.cedar", "schema.cedarschema"] {
+        std::os::unix::fs::symlink("/dev/zero", path(name)).unwrap();
+    }
+    fs::write(path("real"), "[]").unwrap();
+    std::os::unix::fs::symlink(path("real"), path("entities.json")).unwrap();
+    let found = faults(Bundle::load(directory.path()));
+    let refused =
+        |name: &str| format!("{}: the file cannot be read: it is no regular file", path(name).display());
+    assert_eq!(found, [refused("endless.cedar"), refused("schema.cedarschema")]);
 }
 
 #[test]
