@@ -147,9 +147,15 @@ fn bearer_at(rest: &str) -> Option<(usize, usize)> {
     (secret && !bare_id).then_some((public, run))
 }
 
-/// Direction marks and other invisible characters that could make a log line read as something else.
+/// Characters that show nothing or change the direction of what follows, so that a log line could read as
+/// something else: Unicode's category Cf, its line separators, and what it lists as default-ignorable.
 fn is_format(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 fn bounded(text: &str, max: usize) -> Result<Arc<str>, TextError> {
@@ -179,6 +185,7 @@ mod tests {
         let check = |text: &str, clean: &str| assert_eq!(scrub(text, 512), clean);
         check("plain text", "plain text");
         check("line\nbreak\u{202e}", "line\\u{a}break\\u{202e}");
+        check("a\u{ad}b\u{e0041}\u{61c}", "a\\u{ad}b\\u{e0041}\\u{61c}");
         check("vkh_abcdefghijklmnop", "vkh_abcdefghijklmnop");
         check(&format!("use vkh_abcdefghijklmnop_{secret}!"), "use vkh_abcdefghijklmnop…!");
         check(&format!("VKH_ABCDEFGHIJKLMNOP_{secret}"), "VKH_ABCDEFGHIJKLMNOP…");
