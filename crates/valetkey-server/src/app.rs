@@ -1,5 +1,7 @@
 //! The wiring, top to bottom: open everything, serve, drain.
 
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,11 +53,16 @@ pub struct Ports {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The policies have faults.
-    #[error("the policies have faults:\n{0}")]
+    #[error("the policies have faults:{}", lines(.0.faults()))]
     Policies(LoadError),
     /// The vault file has faults.
-    #[error("the vault file cannot be used")]
-    Vault(#[source] VaultFileError),
+    #[error("{}", in_vault(.file, .error))]
+    Vault {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: VaultFileError,
+    },
     /// The audit database cannot be opened.
     #[error("the audit database cannot be used")]
     Audit(#[source] OpenError),
@@ -101,8 +108,7 @@ impl App {
             limits,
         } = config;
         let bundle = Bundle::load(&policies).map_err(StartError::Policies)?;
-        let options = LoadOptions { open_to_others: vault_readable_by_others };
-        let vault = VaultFile::load(&vault_file, options, Arc::clone(&clock)).map_err(StartError::Vault)?;
+        let vault = load_vault(vault_file, vault_readable_by_others, Arc::clone(&clock))?;
         let missing = if audit_create { Missing::Create } else { Missing::Refuse };
         let options = StoreOptions { missing, ..StoreOptions::default() };
         let store =
@@ -123,6 +129,14 @@ impl App {
         broker.note(loaded(&broker, engine.revision())).await.map_err(StartError::Record)?;
         let reloader = Reloader::new(policies, engine, Arc::clone(&broker));
         Ok(Self { broker, store, reloader, tokens: Tokens::new(identities), limits })
+    }
+
+    /// Loads the vault file and lets go of it; for checking a configuration without a broker.
+    ///
+    /// # Errors
+    /// [`StartError::Vault`] says why it cannot be used.
+    pub fn check_vault(config: &Config, clock: Arc<dyn Clock>) -> Result<(), StartError> {
+        load_vault(config.vault_file.clone(), config.vault_readable_by_others, clock).map(drop)
     }
 
     /// Reloads the policies on demand; for SIGHUP.
@@ -201,6 +215,30 @@ impl App {
         let _ = tokio::task::spawn_blocking(move || store.close()).await;
         served.map_err(RunError::Serve)
     }
+}
+
+fn load_vault(file: PathBuf, open_to_others: bool, clock: Arc<dyn Clock>) -> Result<VaultFile, StartError> {
+    let options = LoadOptions { open_to_others };
+    VaultFile::load(&file, options, clock).map_err(|error| StartError::Vault { file, error })
+}
+
+/// What is wrong with a vault file, by its name.
+fn in_vault(file: &Path, error: &VaultFileError) -> String {
+    match error {
+        VaultFileError::Read { path: _, source } => format!("{error}: {source}"),
+        VaultFileError::OpenToOthers { path: _, mode: _ } => error.to_string(),
+        VaultFileError::Faults(faults) => {
+            format!("the vault file `{}` has faults:{}", file.display(), lines(faults))
+        }
+        VaultFileError::TooLarge | VaultFileError::Syntax { line: _, column: _ } => {
+            format!("{}: {error}", file.display())
+        }
+    }
+}
+
+/// One a line, each on a line of its own.
+fn lines(faults: &[impl Display]) -> String {
+    faults.iter().map(|fault| format!("\n{fault}")).collect()
 }
 
 /// The transport and its bounds.

@@ -11,22 +11,24 @@ use crate::output::{self, Cell};
 use crate::signals::Interrupts;
 
 /// The columns of a table of records.
-pub(crate) const SHOWN: [&str; 9] =
-    ["record_id", "time", "kind", "decision", "reason", "caller", "tool", "reference", "result"];
+/// The reference comes last: it is the one that may be long.
+const SHOWN: [&str; 9] =
+    ["record_id", "time", "kind", "decision", "reason", "caller", "tool", "result", "reference"];
 
 /// Runs it.
 pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
     match command {
         AuditCommand::Query { filter, limit, format, connection } => {
-            let records = fetch(&connect(&connection).await?, &filter, limit).await?;
-            let rows: Vec<_> = records.into_iter().map(cells).collect();
+            let records = fetch(&connect(&connection).await?, &filter.text(), limit).await?;
+            let row = if format == Format::Table { shown } else { cells };
+            let rows: Vec<_> = records.into_iter().map(row).collect();
             output::rows(format, &SHOWN, &rows)?;
             if rows.is_empty() && format == Format::Table {
                 output::note("no record matches");
             }
         }
         AuditCommand::Show { record_id, format, connection } => {
-            let row = cells(connect(&connection).await?.audit_record(&record_id).await?);
+            let row = cells(one(&connect(&connection).await?, &record_id).await?);
             match format {
                 OneFormat::Table => output::text(&output::record(&row))?,
                 OneFormat::Json => output::line(&format!("{:#}", output::object(&row)))?,
@@ -34,7 +36,7 @@ pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
         }
         AuditCommand::Watch { filter, after, format, connection } => {
             let broker = connect(&connection).await?;
-            return watch(&broker, &filter, &after, format).await;
+            return watch(&broker, &filter.text(), &after, format).await;
         }
     }
     Ok(Exit::Done)
@@ -58,9 +60,20 @@ pub(crate) async fn fetch(broker: &Broker, filter: &str, limit: u32) -> Result<V
     Ok(records)
 }
 
+async fn one(broker: &Broker, record_id: &str) -> Result<AuditRecord, Failure> {
+    broker.audit_record(record_id).await.map_err(|error| match error.reason() {
+        "RECORD_NOT_FOUND" => Failure::new(Exit::Failed, format!("there is no record `{record_id}`")),
+        _ => error.into(),
+    })
+}
+
 async fn watch(broker: &Broker, filter: &str, after: &str, format: StreamFormat) -> Result<Exit, Failure> {
     let mut watch = broker.watch_audit_records(filter, after).await?;
     let mut interrupts = Interrupts::take()?;
+    if format == StreamFormat::Table {
+        let heads: Vec<_> = SHOWN.into_iter().map(|name| (name, output::head(name).into())).collect();
+        output::line(&output::columns(&SHOWN, &WIDTHS, &heads))?;
+    }
     loop {
         let record = tokio::select! {
             record = watch.next() => record?,
@@ -72,12 +85,25 @@ async fn watch(broker: &Broker, filter: &str, after: &str, format: StreamFormat)
                 "the broker stops; watch again after the last record",
             ));
         };
-        let row = cells(record);
         match format {
-            StreamFormat::Table => output::line(&output::columns(&SHOWN, &WIDTHS, &row))?,
-            StreamFormat::Jsonl => output::line(&output::object(&row).to_string())?,
+            StreamFormat::Table => output::line(&output::columns(&SHOWN, &WIDTHS, &shown(record)))?,
+            StreamFormat::Jsonl => output::line(&output::object(&cells(record)).to_string())?,
         }
     }
+}
+
+/// The fields of a record as a table shows them: times to the second, and whom an event is about in
+/// parentheses where a request has its caller.
+pub(crate) fn shown(record: AuditRecord) -> Vec<Cell> {
+    let time = record.create_time.map(|time| moment_to_second(time.seconds));
+    let about = (record.caller.is_empty() && !record.agent.is_empty())
+        .then(|| Value::from(format!("(agent:{})", record.agent)));
+    let shorter = |(name, value): Cell| match name {
+        "time" => (name, time.clone().into()),
+        "caller" => (name, about.clone().unwrap_or(value)),
+        _ => (name, value),
+    };
+    cells(record).into_iter().map(shorter).collect()
 }
 
 /// All fields of a record, flat, in the order of the wire.
@@ -164,7 +190,7 @@ fn text(text: String) -> Value {
 }
 
 /// UTC to the microsecond, always of the same width.
-pub(crate) fn moment(seconds: i64, nanos: i32) -> String {
+fn moment(seconds: i64, nanos: i32) -> String {
     let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let (year, month, day) = time.to_calendar_date();
@@ -173,6 +199,16 @@ pub(crate) fn moment(seconds: i64, nanos: i32) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
 }
 
+/// The time of day, UTC.
+pub(crate) fn clock(seconds: i64) -> String {
+    moment_to_second(seconds).chars().skip("2026-11-01T".len()).collect()
+}
+
+/// UTC to the second.
+fn moment_to_second(seconds: i64) -> String {
+    moment(seconds, 0).replace(".000000Z", "Z")
+}
+
 const PAGE_SIZE_MAX: usize = 1000;
 /// Wide enough for most of what comes; a watch cannot know what comes next.
-const WIDTHS: [usize; 9] = [6, 27, 13, 5, 15, 24, 20, 40, 0];
+const WIDTHS: [usize; 9] = [6, 20, 13, 8, 15, 24, 19, 8, 0];

@@ -2,7 +2,7 @@
 
 use valetkey_client::{Access, CheckAccess};
 
-use crate::cli::CheckArgs;
+use crate::cli::{CheckArgs, Format};
 use crate::connection::connect;
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -22,7 +22,9 @@ pub(crate) async fn run(args: CheckArgs) -> Result<Exit, Failure> {
         ("advice", (!advice.is_empty()).then_some(advice).into()),
         ("record_id", record_id.into()),
     ];
-    let shown = ["decision", "reference", "ttl_max_seconds", "uses", "redeemer", "advice", "record_id"];
-    output::rows(format, &shown, &[row])?;
+    match format {
+        Format::Table => output::text(&output::record(&row))?,
+        Format::Json | Format::Jsonl | Format::Csv => output::rows(format, &[], &[row])?,
+    }
     Ok(if allowed { Exit::Done } else { Exit::Denied })
 }

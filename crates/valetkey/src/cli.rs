@@ -139,9 +139,8 @@ pub(crate) enum AuditCommand {
     /// List the records that match a filter, newest first
     #[command(after_help = QUERY_EXAMPLES)]
     Query {
-        /// Terms that must all hold, such as `agent:travel-bot decision:deny -tool:web.search`
-        #[arg(default_value = "", hide_default_value = true, allow_hyphen_values = true)]
-        filter: String,
+        #[command(flatten)]
+        filter: Filter,
         /// How many records at most
         #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
@@ -166,9 +165,8 @@ pub(crate) enum AuditCommand {
     /// Print records as they come, until interrupted
     #[command(after_help = WATCH_EXAMPLES)]
     Watch {
-        /// Terms that must all hold, as in `audit query`
-        #[arg(default_value = "", hide_default_value = true, allow_hyphen_values = true)]
-        filter: String,
+        #[command(flatten)]
+        filter: Filter,
         /// The record to begin after; 0 begins with the first of the log [default: the newest]
         #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
         after: String,
@@ -178,6 +176,26 @@ pub(crate) enum AuditCommand {
         #[command(flatten)]
         connection: Connection,
     },
+}
+
+/// Which records. Two arguments, because one that took every word that begins with `-` would take the options
+/// after it too.
+#[derive(Args)]
+pub(crate) struct Filter {
+    /// Terms that must all hold, such as `agent:travel-bot decision:deny -tool:web.search`
+    #[arg(default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    filter: String,
+    /// More terms; those that begin with `-` come first, in quotes with others, or after `--`
+    #[arg(value_name = "TERM")]
+    more: Vec<String>,
+}
+
+impl Filter {
+    /// All terms, as the broker takes them.
+    pub(crate) fn text(&self) -> String {
+        let Self { filter, more } = self;
+        std::iter::once(filter).chain(more).map(String::as_str).collect::<Vec<_>>().join(" ")
+    }
 }
 
 #[derive(Subcommand)]
@@ -237,7 +255,7 @@ pub(crate) struct TokenOwner {
 
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Check a configuration and its policies, and name every fault
+    /// Check a configuration, its policies and its vault file, and name every fault
     #[command(after_help = "Example:\n  valetkey config check /etc/valetkey/valetkey.toml")]
     Check {
         /// The configuration
@@ -371,10 +389,11 @@ Example:
   valetkey check --tool navan.book_flight op://Tutorial/Navan/password";
 
 const QUERY_EXAMPLES: &str = "\
-JSON, JSON lines and CSV have all fields of a record, the table the main ones.
+JSON, JSON lines and CSV have all fields of a record, the table the main ones. In CSV, a cell that a \
+spreadsheet would run has an apostrophe before it.
 
 Examples:
-  valetkey audit query 'agent:travel-bot decision:deny'
+  valetkey audit query agent:travel-bot decision:deny
   valetkey audit query 'created:>=2026-11-01 -tool:web.search' --limit 1000 --format csv";
 
 const SHOW_EXAMPLES: &str = "\
@@ -382,6 +401,9 @@ Example:
   valetkey audit show 42";
 
 const WATCH_EXAMPLES: &str = "\
+A record comes before what it permits, so its outcome may come later, and is not shown then: `audit show` \
+has it.
+
 Examples:
   valetkey audit watch decision:deny
   valetkey audit watch --after 0 --format jsonl";

@@ -1,8 +1,9 @@
 //! `valetkey config`: what a configuration says, without a broker.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use valetkey_server::Config;
+use valetkey_server::{App, Config, SystemClock};
 
 use crate::cli::ConfigCommand;
 use crate::failure::{Exit, Failure};
@@ -18,12 +19,22 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Exit, Failure> {
 
 fn check(file: &Path) -> Result<Exit, Failure> {
     let config = Config::load(file).map_err(|error| Failure::new(Exit::Invalid, error))?;
-    valetkey_policy::check(&config.policies).map_err(invalid)?;
-    output::line(&format!(
-        "{} is valid: it listens on {} and knows {} identities",
-        file.display(),
-        config.listen,
-        config.identities.len()
-    ))?;
+    let policies = valetkey_policy::check(&config.policies).map_err(invalid)?;
+    App::check_vault(&config, Arc::new(SystemClock::default()))
+        .map_err(|error| Failure::chain(Exit::Invalid, &error))?;
+    for warning in &policies.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    if !config.audit_database.exists() {
+        output::note(&format!(
+            "warning: there is no audit database `{}`; `serve --create-database` makes it, the first time",
+            config.audit_database.display()
+        ));
+    }
+    let identities = output::count(config.identities.len(), "identity", "identities");
+    output::line(&format!("{}: listens on {}, {identities}", file.display(), config.listen))?;
+    let count = output::count(policies.policy_count, "policy", "policies");
+    output::line(&format!("{}: {count}, revision {}", config.policies.display(), policies.digest))?;
+    output::line(&format!("{}: loads", config.vault_file.display()))?;
     Ok(Exit::Done)
 }

@@ -43,9 +43,9 @@ pub(crate) async fn run(args: AcquireArgs) -> Result<Exit, Failure> {
 fn opened(lease: &Lease, format: StreamFormat) -> Result<(), Failure> {
     match format {
         StreamFormat::Table => output::note(&format!(
-            "lease {} on {} references; Ctrl-C ends it",
+            "lease {} on {}; Ctrl-C ends it",
             lease.id(),
-            lease.references().len()
+            output::count(lease.references().len(), "reference", "references")
         )),
         StreamFormat::Jsonl => output::line(
             &json!({"event": "opened", "lease_id": lease.id(), "references": lease.references()}).to_string(),

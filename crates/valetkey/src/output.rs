@@ -91,7 +91,7 @@ pub(crate) fn table(shown: &[&str], rows: &[Vec<Cell>]) -> String {
     };
     let cells: Vec<Vec<String>> =
         rows.iter().map(|row| shown.iter().map(|name| cell(row, name)).collect()).collect();
-    let heads: Vec<String> = shown.iter().map(|name| name.replace('_', " ").to_uppercase()).collect();
+    let heads: Vec<String> = shown.iter().map(|name| head(name)).collect();
     let width = |column: usize| {
         let lines = std::iter::once(&heads).chain(&cells);
         lines.filter_map(|line| line.get(column)).map(|text| text.chars().count()).max().unwrap_or_default()
@@ -104,6 +104,11 @@ pub(crate) fn table(shown: &[&str], rows: &[Vec<Cell>]) -> String {
     let mut text = format!("{BOLD}{}{BOLD:#}\n", aligned(&heads));
     text.extend(cells.iter().map(|line| aligned(line) + "\n"));
     text
+}
+
+/// The head of a column: `record_id` is `RECORD`.
+pub(crate) fn head(name: &str) -> String {
+    name.trim_end_matches("_id").replace('_', " ").to_uppercase()
 }
 
 /// One row in columns of given widths, for rows that come one by one.
@@ -119,6 +124,11 @@ pub(crate) fn word(name: Option<&str>, prefix: &str) -> Value {
     if word == "unspecified" { Value::Null } else { word.into() }
 }
 
+/// A number of things in words: `1 identity`, `2 identities`.
+pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// RFC 4180, with the line ends of this system's other tools.
 fn csv(rows: &[Vec<Cell>]) -> String {
     let quoted = |text: String| match text.contains([',', '"', '\n', '\r']) {
@@ -129,10 +139,16 @@ fn csv(rows: &[Vec<Cell>]) -> String {
     let heads: Vec<_> = first.iter().map(|(name, _)| *name).collect();
     let mut text = heads.join(",") + "\n";
     for row in rows {
-        let cells: Vec<_> = row.iter().map(|(_, value)| quoted(plain(value))).collect();
+        let cells: Vec<_> = row.iter().map(|(_, value)| quoted(inert(plain(value)))).collect();
         text.push_str(&(cells.join(",") + "\n"));
     }
     text
+}
+
+/// A cell that a spreadsheet shows and does not run: a purpose is whatever an agent was talked into. `plain`
+/// has taken away the tabs and carriage returns that would do the same.
+fn inert(text: String) -> String {
+    if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text }
 }
 
 /// A value as a cell; lists are separated by blanks. Control characters would steer the terminal.
@@ -165,6 +181,22 @@ mod tests {
     #[test]
     fn csv_quotes() {
         assert_eq!(csv(&rows()), "tool,uses,ids\n\"ä,\"\"b\"\"\",1,x y\nlong one,12,\n");
+    }
+
+    #[test]
+    fn csv_runs_nothing() {
+        for (purpose, cell) in [
+            ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+            ("+1", "'+1"),
+            ("-1", "'-1"),
+            ("@SUM(1)", "'@SUM(1)"),
+            ("=1,\"2\"", "\"'=1,\"\"2\"\"\""),
+            ("\t=1", "\u{fffd}=1"),
+            ("\r=1", "\u{fffd}=1"),
+            ("a=1", "a=1"),
+        ] {
+            assert_eq!(csv(&[vec![("purpose", purpose.into())]]), format!("purpose\n{cell}\n"));
+        }
     }
 
     #[test]

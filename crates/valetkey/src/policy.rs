@@ -23,9 +23,9 @@ fn check(directory: &Path) -> Result<Exit, Failure> {
         output::note(&format!("warning: {warning}"));
     }
     output::line(&format!(
-        "{}: {} policies, revision {}",
+        "{}: {}, revision {}",
         directory.display(),
-        checked.policy_count,
+        output::count(checked.policy_count, "policy", "policies"),
         checked.digest
     ))?;
     Ok(Exit::Done)
@@ -33,6 +33,10 @@ fn check(directory: &Path) -> Result<Exit, Failure> {
 
 fn test(directory: &Path, format: Format) -> Result<Exit, Failure> {
     let report = valetkey_policy::run_tests(directory).map_err(invalid)?;
+    if report.is_empty() {
+        let tests = directory.join("tests");
+        return Err(Failure::new(Exit::Invalid, format!("no tests in `{}`", tests.join("*.json").display())));
+    }
     let row = |case: &TestCase| {
         let TestCase { file, name, failure } = case;
         let result = if failure.is_none() { "pass" } else { "FAIL" };

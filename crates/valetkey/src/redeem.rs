@@ -1,6 +1,6 @@
 //! `valetkey redeem`: the tool's side.
 
-use std::io::Read;
+use std::io::{BufRead, IsTerminal, Read};
 
 use valetkey_client::Handle;
 use zeroize::Zeroizing;
@@ -23,9 +23,14 @@ pub(crate) async fn run(args: RedeemArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// One line: whoever pipes it in may keep the pipe open.
 fn from_stdin() -> Result<Handle, Failure> {
     let mut text = Zeroizing::new(String::with_capacity(usize::from(HANDLE_MAX)));
-    std::io::stdin().lock().take(HANDLE_MAX.into()).read_to_string(&mut text)?;
+    let stdin = std::io::stdin().lock();
+    if stdin.is_terminal() {
+        output::note("the handle, then Enter:");
+    }
+    stdin.take(HANDLE_MAX.into()).read_line(&mut text)?;
     match text.trim() {
         "" => Err(Failure::new(Exit::Usage, "no handle came on stdin")),
         handle => Ok(Handle::new(handle)),

@@ -53,7 +53,9 @@ async fn serve_dev(listen: SocketAddr) -> Result<Exit, Failure> {
 
 fn start_exit(error: &StartError) -> Exit {
     match error {
-        StartError::Policies(_) | StartError::Vault(_) | StartError::Audit(_) => Exit::Invalid,
+        StartError::Policies(_) | StartError::Vault { file: _, error: _ } | StartError::Audit(_) => {
+            Exit::Invalid
+        }
         StartError::Record(_) => Exit::Unavailable,
     }
 }
@@ -62,6 +64,7 @@ fn start_exit(error: &StartError) -> Exit {
 fn introduce(throwaway: &Throwaway, address: SocketAddr) -> Result<(), Failure> {
     output::line(&format!("# valetkey listens on http://{address}; all of this goes when it stops"))?;
     output::line(&format!("# policies: {}", throwaway.policies().display()))?;
+    output::line(HINT)?;
     output::line(&format!("export VALETKEY_ADDRESS=http://{address}"))?;
     for pass in throwaway.passes() {
         output::line(&format!("\n# {}", pass.identity))?;
@@ -94,3 +97,7 @@ async fn reload_on_hangup(reloader: Reloader) {
         let _ = reloader.reload().await;
     }
 }
+
+const HINT: &str = "\
+# paste the address and one identity into another terminal; then, as agent:travel-bot, for instance:
+#   valetkey acquire --tool navan.book_flight --purpose test op://Tutorial/Navan/password";

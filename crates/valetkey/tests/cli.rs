@@ -103,12 +103,43 @@ fn a_missing_database_is_made_only_when_told() {
     let (file, _) = configure(folder.path(), &repository().join("policies"));
     let checked = run(&["config", "check", &file]);
     assert_eq!(checked.exit, 0, "{}", checked.stderr);
+    assert!(checked.stderr.starts_with("warning: there is no audit database"), "{}", checked.stderr);
     let refused = run(&["serve", "--config", &file]);
     assert_eq!(refused.exit, 3, "{}", refused.stderr);
     assert!(!folder.path().join("audit.db").exists());
     let dev = Dev::start(&["serve", "--config", &file, "--create-database"]);
     assert!(folder.path().join("audit.db").exists());
+    assert_eq!(run(&["config", "check", &file]).stderr, "");
     assert_eq!(dev.stop().exit, 0);
+}
+
+#[test]
+fn faults_of_a_vault_file_come_one_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, _) = configure(folder.path(), &repository().join("policies"));
+    let vault = folder.path().join("vault.json");
+    fs::write(&vault, r#"{"vaults": 1, "items": 2}"#).unwrap();
+    for args in [&["config", "check", &file][..], &["serve", "--config", &file, "--create-database"]] {
+        let ran = run(args);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (3, ""), "{}", ran.stderr);
+        let lines: Vec<_> = ran.stderr.lines().collect();
+        let [head, vaults, items] = lines[..] else { panic!("{}", ran.stderr) };
+        assert!(head.contains(vault.to_str().unwrap()) && head.ends_with("has faults:"), "{head}");
+        assert!(vaults.starts_with("`vaults`") && items.starts_with("`items`"), "{}", ran.stderr);
+    }
+    fs::set_permissions(&vault, fs::Permissions::from_mode(0o644)).unwrap();
+    let open = run(&["config", "check", &file]);
+    assert_eq!((open.exit, open.stderr.matches("vault file").count()), (3, 1), "{}", open.stderr);
+}
+
+#[test]
+fn faults_of_policies_come_one_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, _) = configure(folder.path(), folder.path());
+    let ran = run(&["serve", "--config", &file, "--create-database"]);
+    assert_eq!(ran.exit, 3);
+    assert_eq!(ran.stderr.matches("fault").count(), 1, "{}", ran.stderr);
+    assert!(ran.stderr.lines().count() > 1, "{}", ran.stderr);
 }
 
 #[test]
@@ -159,7 +190,7 @@ fn an_agent_acquires_and_a_tool_redeems() {
     let mut lease = dev.acquire(dev.token("agent:travel-bot"), &["--tool", "navan.book_flight", password]);
     let handle = lease.handle(password);
 
-    let redeem = |token: &str| dev.run(token, &["redeem"], &format!("{handle}\n"));
+    let redeem = |token: &str| dev.run(token, &["redeem"], &format!("{handle}\nnot read\n"));
     let wrong = redeem(dev.token("tool:web.search"));
     assert_eq!((wrong.exit, wrong.stdout.as_str()), (1, ""));
     let redeemed = redeem(navan);
@@ -177,6 +208,8 @@ fn an_agent_acquires_and_a_tool_redeems() {
         assert!(audit.stdout.contains(reason), "{reason} is missing in: {}", audit.stdout);
     }
     assert!(!audit.stdout.contains(&handle));
+    let ends = dev.run(ana, &["audit", "query", "kind:lease_end"], "");
+    assert!(ends.stdout.contains("(agent:travel-bot)"), "{}", ends.stdout);
     let stopped = dev.stop();
     assert_eq!(stopped.exit, 0, "{}", stopped.stderr);
     assert_no_value(&stopped.stderr);
@@ -207,6 +240,11 @@ fn what_policy_refuses_exits_2_and_says_what_to_do() {
     golden("audit-show.txt", &stable(&shown.stdout));
     let listed = dev.run(ana, &["audit", "query", "-kind:read_audit", "--limit", "6"], "");
     golden("audit-query.txt", &stable(&listed.stdout));
+    let words = ["audit", "query", "-kind:check", "decision:deny", "tool:web.search", "--format", "jsonl"];
+    let found = dev.run(ana, &words, "");
+    assert_eq!((found.exit, found.stdout.lines().count()), (0, 1), "{}{}", found.stdout, found.stderr);
+    let missing = dev.run(ana, &["audit", "show", "4711"], "");
+    assert_eq!((missing.exit, missing.stderr.as_str()), (1, "error: there is no record `4711`\n"));
     let wrong = dev.run(ana, &["audit", "query", "nonsense:x"], "");
     assert_eq!(wrong.exit, 1);
     assert!(wrong.stderr.contains("nonsense"), "{}", wrong.stderr);
@@ -223,6 +261,8 @@ fn what_goes_on_is_shown_as_it_comes() {
     let mut shown: Vec<_> = references.iter().filter_map(|_| lease.line()).collect();
     shown.sort();
     golden("acquire.txt", &stable(&shown.join("\n")));
+    let heads = watch.line().unwrap();
+    assert!(heads.starts_with("RECORD  TIME") && heads.ends_with("REFERENCE"), "{heads}");
     for reference in references {
         let line = watch.line().unwrap();
         assert!(line.contains("acquire") && line.contains(reference), "{line}");

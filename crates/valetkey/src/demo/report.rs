@@ -7,7 +7,7 @@ use valetkey_client::{AuditRecord, CheckAccess, Decision};
 
 use super::stage::Stage;
 use super::teller::{act, expect, tell, unexpected, worked};
-use crate::audit::{cells, fetch, moment};
+use crate::audit::{clock, fetch, shown};
 use crate::failure::Failure;
 use crate::output::{self, Cell};
 
@@ -38,8 +38,8 @@ pub(super) async fn review(stage: &Stage) -> Result<(), Failure> {
         allowed += u32::from(access);
         rows.push(row(asked, used, access));
     }
-    let shown = ["secret", "tool", "issued", "redeemed", "refused", "last", "now"];
-    output::text(&output::table(&shown, &rows))?;
+    let columns = ["secret", "tool", "issued", "redeemed", "refused", "last", "now"];
+    output::text(&output::table(&columns, &rows))?;
     let sum = |count: fn(&Use) -> u32| uses.values().map(count).sum::<u32>();
     // Seven of the errand, then one stolen, one closed, two changed; all but the closed and the card's
     // were redeemed. Refused: four requests, and the handle that was stolen, used, closed and revoked.
@@ -48,12 +48,14 @@ pub(super) async fn review(stage: &Stage) -> Result<(), Failure> {
     expect("refusals", 8, sum(|used| used.refused))?;
     expect("secrets that it may still use", 4, allowed)?;
 
-    act("7. The log of all that, newest first")?;
+    act(
+        "7. The log of all that, without the review's own reads and dry runs (the holes in the ids), newest first",
+    )?;
     let records = fetch(&stage.ana, "-kind:read_audit -kind:check", 200).await?;
     tell(&format!("{} records; each was on disk before what it permits happened.", records.len()))?;
-    let rows: Vec<_> = records.into_iter().map(cells).collect();
-    let shown = ["record_id", "kind", "decision", "reason", "caller", "reference", "result"];
-    Ok(output::text(&output::table(&shown, &rows))?)
+    let rows: Vec<_> = records.into_iter().map(shown).collect();
+    let columns = ["record_id", "kind", "decision", "reason", "caller", "result", "reference"];
+    Ok(output::text(&output::table(&columns, &rows))?)
 }
 
 /// The agent's records, as soon as every one has its outcome: those are written after.
@@ -84,7 +86,7 @@ fn uses(records: &[AuditRecord]) -> BTreeMap<Asked, Use> {
             _ => {}
         }
         if let Some(time) = record.create_time.filter(|_| used.last.is_empty()) {
-            used.last = moment(time.seconds, time.nanos);
+            used.last = clock(time.seconds);
         }
     }
     uses
@@ -108,7 +110,7 @@ fn row(asked: &Asked, used: &Use, access: bool) -> Vec<Cell> {
         ("redeemed", (*redeemed).into()),
         ("refused", (*refused).into()),
         ("last", last.clone().into()),
-        ("now", if access { "allowed" } else { "No Access" }.into()),
+        ("now", if access { "allowed" } else { "no access" }.into()),
     ]
 }
 

@@ -19,6 +19,7 @@ pub(super) async fn errand(stage: &Stage) -> Result<(), Failure> {
     for (tool, redeemer, references) in [(NAVAN, &stage.navan, &FLIGHT[..]), (RAMP, &stage.ramp, &EXPENSE)] {
         let mut lease = acquire(&stage.travel_bot, tool, references).await?;
         let handles = issued(&mut lease, references.len()).await?;
+        tell(&format!("For {tool} it gets:"))?;
         for issued in &handles {
             works(&format!("{:WIDTH$} {}_••••", issued.reference, issued.handle_id))?;
         }

@@ -56,9 +56,13 @@ pub(crate) fn run(args: &[&str]) -> Ran {
 pub(crate) fn run_with(args: &[&str], env: &[(&str, &str)], stdin: &str) -> Ran {
     let mut command = valetkey(args, env);
     let mut running = Running::spawn(command.stdin(Stdio::piped()));
+    // Stays open to the end: no command may wait for the end of its input.
+    let mut pipe = running.child.stdin.take().unwrap();
     // A command that does not read it may be gone already.
-    let _ = running.child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    running.wait(RUN_MAX)
+    let _ = pipe.write_all(stdin.as_bytes());
+    let ran = running.wait(RUN_MAX);
+    drop(pipe);
+    ran
 }
 
 pub(crate) fn exit_of(status: ExitStatus) -> i32 {
@@ -255,9 +259,10 @@ fn stable_word(word: &str) -> String {
     if let Some(rest) = word.strip_prefix("http://127.0.0.1:") {
         return format!("http://127.0.0.1:#{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()));
     }
-    let is_time = word.starts_with("20") && word.contains('T') && word.contains('Z');
+    let is_moment = word.starts_with("20") && word.contains('T') && word.contains('Z');
+    let is_clock = word.len() == 9 && word.matches(':').count() == 2 && word.ends_with('Z');
     let is_revision = word.len() == 16 && word.bytes().all(|c| c.is_ascii_hexdigit());
-    if is_time || is_revision { "#".repeat(word.len()) } else { word.into() }
+    if is_moment || is_clock || is_revision { "#".repeat(word.len()) } else { word.into() }
 }
 
 /// Far longer than any command takes.
