@@ -43,6 +43,26 @@ fn the_matrix_is_what_was_reviewed() {
     assert!(actual == expected, "the matrix changed; with UPDATE_GOLDEN=1 it is written anew:\n{actual}");
 }
 
+/// What newcomers copy first.
+#[test]
+fn the_examples_of_the_readme_work() {
+    let readme = fs::read_to_string(directory().join("README.md")).unwrap();
+    let block = |language: &str| {
+        let (_, rest) = readme.split_once(&format!("```{language}\n")).unwrap();
+        rest.split_once("```").unwrap().0
+    };
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["schema.cedarschema", "entities.json"] {
+        fs::copy(directory().join(name), copy.path().join(name)).unwrap();
+    }
+    fs::write(copy.path().join("example.cedar"), block("cedar")).unwrap();
+    fs::create_dir(copy.path().join("tests")).unwrap();
+    fs::write(copy.path().join("tests/card.json"), block("json")).unwrap();
+    assert_eq!(check(copy.path()).unwrap().warnings, []);
+    let report = run_tests(copy.path()).unwrap();
+    assert_eq!((report.passed(), report.failed()), (1, 0), "{report:#?}");
+}
+
 #[test]
 fn a_test_that_expects_something_else_fails() {
     let copy = tempfile::tempdir().unwrap();
