@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use valetkey_core::{AuditError, AuditOutcome, AuditRecord, RecordId};
+use valetkey_core::{AuditError, AuditOutcome, AuditRecord, RecordId, RecordKind};
 
 /// The records of one call and whoever waits for them.
 pub(crate) struct Submission {
@@ -47,9 +47,18 @@ struct State {
     submissions: VecDeque<Submission>,
     /// Records in `submissions`.
     records: usize,
+    /// Submissions that somebody waits for.
+    urgent: usize,
     /// Never more than grants under way, so without a bound of their own.
     outcomes: Vec<(RecordId, AuditOutcome)>,
     closed: bool,
+}
+
+impl Submission {
+    fn is_urgent(&self) -> bool {
+        let by_itself = [RecordKind::LeaseEnd, RecordKind::HandleExpire, RecordKind::HandleRevoke];
+        !self.records.iter().all(|record| by_itself.contains(&record.kind))
+    }
 }
 
 impl Queue {
@@ -58,7 +67,8 @@ impl Queue {
         Self { state: Mutex::default(), wake: Condvar::new(), records_max }
     }
 
-    /// Queues the records of one call.
+    /// Queues the records of one call. What happened to leases by itself does not wake the writer: nobody
+    /// waits for it, and with an fsync of its own it would hold up the next caller's.
     pub(crate) fn push(&self, submission: Submission) -> Result<(), Rejected> {
         let mut state = self.lock();
         if state.closed {
@@ -69,9 +79,13 @@ impl Queue {
             return Err(Rejected::Full);
         }
         state.records = records;
+        let urgent = submission.is_urgent();
+        state.urgent += usize::from(urgent);
         state.submissions.push_back(submission);
         drop(state);
-        self.wake.notify_one();
+        if urgent {
+            self.wake.notify_one();
+        }
         Ok(())
     }
 
@@ -87,7 +101,7 @@ impl Queue {
 
     /// Takes what is there, up to the bound of a batch; waits for something at most `pause`.
     pub(crate) fn take(&self, pause: Duration) -> Work {
-        let idle = |state: &mut State| state.submissions.is_empty() && !state.closed;
+        let idle = |state: &mut State| state.urgent == 0 && !state.closed;
         let (mut state, _) =
             self.wake.wait_timeout_while(self.lock(), pause, idle).unwrap_or_else(PoisonError::into_inner);
         let mut work = Work { outcomes: std::mem::take(&mut state.outcomes), ..Work::default() };
@@ -96,6 +110,7 @@ impl Queue {
             && let Some(submission) = state.submissions.pop_front()
         {
             taken += submission.records.len().max(1);
+            state.urgent -= usize::from(submission.is_urgent());
             state.records = state.records.saturating_sub(submission.records.len());
             work.submissions.push(submission);
         }
@@ -115,6 +130,7 @@ impl Queue {
             let mut state = self.lock();
             state.closed = true;
             state.records = 0;
+            state.urgent = 0;
             (std::mem::take(&mut state.submissions), std::mem::take(&mut state.outcomes))
         };
         drop(dropped);
@@ -133,12 +149,17 @@ const BATCH_MAX: usize = 2048;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use valetkey_core::{OutcomeResult, Reason, RecordKind, Timestamp};
+    use std::time::Instant;
+    use valetkey_core::{OutcomeResult, Reason, Timestamp};
 
     const NOW: Timestamp = Timestamp::from_micros(1);
 
     fn submission(records: usize) -> Submission {
-        let record = AuditRecord::event(NOW, RecordKind::Start, Reason::Done);
+        submission_of(RecordKind::Start, records)
+    }
+
+    fn submission_of(kind: RecordKind, records: usize) -> Submission {
+        let record = AuditRecord::event(NOW, kind, Reason::Done);
         Submission { records: vec![record; records], reply: oneshot::channel().0 }
     }
 
@@ -151,6 +172,23 @@ mod tests {
         assert_eq!(queue.take(Duration::ZERO).submissions.len(), 2);
         assert_eq!(queue.push(submission(5)), Ok(()));
         assert_eq!(queue.push(submission(6)), Err(Rejected::Full));
+    }
+
+    #[test]
+    fn what_happens_by_itself_waits_for_company() {
+        let (queue, pause) = (Queue::new(5), Duration::from_millis(20));
+        let ends = || submission_of(RecordKind::LeaseEnd, 1);
+        queue.push(ends()).unwrap();
+        let begin = Instant::now();
+        assert_eq!(queue.take(pause).submissions.len(), 1);
+        assert!(begin.elapsed() >= pause);
+
+        queue.push(ends()).unwrap();
+        queue.push(submission(1)).unwrap();
+        assert_eq!(queue.take(Duration::from_secs(60)).submissions.len(), 2);
+        queue.push(ends()).unwrap();
+        queue.close();
+        assert!(queue.take(Duration::from_secs(60)).closed);
     }
 
     #[test]
