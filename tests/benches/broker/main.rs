@@ -70,7 +70,7 @@ async fn throughput(world: &World) -> Result<()> {
         }
     }
     println!("the broker's memory afterwards: {} MiB", broker.0.resident()? >> 20);
-    Ok(())
+    broker.0.kill().await
 }
 
 fn millis(time: Duration) -> String {

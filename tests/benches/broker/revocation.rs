@@ -40,6 +40,7 @@ pub(crate) async fn measure(world: &World) -> Result<()> {
         broker.tell("reload").await?;
         broker.hear("reloaded").await?;
     }
+    broker.kill().await?;
     let [p50, p99, max] = rounds.map(|(_, mut rounds)| millis(percentile(&mut rounds, 50)));
     println!("\nrevocation of {STREAMS} open streams, from new policies in force to the event:");
     println!("p50 {p50}, p99 {p99}, max {max} (target: p99 < 50 ms)");
