@@ -345,8 +345,9 @@ impl LeaseTable {
         }
     }
 
+    /// Queues the record of something that happened by itself: nobody called.
     fn note(&self, state: &mut State, record: AuditRecord) {
-        state.notices.push_back(record);
+        state.notices.push_back(AuditRecord { caller: None, client: None, ..record });
         self.wake.notify_one();
     }
 
