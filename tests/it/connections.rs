@@ -316,8 +316,9 @@ async fn until(holds: impl Fn() -> bool) -> Result<()> {
     Ok(())
 }
 
+/// Renewals that are done: until then the handle before them is the lease's last.
 fn renewed(log: &[StoredRecord]) -> usize {
-    log.iter().filter(|record| record.kind == RecordKind::Renew).count()
+    log.iter().filter(|record| record.kind == RecordKind::Renew && record.outcome.is_some()).count()
 }
 
 fn ends(log: &[StoredRecord]) -> usize {
