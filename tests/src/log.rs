@@ -35,7 +35,15 @@ impl TestBroker {
     /// # Errors
     /// Where the log cannot be read.
     pub async fn since(&self, mark: RecordId) -> Result<Vec<StoredRecord>> {
-        Ok(self.store.reader().after(&Filter::default(), mark, 1000).await?.records)
+        let (mut records, mut seen) = (Vec::new(), mark);
+        loop {
+            let tail = self.store.reader().after(&Filter::default(), seen, 1000).await?;
+            if tail.seen == seen {
+                return Ok(records);
+            }
+            records.extend(tail.records);
+            seen = tail.seen;
+        }
     }
 
     /// Waits until the records after a mark are such that `wanted` finds something in them.
