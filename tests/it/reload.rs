@@ -81,6 +81,28 @@ async fn the_files_are_watched() -> Result<()> {
     Ok(())
 }
 
+/// The whole directory is taken away, and another comes in its place: its absence is said, but not again
+/// and again, and what comes is noticed although the old watch sees none of it.
+#[tokio::test]
+async fn a_directory_that_is_replaced_is_noticed() -> Result<()> {
+    let broker = TestBroker::start().await?;
+    let mut lease = lease(&broker).await?;
+    let (here, away) = (broker.dir.path().join("policies"), broker.dir.path().join("away"));
+    let mark = broker.mark();
+    std::fs::rename(&here, &away)?;
+    // Long enough for several looks: that nothing more is written takes time to see.
+    tokio::time::sleep(std::time::Duration::from_secs(9)).await;
+    let records = broker.since(mark).await?;
+    let failed = records.iter().filter(|it| it.reason == Reason::Failed).count();
+    assert!((1..=2).contains(&failed), "{records:#?}");
+
+    let forbid = r#"@id("stop") forbid (principal, action, resource);"#;
+    std::fs::write(away.join("stop.cedar"), forbid)?;
+    std::fs::rename(&away, &here)?;
+    assert_eq!(revoked(&mut lease).await?.cause(), EndCause::Policy);
+    Ok(())
+}
+
 #[tokio::test]
 async fn bad_policies_change_nothing_and_say_so() -> Result<()> {
     let broker = TestBroker::start().await?;

@@ -90,18 +90,18 @@ impl Reloader {
             }
             loop {
                 match tokio::time::timeout(LOOK, changes.recv()).await {
-                    Ok(Some(())) => settle(&mut changes).await,
-                    // Nothing was told: by and by, look whether the directory is still the one watched.
-                    Err(_) if identity_of(&self.parts.directory) == watched => continue,
-                    Err(_) => {
+                    Ok(Some(())) => {
+                        settle(&mut changes).await;
                         self.try_reload().await;
-                        break;
                     }
-                    // There is no watcher; the look above would be all there is.
-                    Ok(None) if watcher.is_err() => tokio::time::sleep(LOOK).await,
-                    Ok(None) => break,
+                    // There is no watch: all that is left is to look, by and by.
+                    Ok(None) => tokio::time::sleep(LOOK).await,
+                    Err(_) => {}
                 }
-                self.try_reload().await;
+                if identity_of(&self.parts.directory) != watched {
+                    self.try_reload().await;
+                    break;
+                }
             }
         }
     }
