@@ -8,7 +8,7 @@ CREATE TABLE outcomes (
     source       INTEGER,               -- string
     item_version INTEGER CHECK (item_version >= 0),
     detail       TEXT
-) STRICT;
+, value_age_us INTEGER CHECK (value_age_us >= 0)) STRICT;
 
 CREATE TABLE records (
     seq          INTEGER PRIMARY KEY,   -- from 1, without gaps

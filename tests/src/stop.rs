@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use valetkey_core::{
     AuditError, AuditLog, AuditOutcome, AuditRecord, Grant, OutcomeResult, RecordId, RecordKind,
-    ResolveError, Resolved, Resolver,
+    ResolveFailure, Resolved, Resolver,
 };
 use valetkey_server::Ports;
 
@@ -134,7 +134,7 @@ impl AuditLog for StopAt<dyn AuditLog> {
 
 #[async_trait]
 impl Resolver for StopAt<dyn Resolver> {
-    async fn resolve(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveError>> {
+    async fn resolve(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveFailure>> {
         let resolved = self.port.resolve(grants).await;
         self.reach(Step::AcquireResolved);
         resolved

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use valetkey_audit::{AuditStore, Missing, StoreOptions};
 use valetkey_core::testing::{FakeClock, agent, request};
 use valetkey_core::{
-    AuditLog, AuditOutcome, AuditRecord, Clock, Grant, HandleId, LeaseId, OutcomeResult, PolicyId, PublicId,
-    Reason, RecordKind, Revision, Ruling, Timestamp,
+    AuditLog, AuditOutcome, AuditRecord, Clock, Grant, HandleId, LeaseId, OutcomeResult, PolicyId,
+    Provenance, PublicId, Reason, RecordKind, Revision, Ruling, Timestamp,
 };
 
 /// What one round found.
@@ -118,8 +118,11 @@ async fn append(store: Arc<AuditStore>, caller: usize, load: Load, end: Instant)
         if let Load::RecordsWithOutcomes = load {
             let grant = Grant::for_test(request("op://Tutorial/Navan/username"), ids[0]);
             let outcome = AuditOutcome {
-                source: Some("embedded".into()),
-                item_version: Some(3),
+                provenance: Some(Provenance {
+                    source: "embedded".into(),
+                    item_version: Some(3),
+                    read_time: now(),
+                }),
                 ..AuditOutcome::new(now(), OutcomeResult::Issued)
             };
             store.record_outcome(grant, outcome);

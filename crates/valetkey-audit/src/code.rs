@@ -40,6 +40,7 @@ impl Code for RecordKind {
             Self::PolicyLoad => 13,
             Self::Start => 14,
             Self::Stop => 15,
+            Self::Locate => 16,
         }
     }
 }
@@ -92,6 +93,8 @@ impl Code for Reason {
             Self::EndUnavailable => 27,
             Self::Done => 28,
             Self::Failed => 29,
+            Self::PolicyPossible => 30,
+            Self::SourceFailed => 31,
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use rusqlite::{CachedStatement, Connection, params};
-use valetkey_core::{AuditOutcome, AuditRecord, Facet, FieldTarget, Named, PolicyId, Revision, Target};
+use valetkey_core::{
+    AuditOutcome, AuditRecord, Facet, FieldTarget, Named, PolicyId, Provenance, Revision, Target,
+};
 
 use crate::code::Code;
 use crate::strings::Strings;
@@ -100,20 +102,27 @@ pub(crate) fn insert_outcome(
     seq: u64,
     outcome: &AuditOutcome,
 ) -> rusqlite::Result<()> {
-    let AuditOutcome { time, result, reason, detail, source, item_version } = outcome;
+    let AuditOutcome { time, result, reason, detail, provenance } = outcome;
+    let (source, item_version, age) = match provenance {
+        None => (None, None, None),
+        Some(Provenance { source, item_version, read_time }) => {
+            (Some(&**source), *item_version, Some(time.since(*read_time)))
+        }
+    };
     connection
         .prepare_cached(
-            "INSERT INTO outcomes (seq, time_us, result, reason, source, item_version, detail)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO outcomes (seq, time_us, result, reason, source, item_version, detail, value_age_us)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             seq,
             time.as_micros(),
             result.code(),
             strings.id_opt(connection, *reason)?,
-            strings.id_opt(connection, source.as_deref())?,
+            strings.id_opt(connection, source)?,
             item_version.map(|version| i64::try_from(version).unwrap_or(i64::MAX)),
             detail.as_deref(),
+            age.map(micros),
         ])
         .map(drop)
 }
@@ -135,6 +144,12 @@ impl<'a> TargetTexts<'a> {
             Some(Target::Unresolved { vault, item, error }) => {
                 Self { vault: vault.as_ref(), item: item.as_ref(), field_id: None, error: Some(error.code()) }
             }
+            Some(Target::Unknown { vault, item, failure }) => Self {
+                vault: vault.as_ref(),
+                item: item.as_ref(),
+                field_id: None,
+                error: Some(failure.error.code()),
+            },
             Some(Target::Field(FieldTarget { vault, item, field_id, field: _, section: _, facet })) => Self {
                 vault: Some(vault),
                 item: Some(item),

@@ -182,7 +182,10 @@ pub(crate) fn in_memory() -> Connection {
 }
 
 /// The migrations in order; the position of each, from 1, is the schema version that it leads to.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/0001_init.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/0001_init.sql"),
+    include_str!("../../../migrations/0002_add_value_age.sql"),
+];
 /// `vklg` in ASCII: marks the file as ours, also for file(1).
 const APPLICATION_ID: i64 = 0x766B_6C67;
 /// Between our own threads; nobody else writes.

@@ -96,6 +96,8 @@ pub struct StoredOutcome {
     pub source: Option<String>,
     /// The item's version there.
     pub item_version: Option<u64>,
+    /// How old the value was then.
+    pub value_age: Option<Duration>,
     /// More for the reviewer.
     pub detail: Option<String>,
 }
@@ -161,6 +163,7 @@ impl StoredOutcome {
             source: columns.take()?,
             item_version: columns.take()?,
             detail: columns.take()?,
+            value_age: columns.take::<Option<u64>>()?.map(Duration::from_micros),
         }))
     }
 }
@@ -215,7 +218,7 @@ pub(crate) const SELECT: &str = "
         o.result, o.time_us,
         (SELECT text FROM strings WHERE id = o.reason),
         (SELECT text FROM strings WHERE id = o.source),
-        o.item_version, o.detail
+        o.item_version, o.detail, o.value_age_us
     FROM records r LEFT JOIN outcomes o ON o.seq = r.seq";
 
 #[cfg(test)]

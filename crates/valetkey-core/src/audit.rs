@@ -13,6 +13,7 @@ use crate::handle::HandleId;
 use crate::identity::{AgentId, Identity, ToolId};
 use crate::lease::LeaseId;
 use crate::request::{AccessKind, AccessRequest, Call, RequestId, TraceId};
+use crate::resolver::Provenance;
 use crate::target::Target;
 
 /// The log. Insert-only: a record is written before anything is resolved or released, its outcome
@@ -116,6 +117,8 @@ pub enum RecordKind {
     Redeem,
     /// A dry run.
     Check,
+    /// A source was to be asked what a reference means.
+    Locate,
     /// A lease was to be ended.
     EndLease,
     /// The log was to be read.
@@ -153,6 +156,10 @@ pub enum Reason {
     PolicyError,
     /// Permitted, but for a shorter life than was asked for.
     PolicyTtl,
+    /// A policy may permit, depending on what the reference means.
+    PolicyPossible,
+    /// The source could not be asked what the reference means.
+    SourceFailed,
     /// The kind of caller has no business with this call.
     CallerKind,
     /// No `authorization` came.
@@ -214,10 +221,8 @@ pub struct AuditOutcome {
     pub reason: Option<&'static str>,
     /// More for the reviewer; never anything secret.
     pub detail: Option<Arc<str>>,
-    /// The source that the value came from.
-    pub source: Option<Arc<str>>,
-    /// The item's version there.
-    pub item_version: Option<u64>,
+    /// Where the value came from.
+    pub provenance: Option<Provenance>,
 }
 
 /// The result in an [`AuditOutcome`].
@@ -334,7 +339,7 @@ impl AuditOutcome {
     /// A result with nothing more to say.
     #[must_use]
     pub fn new(time: Timestamp, result: OutcomeResult) -> Self {
-        Self { time, result, reason: None, detail: None, source: None, item_version: None }
+        Self { time, result, reason: None, detail: None, provenance: None }
     }
 
     /// A result and the stable code that says why.
@@ -346,7 +351,7 @@ impl AuditOutcome {
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Acquire,
         Self::Renew,
         Self::Redeem,
@@ -362,6 +367,7 @@ impl RecordKind {
         Self::PolicyLoad,
         Self::Start,
         Self::Stop,
+        Self::Locate,
     ];
 
     /// The name in queries and answers.
@@ -372,6 +378,7 @@ impl RecordKind {
             Self::Renew => "renew",
             Self::Redeem => "redeem",
             Self::Check => "check",
+            Self::Locate => "locate",
             Self::EndLease => "end_lease",
             Self::ReadAudit => "read_audit",
             Self::Operate => "operate",
@@ -406,7 +413,7 @@ impl From<AccessKind> for RecordKind {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::PolicyPermit,
         Self::PolicyNoPermit,
         Self::PolicyForbid,
@@ -436,6 +443,8 @@ impl Reason {
         Self::EndUnavailable,
         Self::Done,
         Self::Failed,
+        Self::PolicyPossible,
+        Self::SourceFailed,
     ];
 
     /// The stable code.
@@ -447,6 +456,8 @@ impl Reason {
             Self::PolicyForbid => "POLICY_FORBID",
             Self::PolicyError => "POLICY_ERROR",
             Self::PolicyTtl => "POLICY_TTL",
+            Self::PolicyPossible => "POLICY_POSSIBLE",
+            Self::SourceFailed => "SOURCE_FAILED",
             Self::CallerKind => "CALLER_KIND",
             Self::TokenMissing => "TOKEN_MISSING",
             Self::TokenMalformed => "TOKEN_MALFORMED",

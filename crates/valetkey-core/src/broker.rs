@@ -4,6 +4,7 @@
 
 mod acquire;
 mod keep;
+mod locate;
 mod redeem;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::identity::{AgentId, ToolId};
 use crate::lease::{EndCause, LeaseFull, LeaseId, LeaseTable};
 use crate::reference::SecretReference;
 use crate::request::{AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Call, Life};
-use crate::resolver::{Directory, ResolveError, Resolver};
+use crate::resolver::{Directory, ResolveError, ResolveFailure, Resolver};
 use crate::secret::SecretValue;
 use crate::text::{Destination, Purpose, Session};
 
@@ -103,7 +104,7 @@ pub enum Refusal {
         /// The first reference refused, as asked; absent where there is none.
         reference: Option<Arc<str>>,
     },
-    /// Policy allows, but the reference gives no value.
+    /// Policy allows, or might, but the reference gives no value.
     Unresolved {
         /// Why.
         error: ResolveError,
@@ -172,14 +173,13 @@ impl Broker {
     /// [`Refusal::AuditUnavailable`]; a refusal by policy is an answer.
     pub async fn check(&self, ask: Check) -> Result<CheckAnswer, Refusal> {
         let Check { call, agent, tool, reference, life, session, destination } = ask;
-        let target = Arc::new(self.directory.locate(&reference));
         let request = AccessRequest {
             call,
             kind: AccessKind::Check,
             agent,
             tool,
+            target: Arc::new(self.directory.locate(&reference).target),
             reference,
-            target,
             life,
             purpose: None,
             session,
@@ -187,11 +187,14 @@ impl Broker {
             lease: None,
             handle: None,
         };
-        match self.gate.admit(vec![Arc::new(request)]).await?.pop() {
+        let reference = request.reference.text();
+        let requests = self.locate_all(vec![request]).await?;
+        match self.gate.admit(requests).await?.pop() {
             Some(Verdict::Allow(grant)) => {
                 Ok(CheckAnswer::Allow { terms: grant.terms(), record: grant.record() })
             }
             Some(Verdict::Deny(denial)) => Ok(CheckAnswer::Deny(denial)),
+            Some(Verdict::Unknown { record, error }) => Err(Refusal::Unresolved { error, reference, record }),
             None => Err(Refusal::Broken),
         }
     }
@@ -284,9 +287,11 @@ impl Broker {
         }
     }
 
-    fn settle_failed(&self, grant: Grant, error: &ResolveError) {
+    fn settle_failed(&self, grant: Grant, failure: &ResolveFailure) {
+        let ResolveFailure { error, detail } = failure;
         let outcome = AuditOutcome::because(self.clock.now(), OutcomeResult::Failed, error.code());
-        self.gate.settle(grant, AuditOutcome { detail: Some(error.to_string().into()), ..outcome });
+        let detail = detail.clone().unwrap_or_else(|| error.to_string().into());
+        self.gate.settle(grant, AuditOutcome { detail: Some(detail), ..outcome });
     }
 }
 

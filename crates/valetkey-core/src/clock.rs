@@ -42,6 +42,14 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// How long before this moment `earlier` was; zero where it was later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or_default())
+    }
+}
+
 impl std::fmt::Display for Timestamp {
     /// RFC 3339 in UTC with microseconds, as in `2026-11-23T14:05:09.000123Z`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

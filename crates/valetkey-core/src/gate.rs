@@ -27,6 +27,8 @@ use crate::clock::Clock;
 use crate::decision::{Allow, Decision, Deny, Terms};
 use crate::policy::PolicyEngine;
 use crate::request::{AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Life};
+use crate::resolver::{Gap, ResolveError};
+use crate::target::Target;
 
 /// Proof that a request was allowed and durably recorded; the only key to the resolver and to a lease.
 ///
@@ -46,12 +48,28 @@ pub struct Permission {
     record: RecordId,
 }
 
+/// Proof that asking a source what a reference means was called for and durably recorded; the only key to
+/// [`crate::Directory::learn`]. No value comes of it.
+#[must_use = "a survey is the proof to ask with"]
+pub struct Survey {
+    request: Arc<AccessRequest>,
+    gap: Gap,
+    record: RecordId,
+}
+
 /// What the gate says to one request.
 pub enum Verdict {
     /// Allowed and recorded.
     Allow(Grant),
     /// Refused and recorded.
     Deny(Denial),
+    /// Refused and recorded, because what it means could not be found out.
+    Unknown {
+        /// Its record.
+        record: RecordId,
+        /// Why.
+        error: ResolveError,
+    },
 }
 
 /// A refusal, recorded.
@@ -106,9 +124,49 @@ impl Gate {
                 Ok((Allow { revision, .. }, terms)) => {
                     Verdict::Allow(Grant { request, terms, record, generation: revision.generation })
                 }
-                Err(Deny { advice, .. }) => Verdict::Deny(Denial { record, advice }),
+                Err(Deny { advice, .. }) => match &*request.target {
+                    Target::Unknown { failure, .. } => {
+                        Verdict::Unknown { record, error: failure.error.clone() }
+                    }
+                    Target::Field(_) | Target::Unresolved { .. } => Verdict::Deny(Denial { record, advice }),
+                },
             });
         Ok(verdicts.collect())
+    }
+
+    /// Which of these requests a source may be asked about, and the proof of it: those that some policy may
+    /// allow, depending on what their references turn out to mean. The proofs are durable. For the others
+    /// nothing is written: the decision on what is known already will be.
+    ///
+    /// # Errors
+    /// [`AuditError`] where nothing could be written: then nothing is asked either.
+    pub async fn survey(
+        &self,
+        requests: impl IntoIterator<Item = (Arc<AccessRequest>, Gap)>,
+    ) -> Result<Vec<Option<Survey>>, AuditError> {
+        let possible: Vec<_> = requests
+            .into_iter()
+            .map(|(request, gap)| self.engine.may_allow(&request).then_some((request, gap)))
+            .collect();
+        let records: Vec<_> = possible
+            .iter()
+            .flatten()
+            .map(|(request, gap)| {
+                let record = AuditRecord::event(self.clock.now(), RecordKind::Locate, Reason::PolicyPossible);
+                AuditRecord { handle: None, ttl: None, ..record.about(request) }.with_detail(gap.as_str())
+            })
+            .collect();
+        let written = records.len();
+        let ids = match written {
+            0 => Vec::new(),
+            _ => self.log.record(records).await?,
+        };
+        if ids.len() != written {
+            return Err(AuditError("it acknowledged another number of records than it was given".into()));
+        }
+        let mut ids = ids.into_iter();
+        let mut survey = |(request, gap)| ids.next().map(|record| Survey { request, gap, record });
+        Ok(possible.into_iter().map(|possible| possible.and_then(&mut survey)).collect())
     }
 
     /// Decides on something other than a secret, likewise.
@@ -192,6 +250,15 @@ impl Gate {
 
     /// Policy's answer, with the wished life held against the obligations.
     fn rule(&self, request: &AccessRequest) -> Result<(Allow, Terms), Deny> {
+        if let Target::Unknown { failure, .. } = &*request.target {
+            return Err(Deny {
+                reason: Reason::SourceFailed,
+                policies: [].into(),
+                advice: None,
+                detail: Some(failure.detail.clone().unwrap_or_else(|| failure.error.to_string().into())),
+                revision: self.engine.revision(),
+            });
+        }
         let allow = match self.engine.decide(request) {
             Decision::Allow(allow) => allow,
             Decision::Deny(deny) => return Err(deny),
@@ -270,6 +337,32 @@ impl Grant {
             redeemer: crate::decision::Redeemer::Tool,
         });
         Self { request: Arc::new(request), terms, record, generation: 0 }
+    }
+}
+
+impl Survey {
+    /// The request whose reference is to be looked up.
+    #[must_use]
+    pub fn request(&self) -> &AccessRequest {
+        &self.request
+    }
+
+    /// What is to be asked; no more than this.
+    #[must_use]
+    pub fn gap(&self) -> Gap {
+        self.gap
+    }
+
+    /// Its record.
+    #[must_use]
+    pub fn record(&self) -> RecordId {
+        self.record
+    }
+
+    /// For the unit tests of adapters, which cannot come through a gate.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn for_test(request: AccessRequest, gap: Gap, record: RecordId) -> Self {
+        Self { request: Arc::new(request), gap, record }
     }
 }
 

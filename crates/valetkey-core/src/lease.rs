@@ -27,7 +27,7 @@ use crate::gate::Grant;
 use crate::handle::{Handle, HandleId};
 use crate::identity::{AgentId, ToolId};
 use crate::request::{AccessKind, AccessRequest, Call};
-use crate::secret::SecretValue;
+use crate::resolver::Resolved;
 
 use self::state::{HandleSlot, HandleState, LeaseSlot, State};
 
@@ -175,13 +175,13 @@ impl LeaseTable {
         &self,
         grant: &Grant,
         handle: Handle,
-        value: &SecretValue,
+        resolved: &Resolved,
     ) -> Result<Issued, IssueError> {
         let request = grant.request_shared();
         let (Some(lease), true) = (request.lease, request.handle == Some(handle.id())) else {
             return Err(IssueError::Broken);
         };
-        let sealed = Arc::new(handle.seal(value).ok_or(IssueError::Broken)?);
+        let sealed = Arc::new(handle.seal(&resolved.value).ok_or(IssueError::Broken)?);
         let digest = handle.digest();
         let terms = grant.terms();
         let expires = self.clock.monotonic() + terms.life;
@@ -203,6 +203,7 @@ impl LeaseTable {
         state.handles_taken += usize::from(renewal);
         let active = HandleState::Active {
             sealed,
+            provenance: resolved.provenance.clone(),
             uses_left: terms.uses,
             uses_set_aside: 0,
             expiry_cause: EndCause::Expiry,

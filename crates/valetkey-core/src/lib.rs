@@ -43,7 +43,7 @@ pub use bearer::{Bearer, BearerDigest, BearerError, PublicId};
 pub use broker::{Acquire, Broker, Check, CheckAnswer, Redeemed, Refusal};
 pub use clock::{Clock, Timestamp};
 pub use decision::{Allow, Decision, Deny, Obligations, PolicyId, Redeemer, Revision, Terms};
-pub use gate::{Denial, Gate, Grant, Permission, Verdict};
+pub use gate::{Denial, Gate, Grant, Permission, Survey, Verdict};
 pub use handle::{Handle, HandleId};
 pub use identity::{AgentId, Identity, Name, NameError, PersonId, ToolId};
 pub use lease::{EndCause, Issued, LeaseEvent, LeaseEvents, LeaseFull, LeaseId, LeaseLimits, LeaseTable};
@@ -52,7 +52,9 @@ pub use reference::{Attribute, ReferenceError, SecretReference};
 pub use request::{
     AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Call, Life, RequestId, TraceId,
 };
-pub use resolver::{Directory, Fault, ResolveError, Resolved, Resolver};
+pub use resolver::{
+    Directory, Fault, Gap, Located, Provenance, ResolveError, ResolveFailure, Resolved, Resolver,
+};
 pub use secret::SecretValue;
 pub use target::{Facet, FieldTarget, Named, Target};
 pub use text::{Destination, Purpose, Session, TextError, scrub};

@@ -10,6 +10,11 @@ pub trait PolicyEngine: Send + Sync {
     /// Decides on a secret. The purpose and the spelling of the reference have no influence.
     fn decide(&self, request: &AccessRequest) -> Decision;
 
+    /// Whether some policy may allow the request, whatever its target will turn out to mean within the
+    /// vault and item that are known. `false` only where [`PolicyEngine::decide`] would deny every such
+    /// meaning: then the source is not asked.
+    fn may_allow(&self, request: &AccessRequest) -> bool;
+
     /// Decides on something other than a secret.
     fn decide_admin(&self, request: &AdminRequest) -> Decision;
 

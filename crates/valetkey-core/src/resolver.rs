@@ -5,16 +5,42 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::gate::Grant;
+use crate::clock::Timestamp;
+use crate::gate::{Grant, Survey};
 use crate::reference::SecretReference;
 use crate::secret::SecretValue;
 use crate::target::Target;
 
 /// Knows what exists, without values.
+#[async_trait]
 pub trait Directory: Send + Sync {
     /// What a reference means. Looks only at what is known already and never asks the source, so that a
     /// request that will be refused costs nothing there and cannot be timed against it.
-    fn locate(&self, reference: &SecretReference) -> Target;
+    fn locate(&self, reference: &SecretReference) -> Located;
+
+    /// Asks the source for what [`Directory::locate`] did not know, each survey for its own gap and no
+    /// more, given proof that the question was written down. In order; bounded in time and in what it may
+    /// cost. After it, `locate` knows more, or the gap is closed because the source has nothing to add.
+    async fn learn(&self, surveys: &[&Survey]) -> Vec<Result<(), ResolveFailure>>;
+}
+
+/// What a reference means, as far as is known.
+pub struct Located {
+    /// The meaning.
+    pub target: Target,
+    /// What the source could add; `None` where that is all there is.
+    pub gap: Option<Gap>,
+}
+
+/// What is not known, or not freshly enough, on the way to a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Gap {
+    /// Which vaults there are.
+    Vaults,
+    /// Which items the vault has.
+    Items,
+    /// Which fields the item has.
+    Fields,
 }
 
 /// Fetches values, given proof that it may.
@@ -22,17 +48,45 @@ pub trait Directory: Send + Sync {
 pub trait Resolver: Send + Sync {
     /// Fetches the value of each grant's target, in order. What to fetch stands in the grant alone.
     /// Bounded in time: whatever happens, it returns.
-    async fn resolve(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveError>>;
+    ///
+    /// Where the target of a grant no longer means what it meant, it is [`ResolveError::Changed`]: the
+    /// directory knows the new meaning by then, and the request is decided again.
+    async fn resolve(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveFailure>>;
 }
 
 /// A value and where it came from.
 pub struct Resolved {
     /// The value.
     pub value: SecretValue,
+    /// Where it came from.
+    pub provenance: Provenance,
+}
+
+/// Where a value came from, for the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provenance {
     /// The source's name in the configuration.
     pub source: Arc<str>,
     /// The item's version, where the source says it.
     pub item_version: Option<u64>,
+    /// When it was read from the source.
+    pub read_time: Timestamp,
+}
+
+/// A reference that gives no value: the kind for the caller, the story for the reviewer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("{error}")]
+pub struct ResolveFailure {
+    /// The kind.
+    pub error: ResolveError,
+    /// What the source said; scrubbed, without anything secret. For the record alone.
+    pub detail: Option<Arc<str>>,
+}
+
+impl From<ResolveError> for ResolveFailure {
+    fn from(error: ResolveError) -> Self {
+        Self { error, detail: None }
+    }
 }
 
 /// Why a reference gives no value: one to one with the kinds of the SDK core's resolve errors.
@@ -88,6 +142,12 @@ pub enum ResolveError {
     /// The source did not answer, or not in time, or not as it should.
     #[error("the source is not available")]
     Unavailable,
+    /// The source does not take the broker's own credentials: revoked, expired, or never right.
+    #[error("the source does not accept the broker's credentials")]
+    CredentialsRefused,
+    /// The item was changed between the decision and the read.
+    #[error("the item was changed meanwhile; ask again")]
+    Changed,
 }
 
 /// Who has to act on a [`ResolveError`].
@@ -101,6 +161,18 @@ pub enum Fault {
     RateLimit,
     /// The operator.
     Unavailable,
+}
+
+impl Gap {
+    /// The name in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vaults => "vaults",
+            Self::Items => "items",
+            Self::Fields => "fields",
+        }
+    }
 }
 
 impl ResolveError {
@@ -121,6 +193,8 @@ impl ResolveError {
             Self::ItemNotActive => "ITEM_NOT_ACTIVE",
             Self::RateLimited { .. } => "RESOLVER_RATE_LIMITED",
             Self::Unavailable => "RESOLVER_UNAVAILABLE",
+            Self::CredentialsRefused => "RESOLVER_CREDENTIALS_REFUSED",
+            Self::Changed => "REFERENCE_CHANGED",
         }
     }
 
@@ -132,7 +206,7 @@ impl ResolveError {
                 Fault::NotFound
             }
             Self::RateLimited { .. } => Fault::RateLimit,
-            Self::Unavailable => Fault::Unavailable,
+            Self::Unavailable | Self::CredentialsRefused | Self::Changed => Fault::Unavailable,
             Self::TooManyVaults
             | Self::TooManyItems
             | Self::TooManyMatchingFields

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::resolver::ResolveError;
+use crate::resolver::{ResolveError, ResolveFailure};
 
 /// The meaning of a reference, found in a [`crate::Directory`] without asking the source for anything.
 ///
@@ -24,6 +24,15 @@ pub enum Target {
         item: Option<Named>,
         /// Why it ends there, in the words of the SDK core.
         error: ResolveError,
+    },
+    /// The source could not be asked. Nothing is decided on it; it is refused with the source's failure.
+    Unknown {
+        /// The vault, where that much is clear.
+        vault: Option<Named>,
+        /// The item, where that much is clear; only with a vault.
+        item: Option<Named>,
+        /// What the source said.
+        failure: ResolveFailure,
     },
 }
 
@@ -76,7 +85,7 @@ impl Target {
     pub fn vault(&self) -> Option<&Named> {
         match self {
             Self::Field(field) => Some(&field.vault),
-            Self::Unresolved { vault, .. } => vault.as_ref(),
+            Self::Unresolved { vault, .. } | Self::Unknown { vault, .. } => vault.as_ref(),
         }
     }
 
@@ -85,7 +94,7 @@ impl Target {
     pub fn item(&self) -> Option<&Named> {
         match self {
             Self::Field(field) => Some(&field.item),
-            Self::Unresolved { item, .. } => item.as_ref(),
+            Self::Unresolved { item, .. } | Self::Unknown { item, .. } => item.as_ref(),
         }
     }
 
@@ -95,6 +104,7 @@ impl Target {
         match self {
             Self::Field(_) => None,
             Self::Unresolved { error, .. } => Some(error),
+            Self::Unknown { failure, .. } => Some(&failure.error),
         }
     }
 
@@ -103,7 +113,7 @@ impl Target {
     pub fn field(&self) -> Option<&FieldTarget> {
         match self {
             Self::Field(field) => Some(field),
-            Self::Unresolved { .. } => None,
+            Self::Unresolved { .. } | Self::Unknown { .. } => None,
         }
     }
 }

@@ -12,13 +12,15 @@ use crate::audit::{AuditError, AuditLog, AuditOutcome, AuditRecord, Reason, Reco
 use crate::bearer::PublicId;
 use crate::clock::{Clock, Timestamp};
 use crate::decision::{Allow, Decision, Deny, Obligations, PolicyId, Revision};
-use crate::gate::Grant;
+use crate::gate::{Grant, Survey};
 use crate::handle::Handle;
 use crate::identity::{AgentId, Identity, Name, PersonId, ToolId};
 use crate::policy::PolicyEngine;
 use crate::reference::SecretReference;
 use crate::request::{AccessKind, AccessRequest, AdminRequest, Call, Life, RequestId};
-use crate::resolver::{Directory, ResolveError, Resolved, Resolver};
+use crate::resolver::{
+    Directory, Gap, Located, Provenance, ResolveError, ResolveFailure, Resolved, Resolver,
+};
 use crate::secret::SecretValue;
 use crate::target::{Facet, FieldTarget, Named, Target};
 use crate::text::Purpose;
@@ -61,7 +63,10 @@ pub struct FakeVault {
 #[derive(Default)]
 struct FakeVaultState {
     values: HashMap<String, &'static str>,
+    /// What is not known of a reference.
+    gaps: HashMap<String, Gap>,
     reads: Vec<RecordId>,
+    surveys: Vec<RecordId>,
     error: Option<ResolveError>,
     hook: Option<Hook>,
 }
@@ -172,6 +177,10 @@ impl PolicyEngine for FakePolicy {
         }
     }
 
+    fn may_allow(&self, request: &AccessRequest) -> bool {
+        matches!(self.decide(request), Decision::Allow(_))
+    }
+
     fn decide_admin(&self, request: &AdminRequest) -> Decision {
         let revision = self.revision();
         match request.call.caller {
@@ -208,6 +217,17 @@ impl FakeVault {
         self.lock().reads.clone()
     }
 
+    /// The records under whose surveys something was looked up.
+    #[must_use]
+    pub fn surveys(&self) -> Vec<RecordId> {
+        self.lock().surveys.clone()
+    }
+
+    /// Forgets what a reference means, from this level on.
+    pub fn forget(&self, reference: &str, gap: Gap) {
+        self.lock().gaps.insert(reference.to_owned(), gap);
+    }
+
     /// Puts a value in, or another in its place.
     pub fn set(&self, reference: &str, value: &'static str) {
         self.lock().values.insert(reference.to_owned(), value);
@@ -233,9 +253,12 @@ impl FakeVault {
     }
 }
 
+#[async_trait]
 impl Directory for FakeVault {
-    fn locate(&self, reference: &SecretReference) -> Target {
-        if self.lock().values.contains_key(reference.as_str()) {
+    fn locate(&self, reference: &SecretReference) -> Located {
+        let state = self.lock();
+        let gap = state.gaps.get(reference.as_str()).copied();
+        let target = if gap.is_none() && state.values.contains_key(reference.as_str()) {
             target(reference)
         } else {
             Target::Unresolved {
@@ -243,13 +266,36 @@ impl Directory for FakeVault {
                 item: None,
                 error: ResolveError::ItemNotFound,
             }
-        }
+        };
+        Located { target, gap }
+    }
+
+    async fn learn(&self, surveys: &[&Survey]) -> Vec<Result<(), ResolveFailure>> {
+        let mut state = self.lock();
+        let learn = |survey: &&Survey| {
+            state.surveys.push(survey.record());
+            if let Some(error) = &state.error {
+                return Err(error.clone().into());
+            }
+            let next = match survey.gap() {
+                Gap::Vaults => Some(Gap::Items),
+                Gap::Items => Some(Gap::Fields),
+                Gap::Fields => None,
+            };
+            let reference = survey.request().reference.as_str().to_owned();
+            match next {
+                Some(gap) => state.gaps.insert(reference, gap),
+                None => state.gaps.remove(&reference),
+            };
+            Ok(())
+        };
+        surveys.iter().map(learn).collect()
     }
 }
 
 #[async_trait]
 impl Resolver for FakeVault {
-    async fn resolve(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveError>> {
+    async fn resolve(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveFailure>> {
         let hook = self.lock().hook.take();
         if let Some(hook) = hook {
             hook();
@@ -258,12 +304,14 @@ impl Resolver for FakeVault {
         let fetch = |grant: &&Grant| {
             state.reads.push(grant.record());
             if let Some(error) = &state.error {
-                return Err(error.clone());
+                return Err(error.clone().into());
             }
             let value =
                 state.values.get(grant.request().reference.as_str()).ok_or(ResolveError::Unavailable)?;
             let value = SecretValue::new(value.as_bytes().to_vec());
-            Ok(Resolved { value, source: "fake".into(), item_version: Some(1) })
+            let read_time = Timestamp::from_micros(1_780_000_000_000_000);
+            let provenance = Provenance { source: "fake".into(), item_version: Some(1), read_time };
+            Ok(Resolved { value, provenance })
         };
         grants.iter().map(fetch).collect()
     }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use valetkey_core::{
-    Clock, Directory, FieldTarget, Grant, ResolveError, Resolved, Resolver, SecretReference, Target,
+    Clock, Directory, FieldTarget, Grant, Located, Provenance, ResolveError, ResolveFailure, Resolved,
+    Resolver, SecretReference, Survey, Target,
 };
 use zeroize::Zeroizing;
 
@@ -124,26 +125,35 @@ impl VaultFile {
         })
     }
 
-    fn fetch(&self, target: &FieldTarget) -> Result<Resolved, ResolveError> {
+    fn fetch(&self, target: &FieldTarget) -> Result<Resolved, ResolveFailure> {
         let field = self.catalogue.field(target)?;
         let values = self.values.get(&target.item.id).ok_or(ResolveError::ItemNotFound)?;
-        let value = values.give(field, target.facet, self.clock.now())?;
-        Ok(Resolved { value, source: Arc::clone(&self.source), item_version: values.version })
+        let read_time = self.clock.now();
+        let value = values.give(field, target.facet, read_time)?;
+        let source = Arc::clone(&self.source);
+        Ok(Resolved { value, provenance: Provenance { source, item_version: values.version, read_time } })
     }
 }
 
+#[async_trait]
 impl Directory for VaultFile {
-    fn locate(&self, reference: &SecretReference) -> Target {
-        self.catalogue.locate(reference)
+    /// All there is.
+    fn locate(&self, reference: &SecretReference) -> Located {
+        Located { target: self.catalogue.locate(reference), gap: None }
+    }
+
+    async fn learn(&self, surveys: &[&Survey]) -> Vec<Result<(), ResolveFailure>> {
+        surveys.iter().map(|_| Ok(())).collect()
     }
 }
 
 #[async_trait]
 impl Resolver for VaultFile {
-    async fn resolve(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveError>> {
+    async fn resolve(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveFailure>> {
         let resolve = |grant: &&Grant| match &*grant.request().target {
             Target::Field(target) => self.fetch(target),
-            Target::Unresolved { error, .. } => Err(error.clone()),
+            Target::Unresolved { error, .. } => Err(error.clone().into()),
+            Target::Unknown { failure, .. } => Err(failure.clone()),
         };
         grants.iter().map(resolve).collect()
     }

@@ -211,6 +211,38 @@ proptest! {
     }
 }
 
+/// What a target looks like before its field, and before its item, is known.
+fn less_known(target: &Target) -> [Target; 3] {
+    let unresolved = |vault: Option<&Named>, item: Option<&Named>| Target::Unresolved {
+        vault: vault.cloned(),
+        item: item.cloned(),
+        error: ResolveError::FieldNotFound,
+    };
+    [unresolved(None, None), unresolved(target.vault(), None), unresolved(target.vault(), target.item())]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// What is allowed once it is known may be looked up while it is not.
+    #[test]
+    fn what_may_not_be_looked_up_is_never_allowed(
+        policies in prop::collection::vec(policy(), 0..12),
+        requests in prop::collection::vec(asked(), 8),
+    ) {
+        let text: String = policies.iter().enumerate().map(|(n, text)| format!("@id(\"p{n}\") {text}")).collect();
+        let bundle = Bundle::from_texts(&schema(), &[("a.cedar", &text)], ENTITIES);
+        let bundle = bundle.map_err(|error| TestCaseError::fail(format!("{text}\n{error}")))?;
+        let snapshot = Snapshot::new(bundle, 1);
+        for asked in requests.iter().filter(|asked| snapshot.rule(asked).is_ok()) {
+            for target in less_known(&asked.target) {
+                let early = AccessRequest { target: target.into(), ..asked.clone() };
+                prop_assert!(snapshot.may_allow(&early), "{}\n{:#?}", text, early);
+            }
+        }
+    }
+}
+
 #[test]
 fn usual_policies_concern_few_and_agree_with_the_whole() {
     let generated = generate(200).unwrap();

@@ -50,6 +50,10 @@ impl PolicyEngine for Engine {
         ruling::decision(snapshot.rule(request), snapshot.revision)
     }
 
+    fn may_allow(&self, request: &AccessRequest) -> bool {
+        self.snapshot().may_allow(request)
+    }
+
     fn decide_admin(&self, request: &AdminRequest) -> Decision {
         let snapshot = self.snapshot();
         ruling::decision(snapshot.rule_admin(request), snapshot.revision)

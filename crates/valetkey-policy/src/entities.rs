@@ -127,11 +127,17 @@ impl Names {
 }
 
 impl Resource {
+    /// The vaults and items that a target is in, by every name that policies may use; `None` where its item
+    /// is not known.
+    pub(crate) fn within(target: &Target) -> Option<HashSet<EntityUid>> {
+        target.item().map(|_| parents(target, Names { vault: true, item: true }))
+    }
+
     /// What a target is to policy. How it was spelled plays no part.
     pub(crate) fn secret(target: &Target, names: Names) -> Self {
         let (field, section, kind) = match target {
             Target::Field(field) => (&*field.field, &*field.section, field.facet.as_str()),
-            Target::Unresolved { .. } => ("", "", "unresolved"),
+            Target::Unresolved { .. } | Target::Unknown { .. } => ("", "", "unresolved"),
         };
         let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
         let attributes = [("field", text(field)), ("section", text(section)), ("kind", text(kind))];

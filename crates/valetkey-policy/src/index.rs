@@ -8,8 +8,10 @@
 use std::collections::{HashMap, HashSet};
 
 use cedar_policy::{
-    ActionConstraint, EntityTypeName, EntityUid, Policy, PrincipalConstraint, ResourceConstraint,
+    ActionConstraint, Effect, EntityTypeName, EntityUid, Policy, PrincipalConstraint, ResourceConstraint,
 };
+
+use crate::entities::TYPES;
 
 /// Policies by scope.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub(crate) struct Index {
     buckets: HashMap<Scope, HashMap<Scope, Vec<usize>>>,
     /// By the policy's number: what its scope says of the action. `None` takes any.
     actions: Vec<Option<Vec<EntityUid>>>,
+    /// By the policy's number: whether it permits.
+    permits: Vec<bool>,
 }
 
 /// What a scope says of a principal or a resource.
@@ -40,6 +44,7 @@ impl Index {
         for (number, policy) in policies.enumerate() {
             let resources = index.buckets.entry(principal_scope(policy)).or_default();
             resources.entry(resource_scope(policy)).or_default().push(number);
+            index.permits.push(policy.effect() == Effect::Permit);
             index.actions.push(match policy.action_constraint() {
                 ActionConstraint::Any => None,
                 ActionConstraint::In(uids) => Some(uids),
@@ -65,6 +70,25 @@ impl Index {
         }
         found.sort_unstable();
         found
+    }
+
+    /// Whether the scope of some permit takes the principal, one of the actions, and a secret in `within`;
+    /// any secret at all where that is `None`. Conditions may still refuse.
+    pub(crate) fn may_permit(
+        &self,
+        principal: &Place<'_>,
+        actions: &HashSet<EntityUid>,
+        within: Option<&HashSet<EntityUid>>,
+    ) -> bool {
+        let reaches = |scope: &Scope| match (scope, within) {
+            (Scope::Any, _) | (_, None) => true,
+            (Scope::Type(name), Some(_)) => *name == TYPES.secret,
+            // A secret's id does not say by which names its item is known; take it for one of these.
+            (Scope::Within(uid), Some(within)) => within.contains(uid) || *uid.type_name() == TYPES.secret,
+        };
+        let buckets = scopes(principal).into_iter().filter_map(|scope| self.buckets.get(&scope)).flatten();
+        let mut numbers = buckets.filter(|(scope, _)| reaches(scope)).flat_map(|(_, numbers)| numbers);
+        numbers.any(|number| self.permits.get(*number) == Some(&true) && self.takes(*number, actions))
     }
 
     fn takes(&self, number: usize, actions: &HashSet<EntityUid>) -> bool {

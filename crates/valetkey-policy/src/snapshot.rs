@@ -7,7 +7,7 @@ use cedar_policy::{
     Authorizer, Context, Entities, EntityUid, Policy, PolicyId, PolicySet, Request, RestrictedExpression,
     Schema,
 };
-use valetkey_core::{AccessRequest, AdminRequest, AgentId, Identity, Revision, Target, ToolId};
+use valetkey_core::{AccessKind, AccessRequest, AdminRequest, AgentId, Identity, Revision, Target, ToolId};
 
 use crate::bundle::{Bundle, Loaded};
 use crate::cache::Cache;
@@ -95,6 +95,24 @@ impl Snapshot {
     /// Decides on a secret.
     pub(crate) fn rule(&self, request: &AccessRequest) -> Result<Permits, Refusal> {
         self.try_rule(request).unwrap_or_else(|error| Err(Refusal::unfit(&error)))
+    }
+
+    /// Whether some permit's scope takes the request, whatever its target turns out to mean.
+    pub(crate) fn may_allow(&self, request: &AccessRequest) -> bool {
+        let principal = entities::caller(&request.call.caller);
+        let actions: Vec<_> = match request.kind {
+            AccessKind::Redeem => vec![Action::Redeem.uid()],
+            // The field may turn out to be a seed.
+            AccessKind::Acquire | AccessKind::Renew | AccessKind::Check => {
+                vec![Action::Acquire.uid(), Action::AcquireSeed.uid()]
+            }
+        };
+        let within = Resource::within(&request.target).map(|parents| self.links.within(&parents));
+        self.index.may_permit(
+            &Place { uid: &principal, within: &self.links.within([&principal]) },
+            &self.links.within(&actions),
+            within.as_ref(),
+        )
     }
 
     /// Decides on something other than a secret. These are rare: nothing is kept.

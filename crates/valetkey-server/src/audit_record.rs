@@ -77,7 +77,7 @@ fn print_target(target: StoredTarget) -> v1::AuditTarget {
 }
 
 fn print_outcome(outcome: StoredOutcome) -> v1::AuditOutcome {
-    let StoredOutcome { time, result, reason, source, item_version, detail } = outcome;
+    let StoredOutcome { time, result, reason, source, item_version, value_age, detail } = outcome;
     v1::AuditOutcome {
         create_time: Some(timestamp(time)),
         result: result.as_str().to_owned(),
@@ -85,6 +85,7 @@ fn print_outcome(outcome: StoredOutcome) -> v1::AuditOutcome {
         detail: detail.unwrap_or_default(),
         source: source.unwrap_or_default(),
         item_version: item_version.unwrap_or_default(),
+        value_age: value_age.and_then(duration),
     }
 }
 

@@ -67,6 +67,12 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("PRIVATE_KEY_MALFORMED", Code::FailedPrecondition, "Read the key without `?ssh-format=openssh`."),
     ("QUERY_LIMIT", Code::ResourceExhausted, "Ask again with a narrower filter."),
     ("RECORD_NOT_FOUND", Code::NotFound, "Check the record id."),
+    ("REFERENCE_CHANGED", Code::Unavailable, "Ask again: the item was changed while it was read."),
+    (
+        "RESOLVER_CREDENTIALS_REFUSED",
+        Code::Unavailable,
+        "Tell the operator: the source does not accept the broker's credentials.",
+    ),
     ("RESOLVER_RATE_LIMITED", Code::ResourceExhausted, "Wait for the delay in RetryInfo."),
     ("RESOLVER_UNAVAILABLE", Code::Unavailable, "Wait for the delay in RetryInfo."),
     ("SECTION_NOT_FOUND", Code::NotFound, "Check the section's label in the vault."),
@@ -275,6 +281,8 @@ mod tests {
             ItemNotActive,
             RateLimited { retry_after: Duration::from_secs(9) },
             Unavailable,
+            CredentialsRefused,
+            Changed,
         ];
         for error in all {
             let status = unresolved(&error, "op://v/i/f", RecordId(7));

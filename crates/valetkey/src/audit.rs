@@ -145,6 +145,7 @@ pub(crate) fn cells(record: AuditRecord) -> Vec<Cell> {
         detail: outcome_detail,
         source,
         item_version,
+        value_age,
     } = outcome.unwrap_or_default();
     vec![
         ("record_id", text(record_id)),
@@ -182,7 +183,12 @@ pub(crate) fn cells(record: AuditRecord) -> Vec<Cell> {
         ("outcome_detail", text(outcome_detail)),
         ("source", text(source)),
         ("item_version", (item_version > 0).then_some(item_version).into()),
+        ("value_age_seconds", value_age.map(|age| seconds(age.seconds, age.nanos)).into()),
     ]
+}
+
+fn seconds(seconds: i64, nanos: i32) -> f64 {
+    std::time::Duration::new(seconds.unsigned_abs(), nanos.unsigned_abs()).as_secs_f64()
 }
 
 fn text(text: String) -> Value {

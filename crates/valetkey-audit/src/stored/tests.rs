@@ -2,7 +2,7 @@ use super::*;
 use std::sync::Arc;
 use valetkey_core::testing::{agent, call, reference, request};
 use valetkey_core::{
-    AuditOutcome, AuditRecord, Facet, Handle, Identity, PolicyId, ResolveError, Revision, Target,
+    AuditOutcome, AuditRecord, Facet, Handle, Identity, PolicyId, Provenance, ResolveError, Revision, Target,
 };
 
 use crate::row;
@@ -49,8 +49,11 @@ fn every_field_comes_back() {
         result: OutcomeResult::Failed,
         reason: Some("ITEM_NOT_FOUND"),
         detail: Some("gone".into()),
-        source: Some("connect".into()),
-        item_version: Some(12),
+        provenance: Some(Provenance {
+            source: "connect".into(),
+            item_version: Some(12),
+            read_time: Timestamp::from_micros(2),
+        }),
     };
     let text = |text: &str| Some(text.to_owned());
     let stored = round_trip(&record, Some(&outcome));
@@ -92,6 +95,7 @@ fn every_field_comes_back() {
             reason: text("ITEM_NOT_FOUND"),
             source: text("connect"),
             item_version: Some(12),
+            value_age: Some(Duration::from_micros(3)),
             detail: text("gone"),
         }),
     };
@@ -145,9 +149,12 @@ fn a_reference_that_leads_nowhere_says_why() {
 fn numbers_beyond_what_the_database_holds_are_held_at_its_end() {
     let record = AuditRecord { ttl: Some(Duration::MAX), uses: Some(u32::MAX), ..full() };
     let mut outcome = AuditOutcome::new(record.time, OutcomeResult::Released);
-    outcome.item_version = Some(u64::MAX);
+    let read_time = Timestamp::from_micros(i64::MIN);
+    outcome.provenance = Some(Provenance { source: "file".into(), item_version: Some(u64::MAX), read_time });
     let stored = round_trip(&record, Some(&outcome));
     assert_eq!(stored.ttl, Some(Duration::from_micros(i64::MAX as u64)));
     assert_eq!(stored.uses, Some(u32::MAX));
-    assert_eq!(stored.outcome.unwrap().item_version, Some(i64::MAX as u64));
+    let outcome = stored.outcome.unwrap();
+    assert_eq!(outcome.item_version, Some(i64::MAX as u64));
+    assert_eq!(outcome.value_age, Some(Duration::from_micros(i64::MAX as u64)));
 }

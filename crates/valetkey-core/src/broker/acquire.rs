@@ -10,7 +10,7 @@ use crate::handle::Handle;
 use crate::lease::{EndCause, IssueError, LeaseEvent, LeaseEvents, LeaseId};
 use crate::reference::SecretReference;
 use crate::request::{AccessKind, AccessRequest};
-use crate::resolver::{ResolveError, Resolved};
+use crate::resolver::{ResolveError, ResolveFailure, Resolved};
 
 impl Broker {
     /// Opens a lease: every reference is decided and recorded, and the values are fetched and sealed. The
@@ -27,7 +27,7 @@ impl Broker {
         Err(Refusal::PolicyInFlux)
     }
 
-    /// `None` where the policies changed meanwhile.
+    /// `None` where the policies, or what a reference means, changed meanwhile.
     async fn try_acquire(self: &Arc<Self>, ask: &Acquire) -> Result<Option<LeaseEvents>, Refusal> {
         let mut events = self.open(ask).await?;
         let (requests, handles): (Vec<_>, Vec<_>) = ask
@@ -35,26 +35,39 @@ impl Broker {
             .iter()
             .map(|reference| self.acquire_request(ask, reference, events.lease()))
             .unzip();
+        let requests = self.locate_all(requests).await?;
         let verdicts = self.gate.admit(requests).await?;
 
         let references = ask.references.iter().map(SecretReference::text).collect();
         events.push(LeaseEvent::Opened { lease: events.lease(), references });
-        let (mut granted, mut first_denial) = (Vec::with_capacity(handles.len()), None);
+        let (mut granted, mut first_refusal) = (Vec::with_capacity(handles.len()), None);
         for ((verdict, handle), reference) in verdicts.into_iter().zip(handles).zip(&ask.references) {
             match verdict {
                 Verdict::Allow(grant) => granted.push((grant, handle)),
                 Verdict::Deny(denial) => {
                     self.leases.give_back_place(events.lease());
                     events.push(denied(reference, &denial));
-                    first_denial.get_or_insert((denial, reference.text()));
+                    first_refusal
+                        .get_or_insert(Refusal::Denied { denial, reference: Some(reference.text()) });
+                }
+                Verdict::Unknown { record, error } => {
+                    let reference = reference.text();
+                    self.leases.give_back_place(events.lease());
+                    events.push(LeaseEvent::Refused {
+                        reference: Arc::clone(&reference),
+                        reason: error.code(),
+                        message: error.to_string(),
+                        record,
+                    });
+                    first_refusal.get_or_insert(Refusal::Unresolved { error, reference, record });
                 }
             }
         }
-        if let Some((denial, reference)) = first_denial
+        if let Some(refusal) = first_refusal
             && (!ask.partial || granted.is_empty())
         {
             self.withhold(granted.into_iter().map(|(grant, _)| grant), LEASE_REFUSED);
-            return Err(Refusal::Denied { denial, reference: Some(reference) });
+            return Err(refusal);
         }
         if ask.partial {
             let (broker, lease) = (Arc::clone(self), events.lease());
@@ -97,7 +110,7 @@ impl Broker {
         ask: &Acquire,
         reference: &SecretReference,
         lease: LeaseId,
-    ) -> (Arc<AccessRequest>, Handle) {
+    ) -> (AccessRequest, Handle) {
         let handle = Handle::random();
         let request = AccessRequest {
             call: Arc::clone(&ask.call),
@@ -105,7 +118,7 @@ impl Broker {
             agent: ask.agent.clone(),
             tool: ask.tool.clone(),
             reference: reference.clone(),
-            target: Arc::new(self.directory.locate(reference)),
+            target: Arc::new(self.directory.locate(reference).target),
             life: ask.life,
             purpose: Some(ask.purpose.clone()),
             session: ask.session.clone(),
@@ -113,10 +126,10 @@ impl Broker {
             lease: Some(lease),
             handle: Some(handle.id()),
         };
-        (Arc::new(request), handle)
+        (request, handle)
     }
 
-    /// Issues all or nothing; `false` where the policies changed meanwhile.
+    /// Issues all or nothing; `false` where the policies, or what a reference means, changed meanwhile.
     async fn issue_all(
         &self,
         events: &mut LeaseEvents,
@@ -124,8 +137,12 @@ impl Broker {
     ) -> Result<bool, Refusal> {
         let grants: Vec<_> = granted.iter().map(|(grant, _)| grant).collect();
         let fetched = self.fetch(&grants).await;
+        let changed = |result: &Result<_, ResolveFailure>| {
+            result.as_ref().is_err_and(|failure| failure.error == ResolveError::Changed)
+        };
+        let is_overtaken = fetched.iter().any(changed);
         let failure = fetched.iter().zip(&grants).find_map(|(result, grant)| {
-            let error = result.as_ref().err()?.clone();
+            let error = result.as_ref().err()?.error.clone();
             Some(Refusal::Unresolved {
                 error,
                 reference: grant.request().reference.text(),
@@ -136,8 +153,12 @@ impl Broker {
             for ((grant, _), result) in granted.into_iter().zip(fetched) {
                 match result {
                     Ok(_) => self.withhold([grant], LEASE_REFUSED),
-                    Err(error) => self.settle_failed(grant, &error),
+                    Err(failure) => self.settle_failed(grant, &failure),
                 }
+            }
+            if is_overtaken {
+                self.leases.end(events.lease(), EndCause::Unavailable);
+                return Ok(false);
             }
             return Err(failure);
         }
@@ -191,14 +212,14 @@ impl Broker {
         &self,
         grant: Grant,
         handle: Handle,
-        result: Result<Resolved, ResolveError>,
+        result: Result<Resolved, ResolveFailure>,
     ) -> LeaseEvent {
         let (reference, record) = (grant.request().reference.text(), grant.record());
         let refused = |reason, message| LeaseEvent::Refused { reference, reason, message, record };
         match result {
-            Err(error) => {
-                self.settle_failed(grant, &error);
-                refused(error.code(), error.to_string())
+            Err(failure) => {
+                self.settle_failed(grant, &failure);
+                refused(failure.error.code(), failure.error.to_string())
             }
             Ok(resolved) => match self.issue(grant, handle, resolved) {
                 Ok(event) => event,
@@ -211,11 +232,10 @@ impl Broker {
 
     /// Puts one value on lease and settles its grant.
     fn issue(&self, grant: Grant, handle: Handle, resolved: Resolved) -> Result<LeaseEvent, IssueError> {
-        let Resolved { value, source, item_version } = resolved;
-        match self.leases.issue(&grant, handle, &value) {
+        match self.leases.issue(&grant, handle, &resolved) {
             Ok(issued) => {
                 let outcome = AuditOutcome::new(self.clock.now(), OutcomeResult::Issued);
-                self.gate.settle(grant, AuditOutcome { source: Some(source), item_version, ..outcome });
+                self.gate.settle(grant, AuditOutcome { provenance: Some(resolved.provenance), ..outcome });
                 Ok(LeaseEvent::Issued(issued))
             }
             Err(error) => {
@@ -226,7 +246,7 @@ impl Broker {
     }
 
     /// Fetches the targets that exist; the others have their error already.
-    pub(super) async fn fetch(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveError>> {
+    pub(super) async fn fetch(&self, grants: &[&Grant]) -> Vec<Result<Resolved, ResolveFailure>> {
         let known: Vec<&Grant> =
             grants.iter().copied().filter(|grant| grant.request().target.field().is_some()).collect();
         let mut fetched = match known.is_empty() {
@@ -235,8 +255,8 @@ impl Broker {
         }
         .into_iter();
         let result = |grant: &&Grant| match grant.request().target.error() {
-            Some(error) => Err(error.clone()),
-            None => fetched.next().unwrap_or(Err(ResolveError::Unavailable)),
+            Some(error) => Err(error.clone().into()),
+            None => fetched.next().unwrap_or(Err(ResolveError::Unavailable.into())),
         };
         grants.iter().map(result).collect()
     }

@@ -1,6 +1,5 @@
 //! What happens to leases by themselves: expiry, renewal, and the records of both.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Broker;
@@ -38,17 +37,16 @@ impl Broker {
             .into_iter()
             .map(|renewable| {
                 let handle = Handle::random();
-                let target = Arc::new(self.directory.locate(&renewable.request.reference));
                 let request = AccessRequest {
                     kind: AccessKind::Renew,
-                    target,
                     handle: Some(handle.id()),
                     ..renewable.request.as_ref().clone()
                 };
-                (Arc::new(request), (renewable, handle))
+                (request, (renewable, handle))
             })
             .unzip();
-        let Ok(verdicts) = self.gate.admit(requests).await else {
+        let admitted = async { self.gate.admit(self.locate_all(requests).await?).await };
+        let Ok(verdicts) = admitted.await else {
             return rest.iter().for_each(|(it, _)| self.leases.renewal_failed(it.previous));
         };
         let mut granted = Vec::new();
@@ -56,6 +54,7 @@ impl Broker {
             match verdict {
                 Verdict::Allow(grant) => granted.push((grant, handle, renewable)),
                 Verdict::Deny(_) => self.leases.renewal_denied(renewable.previous),
+                Verdict::Unknown { .. } => self.leases.renewal_failed(renewable.previous),
             }
         }
         let fetched = self.fetch(&granted.iter().map(|(grant, _, _)| grant).collect::<Vec<_>>()).await;

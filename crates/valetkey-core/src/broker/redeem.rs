@@ -8,7 +8,7 @@ use crate::gate::{Grant, Verdict};
 use crate::handle::Handle;
 use crate::lease::ReleaseError;
 use crate::request::{AccessKind, AccessRequest, Call};
-use crate::resolver::{ResolveError, Resolved};
+use crate::resolver::{ResolveError, ResolveFailure, Resolved};
 use crate::target::Facet;
 use crate::text::Destination;
 
@@ -64,27 +64,29 @@ impl Broker {
         let grant = match self.gate.admit(vec![Arc::new(request)]).await?.pop() {
             Some(Verdict::Allow(grant)) => grant,
             Some(Verdict::Deny(denial)) => return Err(Refusal::Denied { denial, reference: None }),
+            Some(Verdict::Unknown { record, error }) => {
+                return Err(Refusal::Unresolved {
+                    error,
+                    reference: used.request().reference.text(),
+                    record,
+                });
+            }
             None => return Err(Refusal::Broken),
         };
         let record = grant.record();
         let fresh = match self.fresh_code(&grant).await {
             Ok(fresh) => fresh,
-            Err(error) => {
+            Err(failure) => {
                 let reference = grant.request().reference.text();
-                self.settle_failed(grant, &error);
-                return Err(Refusal::Unresolved { error, reference, record });
+                self.settle_failed(grant, &failure);
+                return Err(Refusal::Unresolved { error: failure.error, reference, record });
             }
         };
         match used.release(&grant) {
             Ok(sealed) => {
+                let Resolved { value, provenance } = fresh.unwrap_or(sealed);
                 let outcome = AuditOutcome::new(self.clock.now(), OutcomeResult::Released);
-                let (value, outcome) = match fresh {
-                    None => (sealed, outcome),
-                    Some(Resolved { value, source, item_version }) => {
-                        (value, AuditOutcome { source: Some(source), item_version, ..outcome })
-                    }
-                };
-                self.gate.settle(grant, outcome);
+                self.gate.settle(grant, AuditOutcome { provenance: Some(provenance), ..outcome });
                 Ok(Some(Redeemed { value, record }))
             }
             Err(ReleaseError::Stale) => {
@@ -101,10 +103,11 @@ impl Broker {
 
     /// The code of a one-time password as it is now: the one that was sealed when the handle was issued
     /// lives for half a minute. The handle must still open its seal, so nobody gets a code without one.
-    async fn fresh_code(&self, grant: &Grant) -> Result<Option<Resolved>, ResolveError> {
+    async fn fresh_code(&self, grant: &Grant) -> Result<Option<Resolved>, ResolveFailure> {
         match grant.request().target.field() {
             Some(field) if field.facet == Facet::Otp => {
-                let fetched = self.fetch(&[grant]).await.pop().unwrap_or(Err(ResolveError::Unavailable));
+                let fetched =
+                    self.fetch(&[grant]).await.pop().unwrap_or(Err(ResolveError::Unavailable.into()));
                 fetched.map(Some)
             }
             _ => Ok(None),

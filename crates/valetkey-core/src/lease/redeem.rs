@@ -11,7 +11,7 @@ use crate::gate::Grant;
 use crate::handle::Handle;
 use crate::identity::Identity;
 use crate::request::{AccessKind, AccessRequest};
-use crate::secret::SecretValue;
+use crate::resolver::Resolved;
 
 /// Why a handle cannot be redeemed, and what it was for where that is known.
 pub(crate) struct Inactive {
@@ -73,7 +73,7 @@ impl Use<'_> {
     }
 
     /// Opens the value, given proof that this redeem was allowed and recorded. Spends the use.
-    pub(crate) fn release(mut self, grant: &Grant) -> Result<SecretValue, ReleaseError> {
+    pub(crate) fn release(mut self, grant: &Grant) -> Result<Resolved, ReleaseError> {
         let asked = grant.request();
         if asked.kind != AccessKind::Redeem || asked.handle != Some(self.handle.id()) {
             return Err(ReleaseError::Inactive(Reason::HandleForged));
@@ -92,10 +92,10 @@ impl Use<'_> {
         *set_aside = set_aside.saturating_sub(1);
         *uses_left = uses_left.saturating_sub(1);
         let last = *uses_left == 0;
-        let HandleState::Active { sealed, .. } = &slot.state else {
+        let HandleState::Active { sealed, provenance, .. } = &slot.state else {
             return Err(ReleaseError::Inactive(Reason::HandleRevoked));
         };
-        let sealed = Arc::clone(sealed);
+        let (sealed, provenance) = (Arc::clone(sealed), provenance.clone());
         if last {
             let end = slot.expires;
             let lease = state
@@ -108,7 +108,8 @@ impl Use<'_> {
             }
         }
         drop(state);
-        self.handle.open(&sealed).ok_or(ReleaseError::Inactive(Reason::HandleForged))
+        let value = self.handle.open(&sealed).ok_or(ReleaseError::Inactive(Reason::HandleForged))?;
+        Ok(Resolved { value, provenance })
     }
 }
 

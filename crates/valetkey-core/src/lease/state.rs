@@ -13,6 +13,7 @@ use crate::decision::Terms;
 use crate::handle::{HandleId, Sealed};
 use crate::identity::{AgentId, ToolId};
 use crate::request::{AccessRequest, Call};
+use crate::resolver::Provenance;
 
 #[derive(Default)]
 pub(super) struct State {
@@ -63,6 +64,7 @@ pub(super) struct HandleSlot {
 pub(super) enum HandleState {
     Active {
         sealed: Arc<Sealed>,
+        provenance: Provenance,
         uses_left: u32,
         uses_set_aside: u32,
         /// What its expiry, should it come to that, will be put down to.

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::decision::Revision;
 use crate::identity::Identity;
+use crate::resolver::Provenance;
+use crate::secret::SecretValue;
 use crate::testing::{self, FakeClock};
 
 impl LeaseTable {
@@ -75,7 +77,10 @@ fn grant(kind: AccessKind, lease: &LeaseEvents, handle: &Handle) -> Grant {
 }
 
 fn issue(table: &LeaseTable, grant: &Grant, handle: Handle) -> Result<Issued, IssueError> {
-    let issued = table.issue(grant, handle, &SecretValue::new(b"value".to_vec()));
+    let provenance =
+        Provenance { source: "fake".into(), item_version: Some(1), read_time: Timestamp::from_micros(0) };
+    let resolved = Resolved { value: SecretValue::new(b"value".to_vec()), provenance };
+    let issued = table.issue(grant, handle, &resolved);
     table.assert_consistent();
     issued
 }
@@ -152,8 +157,8 @@ fn a_grant_is_good_for_its_own_handle_only() {
         table.assert_consistent();
     }
     let used = table.set_aside(&handle, &tool()).ok().unwrap();
-    let value = used.release(&grant(AccessKind::Redeem, &lease, &handle)).ok().unwrap();
-    assert_eq!(value.expose_secret(), b"value");
+    let resolved = used.release(&grant(AccessKind::Redeem, &lease, &handle)).ok().unwrap();
+    assert_eq!(resolved.value.expose_secret(), b"value");
 }
 
 #[test]

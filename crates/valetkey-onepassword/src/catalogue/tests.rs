@@ -71,6 +71,7 @@ fn facets_are_targets_of_their_own() {
     let facet = |text: &str| match catalogue.locate(&reference(text)) {
         Target::Field(target) => Ok(target.facet),
         Target::Unresolved { error, .. } => Err(error),
+        Target::Unknown { failure, .. } => Err(failure.error),
     };
     assert_eq!(facet("op://v/i/code"), Ok(Facet::Seed));
     assert_eq!(facet("op://v/i/code?attribute=otp"), Ok(Facet::Otp));

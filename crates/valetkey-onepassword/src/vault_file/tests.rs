@@ -34,10 +34,12 @@ fn file(change: impl FnOnce(&mut Value)) -> Vec<u8> {
 
 /// What resolving a reference gives: the value, or the error's code.
 async fn read(vault: &VaultFile, text: &str) -> Result<String, &'static str> {
-    let target = Arc::new(vault.locate(&reference(text)));
+    let target = Arc::new(vault.locate(&reference(text)).target);
     let grant = Grant::for_test(AccessRequest { target, ..request(text) }, RecordId(1));
     let answer = vault.resolve(&[&grant]).await.pop().unwrap();
-    answer.map(|it| String::from_utf8(it.value.expose_secret().into()).unwrap()).map_err(|error| error.code())
+    answer
+        .map(|it| String::from_utf8(it.value.expose_secret().into()).unwrap())
+        .map_err(|failure| failure.error.code())
 }
 
 #[tokio::test]
@@ -83,7 +85,7 @@ fn values_of_the_example_can_be_told_apart() {
 async fn answers_keep_the_order_of_the_grants() {
     let vault = open(&file(|_| ())).unwrap();
     let grant = |text: &str| {
-        let target = Arc::new(vault.locate(&reference(text)));
+        let target = Arc::new(vault.locate(&reference(text)).target);
         Grant::for_test(AccessRequest { target, ..request(text) }, RecordId(1))
     };
     let grants = [
@@ -95,10 +97,10 @@ async fn answers_keep_the_order_of_the_grants() {
     let shown: Vec<_> = answers
         .iter()
         .map(|answer| match answer {
-            Ok(Resolved { value, source, item_version }) => {
+            Ok(Resolved { value, provenance: Provenance { source, item_version, read_time: _ } }) => {
                 Ok((value.expose_secret(), &**source, *item_version))
             }
-            Err(error) => Err(error.clone()),
+            Err(failure) => Err(failure.error.clone()),
         })
         .collect();
     let expected = [
@@ -112,7 +114,7 @@ async fn answers_keep_the_order_of_the_grants() {
 #[tokio::test]
 async fn what_is_fetched_stands_in_the_target_alone() {
     let vault = open(TRAVEL).unwrap();
-    let target = Arc::new(vault.locate(&reference("op://Tutorial/Ramp/password")));
+    let target = Arc::new(vault.locate(&reference("op://Tutorial/Ramp/password")).target);
     let misleading = AccessRequest { target, ..request("op://Production/Database/password") };
     let grant = Grant::for_test(misleading, RecordId(1));
     let answer = vault.resolve(&[&grant]).await.pop().unwrap();
@@ -182,7 +184,7 @@ async fn a_seed_stays_a_seed_whatever_stands_beside_it() {
             file["items"][0]["fields"][1] = json!({"id": "private_key", "type": "TOTP", "purpose": purpose});
         }))
         .unwrap();
-        let target = vault.locate(&reference("op://main/thing/private_key"));
+        let target = vault.locate(&reference("op://main/thing/private_key")).target;
         assert_eq!(target.field().map(|field| field.facet), Some(Facet::Seed), "{purpose}");
     }
 }
@@ -198,7 +200,7 @@ async fn field_types_that_servers_send() {
     };
     for kind in ["OTP", "TOTP", "Otp", "totp"] {
         let vault = with(kind);
-        let facet = |text: &str| vault.locate(&reference(text)).field().map(|field| field.facet);
+        let facet = |text: &str| vault.locate(&reference(text)).target.field().map(|field| field.facet);
         assert_eq!(facet("op://main/thing/f"), Some(Facet::Seed), "{kind}");
         assert_eq!(facet("op://main/thing/f?attribute=otp"), Some(Facet::Otp), "{kind}");
         let code = read(&vault, "op://main/thing/f?attribute=otp").await.unwrap();

@@ -1,0 +1,71 @@
+//! The port to one place where items are kept: what every source can be asked, and how it fails.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use valetkey_core::{ResolveError, ResolveFailure, SecretValue, scrub};
+
+use crate::item::{ItemOutline, ItemState, ItemValues, Vault};
+
+/// One set of credentials for one place where items are kept. Asks what it is asked, each time: who calls it
+/// keeps what it learnt, merges what is asked twice, and has the proof that it may be asked.
+///
+/// Every call is bounded in time. What comes back is checked: ids have the form of ids, sections and fields
+/// have ids that a reference can say, nothing is over its bound.
+#[async_trait]
+pub(crate) trait Upstream: Send + Sync {
+    /// The vaults that the credentials can see.
+    async fn vaults(&self) -> Result<Vec<Vault>, UpstreamError>;
+
+    /// The items of a vault, without fields.
+    async fn items(&self, vault_id: &str) -> Result<Vec<ItemSummary>, UpstreamError>;
+
+    /// One item with its values. Files may be without content; then [`Upstream::file`] has it.
+    async fn item(&self, vault_id: &str, item_id: &str) -> Result<(ItemOutline, ItemValues), UpstreamError>;
+
+    /// The content of a file of an item.
+    async fn file(&self, vault_id: &str, item_id: &str, file_id: &str) -> Result<SecretValue, UpstreamError>;
+
+    /// How many requests a question costs there, at most: what counts against a quota.
+    fn cost(&self, question: Question) -> u32;
+}
+
+/// An item without its fields.
+pub(crate) struct ItemSummary {
+    pub(crate) id: Arc<str>,
+    pub(crate) title: Arc<str>,
+    pub(crate) state: ItemState,
+}
+
+/// What an [`Upstream`] can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Question {
+    Vaults,
+    Items,
+    Item,
+    File,
+}
+
+/// How an [`Upstream`] fails: the kind, and what it said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UpstreamError {
+    pub(crate) error: ResolveError,
+    /// In its own words, scrubbed; never a value, a token or a part of one.
+    detail: String,
+}
+
+impl UpstreamError {
+    /// A failure and the text that the source gave for it. The text is scrubbed here; that nothing secret is
+    /// in it is for the source to see to.
+    pub(crate) fn new(error: ResolveError, detail: &str) -> Self {
+        Self { error, detail: scrub(detail, DETAIL_MAX) }
+    }
+}
+
+impl From<UpstreamError> for ResolveFailure {
+    fn from(UpstreamError { error, detail }: UpstreamError) -> Self {
+        Self { error, detail: Some(detail.into()) }
+    }
+}
+
+const DETAIL_MAX: usize = 1_024;

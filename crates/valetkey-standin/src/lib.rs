@@ -1,0 +1,10 @@
+//! Stand-ins, for tests, for what cannot be had there: written from published contracts, on loopback alone.
+//!
+//! None of them is 1Password's, and what they prove is how our side behaves, not theirs. All serve one
+//! [`World`] of vaults and items, so that one table of references can be held against every source.
+//!
+//! Not here: anything of ours. Nothing but tests depends on this crate.
+
+mod world;
+
+pub use world::World;
