@@ -5,6 +5,8 @@
 //!
 //! Not here: anything of ours. Nothing but tests depends on this crate.
 
+mod service;
 mod world;
 
+pub use service::Service;
 pub use world::World;
