@@ -50,7 +50,7 @@ pub(super) fn whole(item: &Value) -> Result<Map<String, Value>> {
 /// The file with this id, as it is stored.
 pub(super) fn file(item: &Value, file_id: &str) -> Option<Result<Vec<u8>>> {
     let file = list(item, "files").iter().find(|file| text(file, "/id") == file_id)?;
-    Some(content(file).and_then(|content| seal_bytes(&file_key(file), &FILE_NONCE, &content)))
+    Some(content(file).and_then(|content| stored(file, &content)))
 }
 
 /// Built-in fields have places of their own; all other fields, and files, are in sections.
@@ -159,20 +159,24 @@ fn file_in_section(file: &Value) -> Result<Value> {
 /// All that it takes to fetch a file and to open it.
 fn attributes(file: &Value) -> Result<Value> {
     let (id, content) = (text(file, "/id"), content(file)?);
+    let stored = stored(file, &content)?;
     Ok(json!({
         "fileName": text(file, "/name"),
         "documentId": id,
         "unencryptedSize": content.len(),
-        "encryptedSize": content.len() + GCM_TAG_LEN,
-        "integrityHash": BASE64URL_NOPAD.encode(&Sha256::digest(&content)),
+        "encryptedSize": stored.len(),
+        "integrityHash": BASE64URL_NOPAD.encode(&Sha256::digest(&stored)),
         "nonce": BASE64URL_NOPAD.encode(&FILE_NONCE),
         "encryptionKey": jwk(&file_key(file), id),
-        "signingKey": jwk(&file_key(file), id),
     }))
 }
 
 fn content(file: &Value) -> Result<Vec<u8>> {
     BASE64.decode(text(file, "/content").as_bytes()).context("the content of a file is base64")
+}
+
+fn stored(file: &Value, content: &[u8]) -> Result<Vec<u8>> {
+    seal_bytes(&file_key(file), &FILE_NONCE, content)
 }
 
 /// A key of the content, so that the nonce may stay the same.
@@ -218,4 +222,3 @@ pub(super) const TIME: &str = "2026-01-01T00:00:00Z";
 
 const TOTP_PREFIX: &str = "TOTP_";
 const FILE_NONCE: [u8; 12] = [0; 12];
-const GCM_TAG_LEN: usize = 16;
