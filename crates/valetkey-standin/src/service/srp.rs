@@ -43,23 +43,27 @@ impl Exchange {
 
     /// The key of the session and the server's proof, if the client's is right.
     pub(super) fn confirm(&self, client_verify_hash: &str) -> Result<(Key, String)> {
-        let identity = digest(&[&digest(&[SECRET_KEY_ID.as_bytes()]), &digest(&[EMAIL.as_bytes()])]);
-        let prime = digest(&[&prime()?.to_bytes_be()]);
-        let generator = digest(&[&[GENERATOR]]);
-        let group: Vec<u8> =
-            prime.iter().zip(generator).map(|(prime, generator)| prime ^ generator).collect();
-        let client_public = self.client_public.to_bytes_be();
-        let proof = digest(&[
-            &group,
-            &digest(&[BASE64URL_NOPAD.encode(&identity).as_bytes()]),
-            &SALT,
-            &client_public,
-            &self.server_public.to_bytes_be(),
-            &self.key,
-        ]);
+        let proof = proof(&self.client_public, &self.server_public, &self.key)?;
         ensure!(client_verify_hash == BASE64URL_NOPAD.encode(&proof), "the client has another key");
-        Ok((self.key, BASE64URL_NOPAD.encode(&digest(&[&client_public, &proof, &self.key]))))
+        let server_proof = digest(&[&self.client_public.to_bytes_be(), &proof, &self.key]);
+        Ok((self.key, BASE64URL_NOPAD.encode(&server_proof)))
     }
+}
+
+/// That the key is known, of the session whose public numbers these are.
+fn proof(client_public: &BigUint, server_public: &BigUint, key: &Key) -> Result<[u8; 32]> {
+    let prime = digest(&[&prime()?.to_bytes_be()]);
+    let group: Vec<_> =
+        prime.iter().zip(digest(&[&[GENERATOR]])).map(|(prime, other)| prime ^ other).collect();
+    let identity = digest(&[&digest(&[SECRET_KEY_ID.as_bytes()]), &digest(&[EMAIL.as_bytes()])]);
+    Ok(digest(&[
+        &group,
+        &digest(&[BASE64URL_NOPAD.encode(&identity).as_bytes()]),
+        &SALT,
+        &client_public.to_bytes_be(),
+        &server_public.to_bytes_be(),
+        key,
+    ]))
 }
 
 fn prime() -> Result<BigUint> {
@@ -101,3 +105,41 @@ BBE117577A615D6C770988C0BAD946E208E24FA074E5AB3143DB5BFCE0FD108E4B82D120A9210801
 88719A10BDBA5B2699C327186AF4E23C1A946834B6150BDA2583E9CA2AD44CE8DBBBC2DB04DE8EF92E8EFC141FBECAA6\
 287C59474E6BC05D99B2964FA090C3A2233BA186515BE7ED1F612970CEE2D7AFB81BDD762170481CD0069127D5B05AA9\
 93B4EA988D8FDDC186FFB7DC90A6C08F4DF435C934063199FFFFFFFFFFFFFFFF";
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// The client's side.
+    pub(in super::super) struct Client {
+        secret: BigUint,
+        public: BigUint,
+    }
+
+    impl Client {
+        pub(in super::super) fn new() -> Self {
+            let secret = BigUint::from_bytes_be(&random::<32>().unwrap());
+            let public = BigUint::from(GENERATOR).modpow(&secret, &prime().unwrap());
+            Self { secret, public }
+        }
+
+        pub(in super::super) fn user_a(&self) -> String {
+            self.public.to_str_radix(16)
+        }
+
+        /// The key, and the proof that it is known.
+        pub(in super::super) fn prove(&self, srp_x: &[u8], user_b: &str) -> (Key, String) {
+            let (prime, generator) = (prime().unwrap(), BigUint::from(GENERATOR));
+            let server_public = BigUint::parse_bytes(user_b.as_bytes(), 16).unwrap();
+            let exponent = BigUint::from_bytes_be(srp_x);
+            let multiplier = number(&[&prime.to_bytes_be(), &padded(&generator)]);
+            let scrambler = number(&[&padded(&self.public), &padded(&server_public)]);
+            let masked = multiplier * generator.modpow(&exponent, &prime) % &prime;
+            let base = (&server_public + &prime - masked) % &prime;
+            let shared = base.modpow(&(&self.secret + scrambler * exponent), &prime);
+            let key = digest(&[shared.to_str_radix(16).as_bytes()]);
+            let proof = proof(&self.public, &server_public, &key).unwrap();
+            (key, BASE64URL_NOPAD.encode(&proof))
+        }
+    }
+}

@@ -17,6 +17,8 @@ mod seal;
 mod server;
 mod sign_in;
 mod srp;
+#[cfg(test)]
+mod tests;
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
