@@ -31,12 +31,15 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use valetkey_audit::AuditStore;
 use valetkey_core::testing::{FakeClock, agent, person, tool};
-use valetkey_core::{Bearer, Broker, Clock, Identity};
+use valetkey_core::{Bearer, Broker, Clock, Identity, Name};
 use valetkey_proto::v1::acquire_lease_response::Event;
 use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, AuditRecord, ListAuditRecordsRequest};
-use valetkey_server::{App, Config, Limits, Reloader, RunError, SystemClock, TOKEN_PREFIX, TokenDigest};
+use valetkey_server::{
+    App, Config, Limits, Reloader, RunError, SourceBounds, SourceConfig, SourceKind, SystemClock,
+    TOKEN_PREFIX, TokenDigest,
+};
 
 /// Who has a token in every test: the people of the travel story, and some who have no business in it.
 pub const CAST: &[(&str, &str)] = &[
@@ -180,8 +183,7 @@ impl Setup {
             audit_database: dir.path().join("audit.db"),
             audit_create: !dir.path().join("audit.db").exists(),
             policies: dir.path().join("policies"),
-            vault_file: dir.path().join("vault.json"),
-            vault_readable_by_others: true,
+            sources: embedded(dir.path())?,
             identities: identities.collect::<Result<_>>()?,
             limits,
         };
@@ -288,6 +290,19 @@ impl Client {
             audit: AuditServiceClient::with_interceptor(channel, token),
         })
     }
+}
+
+/// The vault file of a broker's home as its only source.
+///
+/// # Errors
+/// Never.
+pub fn embedded(home: &Path) -> Result<Vec<SourceConfig>> {
+    Ok(vec![SourceConfig {
+        name: Name::parse("embedded")?,
+        vaults: Vec::new(),
+        kind: SourceKind::File { file: home.join("vault.json"), open_to_others: true },
+        bounds: SourceBounds::default(),
+    }])
 }
 
 /// A request as the travel story's agent makes it.

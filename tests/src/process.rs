@@ -121,7 +121,7 @@ pub fn write_config<'a>(
 ) -> Result<()> {
     let mut text = format!(
         "listen = \"127.0.0.1:0\"\n[audit]\ndatabase = \"audit.db\"\n[policies]\ndirectory = \"policies\"\n\
-         [vault]\nfile = \"vault.json\"\n[limits]\n{limits}\n"
+         [[source]]\nname = \"embedded\"\nkind = \"file\"\nfile = \"vault.json\"\n[limits]\n{limits}\n"
     );
     for (kind, name, token) in members {
         let token = TokenDigest::of(&Bearer::parse(TOKEN_PREFIX, token)?);

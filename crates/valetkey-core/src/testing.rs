@@ -68,6 +68,9 @@ struct FakeVaultState {
     reads: Vec<RecordId>,
     surveys: Vec<RecordId>,
     error: Option<ResolveError>,
+    learn_error: Option<ResolveError>,
+    /// How many of the next reads fail, and how.
+    next_errors: Option<(usize, ResolveError)>,
     hook: Option<Hook>,
 }
 
@@ -243,6 +246,16 @@ impl FakeVault {
         self.lock().error = error;
     }
 
+    /// Makes looking up fail, or work again.
+    pub fn fail_learning(&self, error: Option<ResolveError>) {
+        self.lock().learn_error = error;
+    }
+
+    /// Makes the next so many fetches fail.
+    pub fn fail_next_reads(&self, count: usize, error: ResolveError) {
+        self.lock().next_errors = Some((count, error));
+    }
+
     /// Runs `hook` once, in the middle of the next fetch.
     pub fn on_next_read(&self, hook: impl FnOnce() + Send + 'static) {
         self.lock().hook = Some(Box::new(hook));
@@ -274,7 +287,7 @@ impl Directory for FakeVault {
         let mut state = self.lock();
         let learn = |survey: &&Survey| {
             state.surveys.push(survey.record());
-            if let Some(error) = &state.error {
+            if let Some(error) = state.learn_error.as_ref().or(state.error.as_ref()) {
                 return Err(error.clone().into());
             }
             let next = match survey.gap() {
@@ -303,6 +316,12 @@ impl Resolver for FakeVault {
         let mut state = self.lock();
         let fetch = |grant: &&Grant| {
             state.reads.push(grant.record());
+            if let Some((left, error)) = &mut state.next_errors
+                && *left > 0
+            {
+                *left -= 1;
+                return Err(error.clone().into());
+            }
             if let Some(error) = &state.error {
                 return Err(error.clone().into());
             }

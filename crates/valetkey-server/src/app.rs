@@ -1,7 +1,6 @@
 //! The wiring, top to bottom: open everything, serve, drain.
 
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ use valetkey_core::{
     AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, LeaseTable, PolicyEngine, Reason,
     RecordKind, Resolver,
 };
-use valetkey_onepassword::{LoadOptions, VaultFile, VaultFileError};
 use valetkey_policy::{Bundle, Engine, LoadError};
 use valetkey_proto::v1::audit_service_server::{AuditServiceServer, SERVICE_NAME as AUDIT_SERVICE};
 use valetkey_proto::v1::lease_service_server::{LeaseServiceServer, SERVICE_NAME as LEASE_SERVICE};
@@ -28,6 +26,7 @@ use crate::identity::{Identifier, IdentityLayer};
 use crate::lease_service::Leases;
 use crate::listen::connections;
 use crate::reload::{Reloader, loaded};
+use crate::sources::{self, SourceError};
 use crate::token::Tokens;
 
 /// A broker, opened and ready to serve.
@@ -55,14 +54,9 @@ pub enum StartError {
     /// The policies have faults.
     #[error("the policies have faults:{}", lines(.0.faults()))]
     Policies(LoadError),
-    /// The vault file has faults.
-    #[error("{}", in_vault(.file, .error))]
-    Vault {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        error: VaultFileError,
-    },
+    /// A source cannot be used.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The audit database cannot be opened.
     #[error("the audit database cannot be used")]
     Audit(#[source] OpenError),
@@ -97,27 +91,19 @@ impl App {
         clock: Arc<dyn Clock>,
         between: impl FnOnce(Ports) -> Ports,
     ) -> Result<Self, StartError> {
-        let Config {
-            listen: _,
-            audit_database,
-            audit_create,
-            policies,
-            vault_file,
-            vault_readable_by_others,
-            identities,
-            limits,
-        } = config;
+        let Config { listen: _, audit_database, audit_create, policies, sources, identities, limits } =
+            config;
         let bundle = Bundle::load(&policies).map_err(StartError::Policies)?;
-        let vault = load_vault(vault_file, vault_readable_by_others, Arc::clone(&clock))?;
+        let sources = sources::open(&sources, Arc::clone(&clock))?;
         let missing = if audit_create { Missing::Create } else { Missing::Refuse };
         let options = StoreOptions { missing, ..StoreOptions::default() };
         let store =
             AuditStore::open(&audit_database, options, Arc::clone(&clock)).map_err(StartError::Audit)?;
 
         let engine = Arc::new(Engine::new(bundle));
-        let (store, vault) = (Arc::new(store), Arc::new(vault));
+        let store = Arc::new(store);
         let ports =
-            Ports { log: Arc::clone(&store) as _, directory: Arc::clone(&vault) as _, resolver: vault };
+            Ports { log: Arc::clone(&store) as _, directory: Arc::clone(&sources) as _, resolver: sources };
         let Ports { log, directory, resolver } = between(ports);
         let gate = Gate::new(Arc::clone(&engine) as _, log, Arc::clone(&clock));
         let leases = LeaseTable::new(limits.leases, Arc::clone(&clock));
@@ -131,12 +117,12 @@ impl App {
         Ok(Self { broker, store, reloader, tokens: Tokens::new(identities), limits })
     }
 
-    /// Loads the vault file and lets go of it; for checking a configuration without a broker.
+    /// Opens the sources and lets go of them; for checking a configuration without a broker.
     ///
     /// # Errors
-    /// [`StartError::Vault`] says why it cannot be used.
-    pub fn check_vault(config: &Config, clock: Arc<dyn Clock>) -> Result<(), StartError> {
-        load_vault(config.vault_file.clone(), config.vault_readable_by_others, clock).map(drop)
+    /// [`StartError::Source`] says why one cannot be used.
+    pub fn check_sources(config: &Config, clock: Arc<dyn Clock>) -> Result<(), StartError> {
+        Ok(sources::open(&config.sources, clock).map(drop)?)
     }
 
     /// Reloads the policies on demand; for SIGHUP.
@@ -217,27 +203,8 @@ impl App {
     }
 }
 
-fn load_vault(file: PathBuf, open_to_others: bool, clock: Arc<dyn Clock>) -> Result<VaultFile, StartError> {
-    let options = LoadOptions { open_to_others };
-    VaultFile::load(&file, options, clock).map_err(|error| StartError::Vault { file, error })
-}
-
-/// What is wrong with a vault file, by its name.
-fn in_vault(file: &Path, error: &VaultFileError) -> String {
-    match error {
-        VaultFileError::Read { path: _, source } => format!("{error}: {source}"),
-        VaultFileError::OpenToOthers { path: _, mode: _ } => error.to_string(),
-        VaultFileError::Faults(faults) => {
-            format!("the vault file `{}` has faults:{}", file.display(), lines(faults))
-        }
-        VaultFileError::TooLarge | VaultFileError::Syntax { line: _, column: _ } => {
-            format!("{}: {error}", file.display())
-        }
-    }
-}
-
 /// One a line, each on a line of its own.
-fn lines(faults: &[impl Display]) -> String {
+pub(crate) fn lines(faults: &[impl Display]) -> String {
     faults.iter().map(|fault| format!("\n{fault}")).collect()
 }
 

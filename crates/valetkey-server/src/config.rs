@@ -1,5 +1,7 @@
 //! The configuration: TOML, parsed whole before anything is done, all faults at once.
 
+mod source;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,6 +14,8 @@ use valetkey_core::{AgentId, Identity, LeaseLimits, Name, PersonId, ToolId};
 
 use crate::token::TokenDigest;
 
+pub use self::source::{SourceBounds, SourceConfig, SourceKind};
+
 /// What a broker is told.
 pub struct Config {
     /// Where to listen. Loopback only: there is no TLS yet.
@@ -23,10 +27,8 @@ pub struct Config {
     pub audit_create: bool,
     /// The directory of the policies; watched for changes.
     pub policies: PathBuf,
-    /// The embedded vault's file.
-    pub vault_file: PathBuf,
-    /// Whether a vault file that others can read is taken. For throw-away vaults only.
-    pub vault_readable_by_others: bool,
+    /// Where values come from.
+    pub sources: Vec<SourceConfig>,
     /// Who may call.
     pub identities: Vec<(TokenDigest, Identity)>,
     /// The bounds.
@@ -103,7 +105,7 @@ impl Config {
         let listen: Option<SocketAddr> = section(&mut document, "listen", &mut faults);
         let audit: Option<AuditSection> = section(&mut document, "audit", &mut faults);
         let policies: Option<PoliciesSection> = section(&mut document, "policies", &mut faults);
-        let vault: Option<VaultSection> = section(&mut document, "vault", &mut faults);
+        let sources = source::sources(&mut document, folder, &mut faults);
         let limits = match document.contains_key("limits") {
             true => section(&mut document, "limits", &mut faults),
             false => Some(LimitsSection::default()),
@@ -119,19 +121,16 @@ impl Config {
                  broker needs TLS, which this version does not have"
             ));
         }
-        match (listen, audit, policies, vault, limits) {
-            (Some(listen), Some(audit), Some(policies), Some(vault), Some(limits)) if faults.is_empty() => {
-                Ok(Self {
-                    listen,
-                    audit_database: folder.join(audit.database),
-                    audit_create: false,
-                    policies: folder.join(policies.directory),
-                    vault_file: folder.join(vault.file),
-                    vault_readable_by_others: false,
-                    identities,
-                    limits,
-                })
-            }
+        match (listen, audit, policies, limits) {
+            (Some(listen), Some(audit), Some(policies), Some(limits)) if faults.is_empty() => Ok(Self {
+                listen,
+                audit_database: folder.join(audit.database),
+                audit_create: false,
+                policies: folder.join(policies.directory),
+                sources,
+                identities,
+                limits,
+            }),
             _ => Err(faults),
         }
     }
@@ -168,12 +167,6 @@ struct AuditSection {
 #[serde(deny_unknown_fields)]
 struct PoliciesSection {
     directory: PathBuf,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct VaultSection {
-    file: PathBuf,
 }
 
 #[derive(Deserialize, Default)]
@@ -306,5 +299,4 @@ const TTL_MAX_SECONDS: u64 = 24 * 60 * 60;
 const COUNT_MAX: u64 = 10_000_000;
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;

@@ -23,11 +23,13 @@ mod identity;
 mod lease_service;
 mod listen;
 mod reload;
+mod sources;
 mod status;
 mod token;
 
 pub use app::{App, Ports, RunError, StartError};
 pub use clock::SystemClock;
-pub use config::{Config, ConfigError, Limits};
+pub use config::{Config, ConfigError, Limits, SourceBounds, SourceConfig, SourceKind};
 pub use reload::{ReloadError, Reloaded, Reloader};
+pub use sources::SourceError;
 pub use token::{TOKEN_PREFIX, TokenDigest, Tokens};

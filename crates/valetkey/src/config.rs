@@ -20,7 +20,7 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Exit, Failure> {
 fn check(file: &Path) -> Result<Exit, Failure> {
     let config = Config::load(file).map_err(|error| Failure::new(Exit::Invalid, error))?;
     let policies = valetkey_policy::check(&config.policies).map_err(invalid)?;
-    App::check_vault(&config, Arc::new(SystemClock::default()))
+    App::check_sources(&config, Arc::new(SystemClock::default()))
         .map_err(|error| Failure::chain(Exit::Invalid, &error))?;
     for warning in &policies.warnings {
         output::note(&format!("warning: {warning}"));
@@ -35,6 +35,8 @@ fn check(file: &Path) -> Result<Exit, Failure> {
     output::line(&format!("{}: listens on {}, {identities}", file.display(), config.listen))?;
     let count = output::count(policies.policy_count, "policy", "policies");
     output::line(&format!("{}: {count}, revision {}", config.policies.display(), policies.digest))?;
-    output::line(&format!("{}: loads", config.vault_file.display()))?;
+    for source in &config.sources {
+        output::line(&format!("source {}: {}", source.name.as_str(), source.kind.summary()))?;
+    }
     Ok(Exit::Done)
 }

@@ -53,9 +53,7 @@ async fn serve_dev(listen: SocketAddr) -> Result<Exit, Failure> {
 
 fn start_exit(error: &StartError) -> Exit {
     match error {
-        StartError::Policies(_) | StartError::Vault { file: _, error: _ } | StartError::Audit(_) => {
-            Exit::Invalid
-        }
+        StartError::Policies(_) | StartError::Source(_) | StartError::Audit(_) => Exit::Invalid,
         StartError::Record(_) => Exit::Unavailable,
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use valetkey_core::{AgentId, Bearer, Identity, Name, PersonId, ToolId};
-use valetkey_server::{App, Config, Limits, SystemClock, TOKEN_PREFIX, TokenDigest};
+use valetkey_server::{
+    App, Config, Limits, SourceBounds, SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest,
+};
 use zeroize::Zeroizing;
 
 use crate::failure::{Exit, Failure};
@@ -46,9 +48,13 @@ impl Throwaway {
             audit_database: self.folder.path().join("audit.db"),
             audit_create: true,
             policies: self.policies(),
-            vault_file: self.vault(),
-            // There is nothing in it that is not in this program too.
-            vault_readable_by_others: true,
+            sources: vec![SourceConfig {
+                name: Name::parse("embedded").map_err(|error| Failure::new(Exit::Failed, error))?,
+                vaults: Vec::new(),
+                // There is nothing in it that is not in this program too.
+                kind: SourceKind::File { file: self.vault(), open_to_others: true },
+                bounds: SourceBounds::default(),
+            }],
             identities: self
                 .passes
                 .iter()

@@ -92,7 +92,7 @@ fn all_faults_of_a_configuration_are_named() {
     let file = folder.path().join("valetkey.toml");
     fs::write(&file, "listen = \"0.0.0.0:1\"\nnonsense = 1\n").unwrap();
     let ran = run(&["config", "check", file.to_str().unwrap()]);
-    for fault in ["nonsense", "loopback", "identity", "audit", "vault", "policies"] {
+    for fault in ["nonsense", "loopback", "identity", "audit", "source", "policies"] {
         assert!(ran.stderr.contains(fault), "{fault} is missing in: {}", ran.stderr);
     }
 }
@@ -342,7 +342,7 @@ fn configure(folder: &Path, policies: &Path) -> (String, String) {
     fs::set_permissions(&vault, fs::Permissions::from_mode(0o600)).unwrap();
     let text = format!(
         "listen = \"127.0.0.1:0\"\n[audit]\ndatabase = \"audit.db\"\n[policies]\ndirectory = {policies:?}\n\
-         [vault]\nfile = \"vault.json\"\n{entry}\n"
+         [[source]]\nname = \"embedded\"\nkind = \"file\"\nfile = \"vault.json\"\n{entry}\n"
     );
     let file = folder.join("valetkey.toml");
     fs::write(&file, text).unwrap();

@@ -35,7 +35,8 @@ async fn main() -> Result<()> {
 async fn broker(home: &Path, step: Option<Step>) -> Result<()> {
     limit::survive_file_size_limit()?;
     let config = Config::load(&home.join(CONFIG_FILE))?;
-    let config = Config { audit_create: true, vault_readable_by_others: true, ..config };
+    let sources = valetkey_tests::embedded(home)?;
+    let config = Config { audit_create: true, sources, ..config };
     let listener = TcpListener::bind(config.listen).await?;
     let address = listener.local_addr()?;
     let stop_at = |ports| match step {

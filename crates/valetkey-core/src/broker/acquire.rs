@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
 use super::{ATTEMPTS_MAX, Acquire, Broker, POLICY_CHANGED, Refusal};
 use crate::audit::{AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordKind};
 use crate::gate::{Denial, Grant, Verdict};
@@ -184,20 +186,22 @@ impl Broker {
         }
     }
 
-    /// Issues each as soon as its value is there; item by item, so that one read serves one item.
-    async fn issue_each(&self, lease: LeaseId, mut granted: Vec<(Grant, Handle)>) {
-        while let Some((first, _)) = granted.first() {
-            if self.leases.holder(lease).is_none() {
-                return self.withhold(granted.into_iter().map(|(grant, _)| grant), LEASE_ENDED);
-            }
-            let item = first.request().target.item().map(|item| Arc::clone(&item.id));
-            let of_item = |(grant, _): &(Grant, Handle)| {
-                grant.request().target.item().map(|it| &it.id) == item.as_ref()
-            };
-            let (now, later): (Vec<_>, Vec<_>) = granted.into_iter().partition(of_item);
-            granted = later;
-            let fetched = self.fetch(&now.iter().map(|(grant, _)| grant).collect::<Vec<_>>()).await;
-            for ((grant, handle), result) in now.into_iter().zip(fetched) {
+    /// Issues each as soon as its value is there; item by item, so that one read serves one item, and all
+    /// items at once, so that none waits for another's source.
+    async fn issue_each(&self, lease: LeaseId, granted: Vec<(Grant, Handle)>) {
+        let mut reads: FuturesUnordered<_> = by_item(granted)
+            .into_iter()
+            .map(|of_item| async {
+                if self.leases.holder(lease).is_none() {
+                    self.withhold(of_item.into_iter().map(|(grant, _)| grant), LEASE_ENDED);
+                    return (Vec::new(), Vec::new());
+                }
+                let fetched = self.fetch(&of_item.iter().map(|(grant, _)| grant).collect::<Vec<_>>()).await;
+                (of_item, fetched)
+            })
+            .collect();
+        while let Some((of_item, fetched)) = reads.next().await {
+            for ((grant, handle), result) in of_item.into_iter().zip(fetched) {
                 let event = self.issue_or_refuse(grant, handle, result);
                 let refused = matches!(event, LeaseEvent::Refused { .. });
                 self.leases.send(lease, event);
@@ -260,6 +264,21 @@ impl Broker {
         };
         grants.iter().map(result).collect()
     }
+}
+
+fn by_item(granted: Vec<(Grant, Handle)>) -> Vec<Vec<(Grant, Handle)>> {
+    let mut items: Vec<Vec<(Grant, Handle)>> = Vec::new();
+    for (grant, handle) in granted {
+        let item = |grant: &Grant| grant.request().target.item().map(|item| Arc::clone(&item.id));
+        let same = items
+            .iter_mut()
+            .find(|of_item| of_item.first().is_some_and(|(first, _)| item(first) == item(&grant)));
+        match same {
+            Some(of_item) => of_item.push((grant, handle)),
+            None => items.push(vec![(grant, handle)]),
+        }
+    }
+    items
 }
 
 impl IssueError {

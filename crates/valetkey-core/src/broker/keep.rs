@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
 use super::Broker;
 use crate::audit::AuditError;
 use crate::gate::Verdict;
@@ -25,10 +27,16 @@ impl Broker {
 
     /// Renews handles before they expire, for as long as it is polled. Exactly one task runs this, apart
     /// from [`Broker::keep_leases`], so that a slow source delays no expiry.
+    /// Several batches go on at once, so that one slow source delays no other's renewals.
     pub async fn renew_leases(&self) {
+        let mut under_way = FuturesUnordered::new();
         loop {
-            let due = self.leases.wait_renewable().await;
-            self.renew(due).await;
+            tokio::select! {
+                due = self.leases.wait_renewable(), if under_way.len() < RENEWALS_AT_ONCE => {
+                    under_way.push(self.renew(due));
+                }
+                Some(()) = under_way.next() => {}
+            }
         }
     }
 
@@ -80,6 +88,8 @@ impl Broker {
     }
 }
 
+/// Batches of renewals under way at the same time.
+const RENEWALS_AT_ONCE: usize = 16;
 const FLUSH_RETRY: Duration = Duration::from_secs(1);
 /// Records of one write of what happened to leases.
 const NOTICES_MAX: usize = 1024;

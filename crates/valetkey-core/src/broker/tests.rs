@@ -3,5 +3,6 @@
 mod acquire;
 mod change;
 mod keep;
+mod locate;
 mod redeem;
 mod world;

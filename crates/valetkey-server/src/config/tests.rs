@@ -10,7 +10,7 @@ fn digest() -> String {
 fn minimal() -> String {
     format!(
         "listen = \"127.0.0.1:7447\"\n[audit]\ndatabase = \"audit.db\"\n[policies]\ndirectory = \"policies\"\n\
-         [vault]\nfile = \"/vault.json\"\n[[identity]]\nagent = \"bot\"\ntoken = \"{}\"\n",
+         [[source]]\nname = \"try\"\nkind = \"file\"\nfile = \"vault.json\"\n[[identity]]\nagent = \"bot\"\ntoken = \"{}\"\n",
         digest()
     )
 }
@@ -19,7 +19,11 @@ fn minimal() -> String {
 fn a_minimal_configuration() {
     let config = Config::parse(&minimal(), Path::new("/etc/valetkey")).unwrap();
     assert_eq!(config.audit_database, Path::new("/etc/valetkey/audit.db"));
-    assert_eq!(config.vault_file, Path::new("/vault.json"));
+    let file = |kind: &SourceKind| match kind {
+        SourceKind::File { file, open_to_others } => Some((file.clone(), *open_to_others)),
+        _ => None,
+    };
+    assert_eq!(file(&config.sources[0].kind), Some(("/etc/valetkey/vault.json".into(), false)));
     assert!(!config.audit_create);
     assert_eq!(config.identities[0].1.to_string(), "agent:bot");
     assert_eq!(config.limits.ttl_usual, Duration::from_secs(60));
@@ -37,18 +41,41 @@ fn faults_are_named() {
     check("127.0.0.1:7447", "0.0.0.0:7447", "needs TLS");
     check("127.0.0.1:7447", "localhost", "`listen`: invalid socket address");
     check("database = ", "databse = ", "`audit`: unknown field `databse`");
-    check("[vault]", "[vaults]", "`vaults` is not a known key");
+    check("[audit]", "[[audits]]", "`audits` is not a known key");
     check("agent = \"bot\"", "agent = \"b t\"", "`identity[0]` `b t` must consist of");
     check("agent = \"bot\"", "", "`identity[0]` must have exactly one of");
     check("agent = \"bot\"", "agent = \"bot\"\ntool = \"t\"", "`identity[0]` must have exactly one of");
     check("token = \"vkt_", "token = \"", "`identity[0]` `token` must be a digest");
-    check("[vault]", "[limits]\nttl_max_seconds = 0\n[vault]", "`limits.ttl_max_seconds` must be 1 to");
+    check("[audit]", "[limits]\nttl_max_seconds = 0\n[audit]", "`limits.ttl_max_seconds` must be 1 to");
     check(
-        "[vault]",
-        "[limits]\nttl_usual_seconds = 999999\n[vault]",
+        "[audit]",
+        "[limits]\nttl_usual_seconds = 999999\n[audit]",
         "`limits.ttl_usual_seconds` must be 1 to 900",
     );
     check("[audit]", "[audit", "unclosed table");
+}
+
+#[test]
+fn faults_of_sources_are_named() {
+    let check = |entry: &str, fault: &str| {
+        let text = format!("{}[[source]]\n{entry}\n", minimal());
+        let faults = Config::parse(&text, Path::new("/")).err().unwrap_or_default();
+        assert!(faults.iter().any(|it| it.contains(fault)), "{entry}: {faults:?}");
+    };
+    let sdk = "name = \"team\"\nkind = \"sdk\"\nvaults = [\"A\"]\n";
+    check("name = \"try\"\nkind = \"file\"\nfile = \"b.json\"", "`source[1].name` is the name of an entry");
+    check("name = \"a b\"\nkind = \"file\"\nfile = \"b.json\"", "`source[1].name` `a b` must consist of");
+    check("kind = \"file\"\nfile = \"b.json\"", "`source[1]`: missing field `name`");
+    check("name = \"x\"\nkind = \"keychain\"", "unknown variant `keychain`");
+    check("name = \"x\"\nfile = \"b.json\"", "missing field `kind`");
+    check("name = \"x\"\nkind = \"connect\"", "`source[1].vaults` is missing");
+    check(
+        &format!("{sdk}library = \"core.so\""),
+        "`source[1].library` must be an absolute path, is `core.so`",
+    );
+    check(&format!("{sdk}library = \"/core.so\"\ntoken = \"ops_\""), "unknown field `token`");
+    check(&format!("{sdk}library = \"/core.so\"\nvalue_cache_seconds = 61"), "must be 0 to 60, is 61");
+    check(&format!("{sdk}library = \"/core.so\"\nrequests_per_hour = 0"), "must be 1 to 1000000, is 0");
 }
 
 #[test]
