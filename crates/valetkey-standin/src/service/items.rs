@@ -26,7 +26,7 @@ pub(super) fn overview(item: &Value) -> Result<Map<String, Value>> {
     let overview = json!({
         "uuid": text(item, "/id"),
         "templateUuid": template(text(item, "/category")),
-        // The service says of an archived item that it is in the trash.
+        // The core takes what is in the trash for archived.
         "trashed": if text(item, "/state") == "ARCHIVED" { "Y" } else { "N" },
         "createdAt": time("/createdAt"),
         "updatedAt": time("/updatedAt"),

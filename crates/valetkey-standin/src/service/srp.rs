@@ -107,28 +107,28 @@ BBE117577A615D6C770988C0BAD946E208E24FA074E5AB3143DB5BFCE0FD108E4B82D120A9210801
 93B4EA988D8FDDC186FFB7DC90A6C08F4DF435C934063199FFFFFFFFFFFFFFFF";
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// The client's side.
-    pub(in super::super) struct Client {
+    pub(crate) struct Client {
         secret: BigUint,
         public: BigUint,
     }
 
     impl Client {
-        pub(in super::super) fn new() -> Self {
+        pub(crate) fn new() -> Self {
             let secret = BigUint::from_bytes_be(&random::<32>().unwrap());
             let public = BigUint::from(GENERATOR).modpow(&secret, &prime().unwrap());
             Self { secret, public }
         }
 
-        pub(in super::super) fn user_a(&self) -> String {
+        pub(crate) fn user_a(&self) -> String {
             self.public.to_str_radix(16)
         }
 
         /// The key, and the proof that it is known.
-        pub(in super::super) fn prove(&self, srp_x: &[u8], user_b: &str) -> (Key, String) {
+        pub(crate) fn prove(&self, srp_x: &[u8], user_b: &str) -> (Key, String) {
             let (prime, generator) = (prime().unwrap(), BigUint::from(GENERATOR));
             let server_public = BigUint::parse_bytes(user_b.as_bytes(), 16).unwrap();
             let exponent = BigUint::from_bytes_be(srp_x);
