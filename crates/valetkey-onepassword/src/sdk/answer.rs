@@ -80,7 +80,7 @@ pub(super) fn content(answer: &Answer) -> Result<SecretValue, UpstreamError> {
     content_json(answer.bytes())
 }
 
-fn content_json(json: &[u8]) -> Result<SecretValue, UpstreamError> {
+pub(super) fn content_json(json: &[u8]) -> Result<SecretValue, UpstreamError> {
     let numbers = json.trim_ascii().strip_prefix(b"[").and_then(|list| list.strip_suffix(b"]"));
     let numbers = numbers.ok_or_else(|| unreadable("it is no list"))?.trim_ascii();
     if numbers.is_empty() {

@@ -75,12 +75,13 @@ struct ItemReader {
 
 impl ItemReader {
     fn fields(&mut self, faults: &mut Faults, node: Option<Node>, path: Path<'_>) {
+        let mut keys = Vec::new();
         for (index, node) in list(faults, node, path).into_iter().enumerate() {
             let path = path.index(index);
             let mut object = faults.open_object(Some(node), path);
             let id = name(faults, object.take("id"), path.key("id"));
             // Forms of web pages leave fields with such ids behind; no target can name them.
-            if !is_sayable(&id) {
+            if !id.is_empty() && !is_sayable(&id) {
                 continue;
             }
             let label = label(faults, object.take("title"), path.key("title"));
@@ -89,20 +90,29 @@ impl ItemReader {
             let kind = kind(faults, &id, object.take("fieldType"), &mut details, path);
             let value = faults.text(object.take("value"), path.key("value"), VALUE_MAX);
             let value = value.map_or_else(Vec::new, |mut value| std::mem::take(&mut *value).into_bytes());
-            let field = FieldOutline { id, label, section, kind };
             if kind == FieldKind::PrivateKey {
-                self.public_key(faults, details.take("content"), &field, path.key("details"));
+                keys.push((index, section.clone(), details.take("content")));
             }
-            self.add(faults, field, value, path.key("id"));
+            self.add(faults, FieldOutline { id, label, section, kind }, value, path.key("id"));
+        }
+        for (index, section, node) in keys {
+            self.public_key(faults, section, node, path.index(index).key("details").key("content"));
         }
     }
 
     /// What the core tells about a private key beside its value: fields of their own everywhere else.
-    fn public_key(&mut self, faults: &mut Faults, node: Option<Node>, key: &FieldOutline, path: Path<'_>) {
+    fn public_key(
+        &mut self,
+        faults: &mut Faults,
+        section: Option<Arc<str>>,
+        node: Option<Node>,
+        path: Path<'_>,
+    ) {
         let mut content = faults.open_object(node, path);
         for (told, id, label) in PUBLIC_KEY {
-            let Some(text) = faults.text(content.take(told), path.key(told), VALUE_MAX) else { continue };
-            let section = key.section.clone();
+            let text = faults.text(content.take(told), path.key(told), VALUE_MAX);
+            let Some(text) = text.filter(|_| !self.ids.contains(id)) else { continue };
+            let section = section.clone();
             let field = FieldOutline { id: id.into(), label: label.into(), section, kind: FieldKind::Plain };
             self.add(faults, field, text.as_bytes().to_vec(), path.key(told));
         }

@@ -214,7 +214,7 @@ impl Place {
     /// A copy that only we and root can reach, for systems without files in memory. Weaker: another program of
     /// the same user could change it between the writing and the loading, as it could change this process.
     #[cfg(any(not(target_os = "linux"), test))]
-    fn in_private_directory(bytes: &[u8]) -> io::Result<Self> {
+    pub(super) fn in_private_directory(bytes: &[u8]) -> io::Result<Self> {
         use std::fs::{DirBuilder, File};
         use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 
