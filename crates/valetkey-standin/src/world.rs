@@ -49,8 +49,27 @@ impl World {
     pub fn item<'a>(&'a self, vault_id: &'a str, item_id: &str) -> Option<&'a Value> {
         self.items(vault_id).find(|item| text(item, "/id") == item_id)
     }
+
+    /// Puts an item in place of the one with its id, or beside the others.
+    pub fn put_item(&mut self, item: Value) {
+        self.remove_item(text(&item, "/id"));
+        self.items.push(item);
+    }
+
+    /// Changes an item where it is; nothing where there is none.
+    pub fn change_item(&mut self, item_id: &str, change: impl FnOnce(&mut Value)) {
+        if let Some(item) = self.items.iter_mut().find(|item| text(item, "/id") == item_id) {
+            change(item);
+        }
+    }
+
+    /// Deletes an item.
+    pub fn remove_item(&mut self, item_id: &str) {
+        self.items.retain(|item| text(item, "/id") != item_id);
+    }
 }
 
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+/// A text of a JSON tree; empty where there is none.
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
