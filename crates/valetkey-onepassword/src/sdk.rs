@@ -34,7 +34,7 @@ pub use token::{TokenError, TokenNames, TokenSource};
 
 use self::answer::{content, items, read, vaults};
 use self::ffi::{Answer, Core};
-use self::item::{ReadItem, item};
+use self::item::item;
 use self::request::Request;
 use self::session::Session;
 use self::token::Hosts;
@@ -120,15 +120,6 @@ impl SdkSource {
             }
         }
     }
-
-    async fn read_item(&self, vault_id: &str, item_id: &str) -> Result<ReadItem, UpstreamError> {
-        let answer = self.ask(Question::Item, Request::Item { vault_id, item_id }).await?;
-        let found = read(&answer, item)?;
-        if (&*found.outline.vault_id, &*found.outline.id) != (vault_id, item_id) {
-            return Err(unavailable("the SDK core gave another item than the one asked for"));
-        }
-        Ok(found)
-    }
 }
 
 #[async_trait]
@@ -142,25 +133,26 @@ impl Upstream for SdkSource {
     }
 
     async fn item(&self, vault_id: &str, item_id: &str) -> Result<(ItemOutline, ItemValues), UpstreamError> {
-        let ReadItem { outline, values, files: _ } = self.read_item(vault_id, item_id).await?;
+        let answer = self.ask(Question::Item, Request::Item { vault_id, item_id }).await?;
+        let (outline, values) = read(&answer, item)?;
+        if (&*outline.vault_id, &*outline.id) != (vault_id, item_id) {
+            return Err(unavailable("the SDK core gave another item than the one asked for"));
+        }
         Ok((outline, values))
     }
 
-    /// Reads the item first: a file is asked for by what the item says of it.
     async fn file(&self, vault_id: &str, item_id: &str, file_id: &str) -> Result<SecretValue, UpstreamError> {
-        let ReadItem { outline: _, values: _, files } = self.read_item(vault_id, item_id).await?;
-        let file = files.iter().find(|file| file.id == file_id);
-        let file = file.ok_or_else(|| UpstreamError::new(ResolveError::FieldNotFound, "no such file"))?;
-        content(&self.ask(Question::File, Request::FileContent { vault_id, item_id, file }).await?)
+        content(&self.ask(Question::File, Request::FileContent { vault_id, item_id, file_id }).await?)
     }
 
+    /// As counted at a stand-in. A vault whose keys the core has not seen costs one more, once.
     fn cost(&self, question: Question) -> u32 {
-        match question {
-            Question::Vaults => 1,
-            // The vault's and the account's keys, where the core has not seen them yet.
-            Question::Items | Question::Item => 3,
-            Question::File => 6,
-        }
+        let warm = match question {
+            Question::Vaults | Question::Items | Question::Item => 1,
+            // The core reads the item first.
+            Question::File => 2,
+        };
+        if self.session.is_signed_in() { warm } else { warm + SIGN_IN_COST }
     }
 }
 
@@ -168,6 +160,8 @@ fn unavailable(detail: &str) -> UpstreamError {
     UpstreamError::new(ResolveError::Unavailable, detail)
 }
 
+/// Four for signing in, one each for the keys of the account and of the vault.
+const SIGN_IN_COST: u32 = 6;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Questions that are asked at once; more of them wait, within their time.
 const CALLS_MAX: usize = 16;

@@ -42,11 +42,11 @@ fn refusal(question: Option<Question>, text: &str) -> Fault {
         (ResolveError::RateLimited { retry_after: RETRY_AFTER }, false)
     } else if CLIENT_LOST.iter().any(says) {
         (ResolveError::Unavailable, true)
-    } else if TOKEN_NAMES.contains(&name.as_str()) || NOT_AUTHENTICATED.iter().any(says) {
+    } else if NOT_AUTHENTICATED.iter().any(says) {
         (ResolveError::CredentialsRefused, true)
     } else if OUT_OF_ORDER.iter().any(says) {
         (ResolveError::Unavailable, false)
-    } else if question.is_none() && name == "Auth" && NO_ACCESS.iter().any(says) {
+    } else if question.is_none() && is_about_token(&name, &message) {
         (ResolveError::CredentialsRefused, true)
     } else {
         let matched = MATCHES.iter().find(|(known, _)| says(known)).map(|(_, error)| error.clone());
@@ -56,10 +56,19 @@ fn refusal(question: Option<Question>, text: &str) -> Fault {
     Fault { error: UpstreamError::new(error, &without_tokens(&detail)), client_lost }
 }
 
+/// Whether the refusal of a sign-in is the token's fault.
+fn is_about_token(name: &str, message: &str) -> bool {
+    match name {
+        "ServiceAccountTokenParsing" | "InvalidConfiguration" => true,
+        "Auth" => NO_ACCESS.iter().any(|known| message.contains(known)),
+        _ => false,
+    }
+}
+
 /// What the service's "not found" and "no permission" mean. They are the same to us: it shows a vault that
 /// the account may not see no more than one that does not exist.
 fn missing(question: Option<Question>, message: &str) -> Option<ResolveError> {
-    let is_absent = ["resource not found", "not found"].iter().any(|known| message.contains(known));
+    let is_absent = ["not found", "couldn't be found"].iter().any(|known| message.contains(known));
     let is_hidden = message.contains("right permissions");
     match question? {
         Question::Vaults => is_hidden.then_some(ResolveError::CredentialsRefused),
@@ -85,7 +94,6 @@ fn without_tokens(text: &str) -> String {
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 const RATE_LIMIT: &str = "rate limit exceeded";
 const CLIENT_LOST: [&str; 1] = ["invalid client id"];
-const TOKEN_NAMES: [&str; 2] = ["ServiceAccountTokenParsing", "InvalidConfiguration"];
 const NOT_AUTHENTICATED: [&str; 3] =
     ["you are not authenticated", "failed to authenticate", "bad credentials"];
 /// The answers of a service that refuses the sign-in itself.
@@ -151,8 +159,10 @@ mod tests {
             CredentialsRefused,
             true,
         );
-        check(Some(Item), &item("resource not found"), ItemNotFound, false);
-        check(Some(File), &item("resource not found"), FieldNotFound, false);
+        check(Some(Items), &said("ItemApi", "vault couldn't be found"), VaultNotFound, false);
+        check(Some(Item), &said("ItemApi", "item couldn't be found"), ItemNotFound, false);
+        let no_file = "invalid user input: encountered the following errors: document not found in item";
+        check(Some(File), &said("InvalidConfiguration", no_file), FieldNotFound, false);
         check(Some(Item), &item("item is not in an active state"), ItemNotActive, false);
         check(Some(Item), "no vault matched the secret reference query", VaultNotFound, false);
         check(Some(Item), &item("data conflict occurred on the server"), Unavailable, false);

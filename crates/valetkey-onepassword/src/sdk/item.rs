@@ -6,20 +6,12 @@ use std::sync::Arc;
 use valetkey_core::SecretValue;
 
 use super::answer::{list, title};
-use super::request::FileAttributes;
 use crate::full_item::{VALUE_MAX, global_id, is_one_time_password, label, local_id, name, required, unique};
 use crate::item::{FieldKind, FieldOutline, ItemOutline, ItemState, ItemValues, Section, is_sayable};
 use crate::json::{Faults, Node, Object, Path};
 
-/// An item, and how its files are asked for.
-pub(super) struct ReadItem {
-    pub(super) outline: ItemOutline,
-    pub(super) values: ItemValues,
-    pub(super) files: Vec<FileAttributes>,
-}
-
 /// Reads the answer to the question for an item. What it gives is good only where `faults` stays empty.
-pub(super) fn item(faults: &mut Faults, node: Node) -> ReadItem {
+pub(super) fn item(faults: &mut Faults, node: Node) -> (ItemOutline, ItemValues) {
     let path = Path::Root;
     let mut object = faults.open_object(Some(node), path);
     let id = global_id(faults, object.take("id"), path.key("id"));
@@ -32,17 +24,16 @@ pub(super) fn item(faults: &mut Faults, node: Node) -> ReadItem {
         ids: HashSet::new(),
         outlines: Vec::new(),
         values: HashMap::new(),
-        files: Vec::new(),
     };
     reader.fields(faults, object.take("fields"), path.key("fields"));
     reader.notes(faults, object.take("notes"), path.key("notes"));
     reader.files(faults, object.take("files"), path.key("files"));
     reader.document(faults, object.take("document"), path.key("document"));
-    let ItemReader { section_ids: _, ids: _, outlines: fields, values: by_field, files } = reader;
+    let ItemReader { section_ids: _, ids: _, outlines: fields, values: by_field } = reader;
     // The core gives none that is archived or deleted.
     let state = ItemState::Active;
     let outline = ItemOutline { vault_id, id, title, state, sections, fields };
-    ReadItem { outline, values: ItemValues { version, by_field }, files }
+    (outline, ItemValues { version, by_field })
 }
 
 fn sections(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Vec<Section> {
@@ -70,7 +61,6 @@ struct ItemReader {
     ids: HashSet<Arc<str>>,
     outlines: Vec<FieldOutline>,
     values: HashMap<Arc<str>, SecretValue>,
-    files: Vec<FileAttributes>,
 }
 
 impl ItemReader {
@@ -120,8 +110,8 @@ impl ItemReader {
 
     fn notes(&mut self, faults: &mut Faults, node: Option<Node>, path: Path<'_>) {
         let text = faults.text(node, path, VALUE_MAX).unwrap_or_default();
-        // Every item can have notes; no telling empty ones from none.
-        if text.is_empty() {
+        // Every item has notes, if only empty ones: so the core resolves them.
+        if self.ids.contains("notesPlain") {
             return;
         }
         let (id, label): (Arc<str>, _) = ("notesPlain".into(), "notesPlain".into());
@@ -149,8 +139,6 @@ impl ItemReader {
         let mut object = faults.open_object(node, path);
         let id = local_id(faults, object.take("id"), path.key("id"));
         let label = name(faults, object.take("name"), path.key("name"));
-        let size = faults.number(object.take("size"), path.key("size")).unwrap_or_default();
-        self.files.push(FileAttributes { name: label.to_string(), id: id.to_string(), size });
         unique(faults, &mut self.ids, &id, path.key("id"));
         self.outlines.push(FieldOutline { id, label, section, kind: FieldKind::File });
     }

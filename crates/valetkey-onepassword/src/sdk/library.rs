@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
 
 use super::ffi::{Core, InterfaceError};
 use super::file::OpenFile;
@@ -43,7 +42,7 @@ impl SdkPin {
 
 /// A library whose bytes are pinned, read into memory. Nothing of it has run.
 pub struct SdkLibrary {
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Vec<u8>,
     sha256: [u8; 32],
     version: Option<&'static str>,
 }
@@ -117,7 +116,9 @@ impl SdkLibrary {
             return Err(SdkLibraryError::OpenToOthers { path: path.into(), mode });
         }
         let bytes = file.read(LIBRARY_MAX).map_err(in_reading)?;
-        let bytes = bytes.ok_or_else(|| SdkLibraryError::TooLarge(path.into()))?;
+        let mut bytes = bytes.ok_or_else(|| SdkLibraryError::TooLarge(path.into()))?;
+        // Nothing in it is secret: wiping it would be time lost.
+        let bytes = std::mem::take(&mut *bytes);
         let sha256 = Sha256::digest(&bytes).into();
         let version = pinned(&sha256, pin).map_err(|expected| SdkLibraryError::NotPinned {
             path: path.into(),

@@ -20,17 +20,8 @@ pub(super) enum Request<'a> {
     FileContent {
         vault_id: &'a str,
         item_id: &'a str,
-        file: &'a FileAttributes,
+        file_id: &'a str,
     },
-}
-
-/// A file as its item describes it, which is how it is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct FileAttributes {
-    pub(super) name: String,
-    pub(super) id: String,
-    /// In bytes.
-    pub(super) size: u64,
 }
 
 impl Request<'_> {
@@ -45,7 +36,9 @@ impl Request<'_> {
             Self::Item { vault_id, item_id } => {
                 ("ItemsGet", json!({ "vault_id": vault_id, "item_id": item_id }))
             }
-            Self::FileContent { vault_id, item_id, file } => {
+            Self::FileContent { vault_id, item_id, file_id } => {
+                // The core looks the file up in the item by its id alone; the rest must be there.
+                let file = json!({ "id": file_id, "name": "", "size": 0 });
                 ("ItemsFilesRead", json!({ "vault_id": vault_id, "item_id": item_id, "attr": file }))
             }
         };

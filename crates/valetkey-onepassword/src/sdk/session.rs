@@ -51,6 +51,17 @@ impl Session {
         signed_in.await.unwrap_or_else(|_| Err(unavailable("the sign-in was cut off")))
     }
 
+    /// Whether the next question goes without signing in first.
+    pub(super) fn is_signed_in(&self) -> bool {
+        self.state().client_id.is_some()
+    }
+
+    /// Lets a test go on without waiting.
+    #[cfg(test)]
+    pub(super) fn end_pause(&self) {
+        self.state().pause = None;
+    }
+
     /// A call through the client of this id succeeded.
     pub(super) fn worked(&self, client_id: u64) {
         let mut state = self.state();

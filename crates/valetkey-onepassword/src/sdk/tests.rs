@@ -4,6 +4,7 @@ mod core;
 mod genuine;
 mod item;
 mod library;
+mod service;
 mod token;
 
 use std::fs::{self, Permissions};
