@@ -178,7 +178,7 @@ impl FieldReader {
 
 /// `TOTP` stands in the published form, `OTP` is what servers send. In any case: a seed that passes for plain
 /// text could be had without the permission that seeds need. Types that are not known are plain text.
-fn is_one_time_password(kind: &str) -> bool {
+pub(crate) fn is_one_time_password(kind: &str) -> bool {
     ["OTP", "TOTP"].iter().any(|known| known.eq_ignore_ascii_case(kind))
 }
 
@@ -192,7 +192,7 @@ fn content_bytes(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Vec
 }
 
 /// The id of a vault or an item.
-fn global_id(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
+pub(crate) fn global_id(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
     let id = name(faults, node, path);
     if !id.is_empty() && !is_id(&id) {
         faults.note(path, "must be 26 characters of `a-z` and `0-9`");
@@ -201,7 +201,7 @@ fn global_id(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str
 }
 
 /// The id of a section, a field or a file: whatever its label, a reference can reach it by its id.
-fn local_id(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
+pub(crate) fn local_id(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
     let id = name(faults, node, path);
     if !id.is_empty() && !is_sayable(&id) {
         faults.note(path, "must consist of letters, digits, blanks and `_` `.` `-`");
@@ -210,7 +210,7 @@ fn local_id(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str>
 }
 
 /// A text that must be there.
-fn name(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
+pub(crate) fn name(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
     let node = required(faults, node, path);
     if matches!(&node, Some(Node::Text(text)) if text.is_empty()) {
         faults.note(path, "must not be empty");
@@ -219,7 +219,7 @@ fn name(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
 }
 
 /// A text that may be absent or empty. It goes to logs and policies, so it has no control characters.
-fn label(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
+pub(crate) fn label(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
     let label = faults.text(node, path, NAME_MAX).unwrap_or_default();
     if label.chars().any(char::is_control) {
         faults.note(path, "must not have control characters");
@@ -227,7 +227,7 @@ fn label(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
     label.as_str().into()
 }
 
-fn required(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Option<Node> {
+pub(crate) fn required(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Option<Node> {
     if node.is_none() {
         faults.note(path, "is missing");
     }
@@ -243,19 +243,19 @@ fn one_of<'a>(faults: &mut Faults, node: Option<Node>, path: Path<'_>, known: &[
     found.copied()
 }
 
-fn unique(faults: &mut Faults, ids: &mut HashSet<Arc<str>>, id: &Arc<str>, path: Path<'_>) {
+pub(crate) fn unique(faults: &mut Faults, ids: &mut HashSet<Arc<str>>, id: &Arc<str>, path: Path<'_>) {
     if !id.is_empty() && !ids.insert(Arc::clone(id)) {
         faults.note(path, "is given to more than one thing");
     }
 }
 
-const VAULTS_MAX: usize = 1_000;
-const ITEMS_MAX: usize = 10_000;
-const FIELDS_MAX: usize = 1_000;
+pub(crate) const VAULTS_MAX: usize = 1_000;
+pub(crate) const ITEMS_MAX: usize = 10_000;
+pub(crate) const FIELDS_MAX: usize = 1_000;
 /// In bytes.
 const NAME_MAX: usize = 1_024;
 /// In bytes.
-const VALUE_MAX: usize = 1 << 20;
+pub(crate) const VALUE_MAX: usize = 1 << 20;
 
 const VAULT_KEYS: &[&str] = &[
     "id",

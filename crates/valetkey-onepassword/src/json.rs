@@ -89,24 +89,37 @@ impl Faults {
 
     /// An object that has no keys but `known`.
     pub(crate) fn object(&mut self, node: Option<Node>, path: Path<'_>, known: &[&str]) -> Object {
-        let entries = match node {
+        let entries = self.entries(node, path);
+        for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
+            self.note(path.key(key), "is no known key");
+        }
+        self.note_repeated(&entries, path);
+        Object(entries)
+    }
+
+    /// An object that may have any keys, each once: for what others write, and may add to.
+    pub(crate) fn open_object(&mut self, node: Option<Node>, path: Path<'_>) -> Object {
+        let entries = self.entries(node, path);
+        self.note_repeated(&entries, path);
+        Object(entries)
+    }
+
+    fn entries(&mut self, node: Option<Node>, path: Path<'_>) -> Vec<(String, Node)> {
+        match node {
             Some(Node::Object(entries)) => entries,
             Some(_) => {
                 self.note(path, "must be an object");
                 Vec::new()
             }
             None => Vec::new(),
-        };
-        let mut seen = HashSet::new();
-        for (key, _) in &entries {
-            if !known.contains(&key.as_str()) {
-                self.note(path.key(key), "is no known key");
-            }
-            if !seen.insert(key) {
-                self.note(path.key(key), "is given twice");
-            }
         }
-        Object(entries)
+    }
+
+    fn note_repeated(&mut self, entries: &[(String, Node)], path: Path<'_>) {
+        let mut seen = HashSet::new();
+        for (key, _) in entries.iter().filter(|(key, _)| !seen.insert(key.as_str())) {
+            self.note(path.key(key), "is given twice");
+        }
     }
 
     /// A list of at most `max` elements; empty where it is absent.

@@ -19,6 +19,7 @@ mod full_item;
 mod item;
 mod json;
 mod matching;
+mod sdk;
 mod ssh;
 mod totp;
 #[expect(dead_code, reason = "the sources that speak through it come next")]
@@ -26,4 +27,8 @@ mod upstream;
 mod vault_file;
 
 pub use json::VaultFault;
+pub use sdk::{
+    SdkError, SdkLibrary, SdkLibraryError, SdkOptions, SdkPin, SdkSource, TokenError, TokenNames,
+    TokenSource, sdk_pins,
+};
 pub use vault_file::{LoadOptions, VaultFile, VaultFileError};

@@ -5,8 +5,10 @@
 //!
 //! Not here: anything of ours. Nothing but tests depends on this crate.
 
+mod sdk_library;
 mod service;
 mod world;
 
+pub use sdk_library::{sdk_library, skip};
 pub use service::Service;
 pub use world::World;

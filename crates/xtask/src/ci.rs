@@ -26,6 +26,9 @@ pub(crate) struct TestCount {
     pub(crate) passed: u32,
     pub(crate) failed: u32,
     pub(crate) ignored: u32,
+    /// Tests that said, in a line of their own, that they could not look at what they are for. They are among
+    /// those that passed.
+    pub(crate) skipped: u32,
 }
 
 /// Runs the steps of these names, or all.
@@ -51,9 +54,10 @@ pub(crate) fn run(names: &[&str]) -> anyhow::Result<ExitCode> {
 }
 
 impl TestCount {
-    /// Adds what a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …` says; other lines
-    /// say nothing.
+    /// Adds what a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …` says, or one
+    /// such as `SKIPPED: a_test: why`; other lines say nothing.
     pub(crate) fn add_line(&mut self, line: &str) {
+        self.skipped += u32::from(line.starts_with("SKIPPED: "));
         let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
         else {
             return;
@@ -92,9 +96,12 @@ impl Row {
     fn text(&self) -> String {
         let result = match &self.outcome {
             Outcome::Pass => "ok".to_owned(),
-            Outcome::Tests(TestCount { passed, failed, ignored }) => {
+            Outcome::Tests(TestCount { passed, failed, ignored, skipped }) => {
                 let verdict = if *failed > 0 { "FAILED" } else { "ok" };
-                format!("{verdict}: {passed} tests passed, {failed} failed, {ignored} ignored")
+                let passed = passed.saturating_sub(*skipped);
+                format!(
+                    "{verdict}: {passed} tests passed, {failed} failed, {ignored} ignored, {skipped} SKIPPED"
+                )
             }
             Outcome::NotChecked(why) => format!("NOT CHECKED: {why}"),
             Outcome::Fail(why) => format!("FAILED: {why}"),
@@ -106,7 +113,7 @@ impl Row {
     fn counts(&self) -> (u32, u32) {
         match &self.outcome {
             Outcome::Pass => (1, 0),
-            Outcome::Tests(count) => (count.passed, count.failed),
+            Outcome::Tests(count) => (count.passed.saturating_sub(count.skipped), count.failed),
             Outcome::NotChecked(_) => (0, 0),
             Outcome::Fail(_) => (0, 1),
         }
@@ -154,15 +161,16 @@ mod tests {
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "test result: FAILED. 2 passed; 5 failed; 0 ignored; 0 measured; 7 filtered out; finished in 0.10s",
             "a test printed: 9 passed; 9 failed",
+            "SKIPPED: sign_in: pip cannot fetch it",
         ] {
             count.add_line(line);
         }
-        assert_eq!(count, TestCount { passed: 5, failed: 5, ignored: 1 });
+        assert_eq!(count, TestCount { passed: 5, failed: 5, ignored: 1, skipped: 1 });
     }
 
     #[test]
     fn the_last_line_is_the_sum() {
-        let tests = TestCount { passed: 7, failed: 0, ignored: 2 };
+        let tests = TestCount { passed: 9, failed: 0, ignored: 2, skipped: 2 };
         let mut report = Report { rows: vec![row("fmt", Outcome::Pass), row("test", Outcome::Tests(tests))] };
         report.rows.push(row("buf", Outcome::NotChecked("no npm".to_owned())));
         assert!(report.text(&[]).ends_with("\n8 passed, 0 failed"));
