@@ -5,6 +5,8 @@
 //!
 //! Not here: anything of ours. Nothing but tests depends on this crate.
 
+mod connect;
 mod world;
 
+pub use connect::{ConnectFault, ConnectServer};
 pub use world::World;

@@ -57,8 +57,15 @@ impl World {
     pub fn item<'a>(&'a self, vault_id: &'a str, item_id: &str) -> Option<&'a Value> {
         self.items(vault_id).find(|item| text(item, "/id") == item_id)
     }
+
+    /// Puts an item in place of the one with its id, or beside the others.
+    pub fn put_item(&mut self, item: Value) {
+        self.items.retain(|known| text(known, "/id") != text(&item, "/id"));
+        self.items.push(item);
+    }
 }
 
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+/// A text of a JSON tree; empty where there is none.
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
