@@ -1,19 +1,21 @@
 //! Items in the `FullItem` form of 1Password Connect, read into the item model.
 //!
 //! Every key of the form is known; those that nothing here needs are accepted and dropped. Other keys are
-//! faults: they are typing errors.
+//! faults of a file: they are typing errors. A server is read with [`Faults::tolerant`]: what it says beyond
+//! the form is dropped, and names that no reference can say lead nowhere rather than being faults. What
+//! would make a reference mean another thing, such as an id given twice, is refused of both.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use data_encoding::BASE64;
-use valetkey_core::SecretValue;
+use valetkey_core::{SecretValue, scrub};
 use zeroize::Zeroizing;
 
 use crate::item::{
     FieldKind, FieldOutline, ItemOutline, ItemState, ItemValues, Section, Vault, is_id, is_sayable,
 };
-use crate::json::{Faults, Node, Path};
+use crate::json::{Faults, Node, Object, Path};
 
 /// The content of a vault file.
 pub(crate) struct VaultContent {
@@ -43,31 +45,25 @@ pub(crate) fn content(faults: &mut Faults, node: Node) -> VaultContent {
     VaultContent { vaults, items }
 }
 
-fn vault(faults: &mut Faults, ids: &mut HashSet<Arc<str>>, node: Node, path: Path<'_>) -> Vault {
+/// Reads a vault.
+pub(crate) fn vault(faults: &mut Faults, ids: &mut HashSet<Arc<str>>, node: Node, path: Path<'_>) -> Vault {
     let mut object = faults.object(Some(node), path, VAULT_KEYS);
     let id = global_id(faults, object.take("id"), path.key("id"));
     unique(faults, ids, &id, path.key("id"));
-    Vault { id, name: name(faults, object.take("name"), path.key("name")) }
+    Vault { id, name: title(faults, object.take("name"), path.key("name")) }
 }
 
-fn item(
+/// Reads an item with its values.
+pub(crate) fn item(
     faults: &mut Faults,
     ids: &mut HashSet<Arc<str>>,
     node: Node,
     path: Path<'_>,
 ) -> (ItemOutline, ItemValues) {
     let mut object = faults.object(Some(node), path, ITEM_KEYS);
-    let id = global_id(faults, object.take("id"), path.key("id"));
-    unique(faults, ids, &id, path.key("id"));
-    let title = name(faults, object.take("title"), path.key("title"));
-    let vault_path = path.key("vault");
-    let mut vault = faults.object(object.take("vault"), vault_path, &["id"]);
-    let vault_id = global_id(faults, vault.take("id"), vault_path.key("id"));
+    let ItemHead { vault_id, id, title, state } = head(faults, ids, &mut object, path);
     let category = required(faults, object.take("category"), path.key("category"));
     let category = one_of(faults, category, path.key("category"), CATEGORIES);
-    let state = one_of(faults, object.take("state"), path.key("state"), &["ARCHIVED", "DELETED"]);
-    let trashed = faults.flag(object.take("trashed"), path.key("trashed"));
-    let state = if state.is_some() || trashed { ItemState::Inactive } else { ItemState::Active };
     let version = faults.number(object.take("version"), path.key("version"));
 
     let sections = sections(faults, object.take("sections"), path.key("sections"));
@@ -82,6 +78,41 @@ fn item(
     reader.files(faults, object.take("files"), path.key("files"));
     let FieldReader { outlines: fields, values: by_field, .. } = reader;
     (ItemOutline { vault_id, id, title, state, sections, fields }, ItemValues { version, by_field })
+}
+
+/// What an item says of itself before its fields.
+pub(crate) struct ItemHead {
+    pub(crate) vault_id: Arc<str>,
+    pub(crate) id: Arc<str>,
+    pub(crate) title: Arc<str>,
+    pub(crate) state: ItemState,
+}
+
+/// Reads an item of a vault's list, which has no fields.
+pub(crate) fn summary(
+    faults: &mut Faults,
+    ids: &mut HashSet<Arc<str>>,
+    node: Node,
+    path: Path<'_>,
+) -> ItemHead {
+    let mut object = faults.object(Some(node), path, ITEM_KEYS);
+    head(faults, ids, &mut object, path)
+}
+
+fn head(faults: &mut Faults, ids: &mut HashSet<Arc<str>>, object: &mut Object, path: Path<'_>) -> ItemHead {
+    let id = global_id(faults, object.take("id"), path.key("id"));
+    unique(faults, ids, &id, path.key("id"));
+    let title = title(faults, object.take("title"), path.key("title"));
+    let vault_path = path.key("vault");
+    let mut vault = faults.object(object.take("vault"), vault_path, &["id"]);
+    let vault_id = global_id(faults, vault.take("id"), vault_path.key("id"));
+    let state = object.take("state");
+    // Whatever the word is: what a server calls anything at all is not simply in use.
+    let is_inactive = state.is_some();
+    one_of(faults, state, path.key("state"), &["ARCHIVED", "DELETED"]);
+    let is_trashed = faults.flag(object.take("trashed"), path.key("trashed"));
+    let state = if is_inactive || is_trashed { ItemState::Inactive } else { ItemState::Active };
+    ItemHead { vault_id, id, title, state }
 }
 
 fn sections(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Vec<Section> {
@@ -116,7 +147,7 @@ impl FieldReader {
             let label = label(faults, object.take("label"), path.key("label"));
             let section = self.section(faults, object.take("section"), path.key("section"));
             let kind = self.kind(faults, object.take("type"), object.take("purpose"), (&id, &label), path);
-            if faults.flag(object.take("generate"), path.key("generate")) {
+            if faults.flag(object.take("generate"), path.key("generate")) && !faults.is_tolerant() {
                 faults.note(path.key("generate"), "cannot be done here: give a value");
             }
             let value = faults.text(object.take("value"), path.key("value"), VALUE_MAX);
@@ -131,10 +162,11 @@ impl FieldReader {
             let path = path.index(index);
             let mut object = faults.object(Some(node), path, FILE_KEYS);
             let id = self.id(faults, object.take("id"), path.key("id"));
-            let label = name(faults, object.take("name"), path.key("name"));
+            let label = title(faults, object.take("name"), path.key("name"));
             let section = self.section(faults, object.take("section"), path.key("section"));
-            let content = content_bytes(faults, object.take("content"), path.key("content"));
-            self.values.insert(Arc::clone(&id), SecretValue::new(content));
+            if let Some(content) = content_bytes(faults, object.take("content"), path.key("content")) {
+                self.values.insert(Arc::clone(&id), SecretValue::new(content));
+            }
             self.outlines.push(FieldOutline { id, label, section, kind: FieldKind::File });
         }
     }
@@ -147,7 +179,10 @@ impl FieldReader {
 
     fn section(&self, faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Option<Arc<str>> {
         let mut object = faults.object(Some(node?), path, &["id"]);
-        let id = name(faults, object.take("id"), path.key("id"));
+        let id = title(faults, object.take("id"), path.key("id"));
+        if id.is_empty() && faults.is_tolerant() {
+            return None;
+        }
         if !id.is_empty() && !self.section_ids.contains(&id) {
             faults.note(path.key("id"), "is the id of no section of the item");
         }
@@ -182,13 +217,15 @@ pub(crate) fn is_one_time_password(kind: &str) -> bool {
     ["OTP", "TOTP"].iter().any(|known| known.eq_ignore_ascii_case(kind))
 }
 
-fn content_bytes(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Vec<u8> {
-    let node = required(faults, node, path);
-    let Some(base64) = faults.text(node, path, VALUE_MAX / 3 * 4 + 4) else { return Vec::new() };
-    BASE64.decode(base64.as_bytes()).unwrap_or_else(|_| {
+/// The content of a file, where it is inside: a server keeps it for another question.
+fn content_bytes(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Option<Vec<u8>> {
+    let node = if faults.is_tolerant() { node } else { required(faults, node, path) };
+    let base64 = faults.text(node, path, VALUE_MAX / 3 * 4 + 4)?;
+    let content = BASE64.decode(base64.as_bytes()).ok();
+    if content.is_none() {
         faults.note(path, "must be base64");
-        Vec::new()
-    })
+    }
+    content
 }
 
 /// The id of a vault or an item.
@@ -218,10 +255,19 @@ pub(crate) fn name(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> A
     label(faults, node, path)
 }
 
-/// A text that may be absent or empty. It goes to logs and policies, so it has no control characters.
+/// A name that people give. A file's must be there; with a server, a thing without one is reached by its id.
+fn title(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
+    if faults.is_tolerant() { label(faults, node, path) } else { name(faults, node, path) }
+}
+
+/// A text that may be absent or empty. It goes to logs and policies, so it has no control characters: a
+/// server's are escaped, and no reference can say an escape.
 pub(crate) fn label(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
     let label = faults.text(node, path, NAME_MAX).unwrap_or_default();
     if label.chars().any(char::is_control) {
+        if faults.is_tolerant() {
+            return scrub(&label, NAME_MAX).into();
+        }
         faults.note(path, "must not have control characters");
     }
     label.as_str().into()
@@ -237,7 +283,7 @@ pub(crate) fn required(faults: &mut Faults, node: Option<Node>, path: Path<'_>) 
 fn one_of<'a>(faults: &mut Faults, node: Option<Node>, path: Path<'_>, known: &[&'a str]) -> Option<&'a str> {
     let text: Zeroizing<String> = faults.text(node, path, NAME_MAX)?;
     let found = known.iter().find(|known| **known == *text);
-    if found.is_none() {
+    if found.is_none() && !faults.is_tolerant() {
         faults.note(path, "is none of the values that the form allows");
     }
     found.copied()

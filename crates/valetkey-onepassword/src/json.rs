@@ -45,8 +45,13 @@ pub(crate) enum Path<'a> {
 
 /// The faults found so far. Readers note a fault and go on with something empty, so that one run finds
 /// all; nothing that was read may be used before [`Faults::is_empty`] says so.
+///
+/// The default is for files that people write, where what is not known is a typing error.
 #[derive(Default)]
-pub(crate) struct Faults(Vec<VaultFault>);
+pub(crate) struct Faults {
+    found: Vec<VaultFault>,
+    is_tolerant: bool,
+}
 
 impl Object {
     /// Takes a key's node out; `null` is as good as absent.
@@ -72,54 +77,58 @@ impl Path<'_> {
 }
 
 impl Faults {
+    /// For what a server says: newer ones than this code may say more, and people name things as they like.
+    /// A path of its faults never repeats a key that is not known.
+    pub(crate) fn tolerant() -> Self {
+        Self { found: Vec::new(), is_tolerant: true }
+    }
+
+    pub(crate) fn is_tolerant(&self) -> bool {
+        self.is_tolerant
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.found.is_empty()
     }
 
     pub(crate) fn into_vec(self) -> Vec<VaultFault> {
-        self.0
+        self.found
     }
 
     /// Notes a fault; those over the bound are dropped.
     pub(crate) fn note(&mut self, path: Path<'_>, problem: &'static str) {
-        if self.0.len() < FAULTS_MAX {
-            self.0.push(VaultFault { path: path.to_string(), problem });
+        if self.found.len() < FAULTS_MAX {
+            self.found.push(VaultFault { path: path.to_string(), problem });
         }
     }
 
-    /// An object that has no keys but `known`.
+    /// An object that has no keys but `known`, each once; of a server's, other keys are dropped.
     pub(crate) fn object(&mut self, node: Option<Node>, path: Path<'_>, known: &[&str]) -> Object {
-        let entries = self.entries(node, path);
+        let Object(mut entries) = self.open_object(node, path);
+        if self.is_tolerant {
+            entries.retain(|(key, _)| known.contains(&key.as_str()));
+        }
         for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
             self.note(path.key(key), "is no known key");
         }
-        self.note_repeated(&entries, path);
         Object(entries)
     }
 
     /// An object that may have any keys, each once: for what others write, and may add to.
     pub(crate) fn open_object(&mut self, node: Option<Node>, path: Path<'_>) -> Object {
-        let entries = self.entries(node, path);
-        self.note_repeated(&entries, path);
-        Object(entries)
-    }
-
-    fn entries(&mut self, node: Option<Node>, path: Path<'_>) -> Vec<(String, Node)> {
-        match node {
+        let entries = match node {
             Some(Node::Object(entries)) => entries,
             Some(_) => {
                 self.note(path, "must be an object");
                 Vec::new()
             }
             None => Vec::new(),
-        }
-    }
-
-    fn note_repeated(&mut self, entries: &[(String, Node)], path: Path<'_>) {
+        };
         let mut seen = HashSet::new();
         for (key, _) in entries.iter().filter(|(key, _)| !seen.insert(key.as_str())) {
             self.note(path.key(key), "is given twice");
         }
+        Object(entries)
     }
 
     /// A list of at most `max` elements; empty where it is absent.
@@ -290,6 +299,16 @@ mod tests {
             "`f` is too long",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn of_a_server_unknown_keys_are_dropped_and_known_ones_still_given_once() {
+        let mut faults = Faults::tolerant();
+        let node = serde_json::from_str(r#"{"canary":1,"canary":2,"b":1,"b":2}"#).unwrap();
+        let mut object = faults.object(Some(node), Path::Root, &["a", "b"]);
+        assert!(object.take("canary").is_none() && object.take("a").is_none());
+        let found: Vec<_> = faults.into_vec().iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["`b` is given twice"]);
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Resolver for VaultFile {
 
 /// The permission bits of a file, where others than its owner have any.
 #[cfg(unix)]
-fn access_of_others(metadata: &std::fs::Metadata) -> Option<u32> {
+pub(crate) fn access_of_others(metadata: &std::fs::Metadata) -> Option<u32> {
     use std::os::unix::fs::PermissionsExt;
     let mode = metadata.permissions().mode() & 0o777;
     (mode & 0o077 != 0).then_some(mode)
@@ -169,7 +169,7 @@ fn access_of_others(metadata: &std::fs::Metadata) -> Option<u32> {
 
 /// Other systems have no such bits.
 #[cfg(not(unix))]
-fn access_of_others(_: &std::fs::Metadata) -> Option<u32> {
+pub(crate) fn access_of_others(_: &std::fs::Metadata) -> Option<u32> {
     None
 }
 

@@ -5,10 +5,12 @@
 //!
 //! Not here: anything of ours. Nothing but tests depends on this crate.
 
+mod connect;
 mod sdk_library;
 mod service;
 mod world;
 
+pub use connect::{ConnectFault, ConnectServer};
 pub use sdk_library::{sdk_library, skip};
 pub use service::Service;
 pub use world::World;

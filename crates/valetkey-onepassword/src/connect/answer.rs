@@ -1,0 +1,132 @@
+//! What the answers mean.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use valetkey_core::ResolveError;
+
+use super::transport::Answer;
+use super::{error, unavailable};
+use crate::full_item::{self, ITEMS_MAX, ItemHead, VAULTS_MAX};
+use crate::item::{ItemOutline, ItemValues, Vault};
+use crate::json::{Faults, Node, Path};
+use crate::upstream::{ItemSummary, Question, UpstreamError};
+
+/// The list of vaults.
+pub(super) fn vaults(body: &[u8]) -> Result<Vec<Vault>, UpstreamError> {
+    let mut ids = HashSet::new();
+    read(body, |faults, node| {
+        let nodes = faults.list(Some(node), Path::Root, VAULTS_MAX).into_iter().enumerate();
+        nodes.map(|(index, node)| full_item::vault(faults, &mut ids, node, Path::Root.index(index))).collect()
+    })
+}
+
+/// The list of a vault's items.
+pub(super) fn items(body: &[u8], vault_asked: &str) -> Result<Vec<ItemSummary>, UpstreamError> {
+    let mut ids = HashSet::new();
+    read(body, |faults, node| {
+        let mut items = Vec::new();
+        for (index, node) in faults.list(Some(node), Path::Root, ITEMS_MAX).into_iter().enumerate() {
+            let path = Path::Root.index(index);
+            let ItemHead { vault_id, id, title, state } = full_item::summary(faults, &mut ids, node, path);
+            if *vault_id != *vault_asked {
+                faults.note(path.key("vault").key("id"), "is not the vault that was asked for");
+            }
+            items.push(ItemSummary { id, title, state });
+        }
+        items
+    })
+}
+
+/// One item with its values.
+pub(super) fn item(
+    body: &[u8],
+    vault_asked: &str,
+    item_asked: &str,
+) -> Result<(ItemOutline, ItemValues), UpstreamError> {
+    read(body, |faults, node| {
+        let (outline, values) = full_item::item(faults, &mut HashSet::new(), node, Path::Root);
+        if *outline.id != *item_asked || *outline.vault_id != *vault_asked {
+            faults.note(Path::Root.key("id"), "is not the item that was asked for");
+        }
+        (outline, values)
+    })
+}
+
+/// What an answer other than success means for a question. What the server says is believed only in the
+/// form that is published for errors: a proxy's 404 does not say that a vault does not exist.
+pub(super) fn refusal(
+    question: Question,
+    answer: &Answer,
+    repeats_token: impl Fn(&str) -> bool,
+) -> UpstreamError {
+    let Answer { status, retry_after, body } = answer;
+    let message = message(body);
+    let about = message.as_deref().map(str::to_ascii_lowercase).unwrap_or_default();
+    let kind = match (status, question) {
+        (401, _) => ResolveError::CredentialsRefused,
+        (429, _) => {
+            let retry_after = retry_after.unwrap_or(RETRY_DEFAULT).clamp(RETRY_MIN, RETRY_MAX);
+            ResolveError::RateLimited { retry_after }
+        }
+        (413, Question::File) => ResolveError::UnsupportedFileFormat,
+        (403, Question::Vaults) if message.is_some() => ResolveError::CredentialsRefused,
+        // What is not in the token's scope does not exist for us.
+        (403, Question::Items | Question::Item | Question::File) if message.is_some() => {
+            ResolveError::VaultNotFound
+        }
+        (400 | 404, Question::Items) if about.contains("vault") => ResolveError::VaultNotFound,
+        (400 | 404, Question::Item | Question::File) => missing(&about),
+        _ => ResolveError::Unavailable,
+    };
+    match message {
+        Some(message) if !repeats_token(&message) => error(kind, &format!("status {status}: {message}")),
+        Some(_) => error(kind, &format!("status {status}, and a message that repeats the token")),
+        None => error(kind, &format!("status {status} without an error as Connect words it")),
+    }
+}
+
+/// Which part of an item's path leads nowhere, by the first word of the message that says so.
+fn missing(about: &str) -> ResolveError {
+    let begins = |known: &[&str]| known.iter().any(|known| about.starts_with(known));
+    if begins(&["vault", "invalid vault"]) {
+        ResolveError::VaultNotFound
+    } else if begins(&["item", "invalid item"]) {
+        ResolveError::ItemNotFound
+    } else if begins(&["file", "invalid file"]) {
+        ResolveError::FieldNotFound
+    } else {
+        ResolveError::Unavailable
+    }
+}
+
+/// The message of a well-formed error.
+fn message(body: &[u8]) -> Option<String> {
+    let node = serde_json::from_slice(body).ok()?;
+    let mut faults = Faults::tolerant();
+    let mut object = faults.object(Some(node), Path::Root, &["status", "message"]);
+    let message = faults.text(object.take("message"), Path::Root.key("message"), MESSAGE_MAX)?;
+    faults.is_empty().then(|| message.to_string())
+}
+
+fn read<T>(body: &[u8], read: impl FnOnce(&mut Faults, Node) -> T) -> Result<T, UpstreamError> {
+    // Only the place: the parser's message may repeat what it found there.
+    let node = serde_json::from_slice(body).map_err(|error| {
+        unavailable(&format!("the answer is no JSON: see line {}, column {}", error.line(), error.column()))
+    })?;
+    let mut faults = Faults::tolerant();
+    let content = read(&mut faults, node);
+    if faults.is_empty() {
+        return Ok(content);
+    }
+    let shown: Vec<_> = faults.into_vec().iter().take(FAULTS_SHOWN_MAX).map(ToString::to_string).collect();
+    Err(unavailable(&format!("the answer is malformed: {}", shown.join("; "))))
+}
+
+/// In bytes.
+const MESSAGE_MAX: usize = 512;
+const FAULTS_SHOWN_MAX: usize = 5;
+/// Where the server limits its rate and does not say for how long.
+const RETRY_DEFAULT: Duration = Duration::from_secs(30);
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(3_600);
