@@ -286,9 +286,12 @@ async fn only_so_many_questions_at_a_time() {
         let connect = std::sync::Arc::clone(&connect);
         questions.spawn(async move { ask(&connect, Question::Item).await });
     }
-    while server.count("/") < 16 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let arrived = async {
+        while server.count("/") < 16 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(8), arrived).await.expect("sixteen arrive");
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(server.count("/"), 16);
 }
