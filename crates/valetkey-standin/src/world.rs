@@ -33,6 +33,14 @@ impl World {
             .context("the travel story's vault")
     }
 
+    /// The conformance suite's: something of everything that the rules of references tell apart.
+    ///
+    /// # Errors
+    /// Where the file is broken.
+    pub fn conformance() -> Result<Self> {
+        Self::from_json(include_str!("conformance.json")).context("the conformance suite's world")
+    }
+
     /// The vaults.
     #[must_use]
     pub fn vaults(&self) -> &[Value] {
