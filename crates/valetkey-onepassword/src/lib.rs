@@ -19,6 +19,7 @@ mod full_item;
 mod item;
 mod json;
 mod matching;
+mod names;
 mod ssh;
 mod totp;
 #[expect(dead_code, reason = "the sources that speak through it come next")]
