@@ -15,6 +15,8 @@
 //! - No error and no fault of a file repeats a value.
 
 mod catalogue;
+#[cfg(test)]
+mod conformance;
 mod full_item;
 mod item;
 mod json;
