@@ -37,7 +37,7 @@ struct Shelf {
 /// What was found where an item was looked for.
 enum Sketch {
     Outline(Arc<ItemOutline>),
-    /// It is in the list of items, but it cannot be had.
+    /// It cannot be had, whether or not a list of items has it.
     Gone(ResolveError),
 }
 
@@ -113,6 +113,10 @@ impl Catalogue {
         let Some((vault_id, _)) = self.shelves.get_key_value(vault_id) else { return };
         let arrival = Arrival { vault_id: Arc::clone(vault_id), item_id: item_id.into(), known };
         let Some(shelf) = self.shelves.get_mut(&arrival.vault_id) else { return };
+        match error {
+            ResolveError::ItemNotActive => shelf.items.retire(item_id),
+            _ => shelf.items.remove(item_id),
+        }
         let sketch = Sketch::Gone(error.clone());
         shelf.outlines.insert(Arc::clone(&arrival.item_id), (sketch, known));
         self.arrive(arrival);
@@ -122,6 +126,11 @@ impl Catalogue {
     pub(crate) fn items_beside(&self, vault_id: &str) -> usize {
         let others = self.shelves.iter().filter(|(id, _)| ***id != *vault_id);
         others.map(|(_, shelf)| shelf.items.len()).sum()
+    }
+
+    /// Whether there ever was a list of vaults.
+    pub(crate) fn knows_vaults(&self) -> bool {
+        self.vaults_known.is_some()
     }
 
     /// The vaults.

@@ -22,11 +22,16 @@ mod item;
 mod json;
 mod matching;
 mod names;
+#[cfg_attr(not(test), expect(dead_code, reason = "the sources that are made of it come next"))]
+mod source;
 mod ssh;
 mod totp;
-#[expect(dead_code, reason = "the sources that speak through it come next")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the sources that speak through it come next"))]
 mod upstream;
 mod vault_file;
 
 pub use json::VaultFault;
+pub use source::{
+    Member, QuotaError, QuotaLimits, Source, SourceFigures, SourceOptions, SourceState, Sources, Spending,
+};
 pub use vault_file::{LoadOptions, VaultFile, VaultFileError};

@@ -56,11 +56,19 @@ impl Names {
 
     /// Takes a thing out.
     pub(crate) fn remove(&mut self, id: &str) {
-        let Some(Entry { name, .. }) = self.by_id.remove(id) else { return };
-        if let Some(bearers) = self.bearers.get_mut(&name) {
+        self.retire(id);
+        self.by_id.remove(id);
+    }
+
+    /// Takes a thing out of use: its name leads nowhere from now on.
+    pub(crate) fn retire(&mut self, id: &str) {
+        let Some(entry) = self.by_id.get_mut(id) else { return };
+        entry.in_use = false;
+        entry.can_stand_alone = false;
+        if let Some(bearers) = self.bearers.get_mut(&entry.name) {
             bearers.retain(|bearer| **bearer != *id);
             if bearers.is_empty() {
-                self.bearers.remove(&name);
+                self.bearers.remove(&entry.name);
             }
         }
     }
