@@ -73,6 +73,11 @@ pub(crate) struct ItemValues {
 }
 
 impl ItemOutline {
+    /// The field, the notes or the file with this id.
+    pub(crate) fn field(&self, id: &str) -> Option<&FieldOutline> {
+        self.fields.iter().find(|field| *field.id == *id)
+    }
+
     /// The label of a field's section; empty where it has none, or an untitled one.
     pub(crate) fn section_label(&self, field: &FieldOutline) -> &str {
         let section =

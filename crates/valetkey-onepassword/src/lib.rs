@@ -15,16 +15,18 @@
 //! - No error and no fault of a file repeats a value.
 
 mod catalogue;
-#[cfg_attr(not(test), expect(dead_code, reason = "the layer that asks it comes next"))]
+#[cfg(test)]
+mod conformance;
 mod connect;
 mod full_item;
 mod item;
 mod json;
 mod matching;
+mod names;
 mod sdk;
+mod source;
 mod ssh;
 mod totp;
-#[cfg_attr(not(test), expect(dead_code, reason = "the layer that asks through it comes next"))]
 mod upstream;
 mod vault_file;
 
@@ -33,5 +35,8 @@ pub use json::VaultFault;
 pub use sdk::{
     SdkError, SdkLibrary, SdkLibraryError, SdkOptions, SdkPin, SdkSource, TokenError, TokenNames,
     TokenSource, sdk_pins,
+};
+pub use source::{
+    Member, QuotaError, QuotaLimits, Source, SourceFigures, SourceOptions, SourceState, Sources, Spending,
 };
 pub use vault_file::{LoadOptions, VaultFile, VaultFileError};

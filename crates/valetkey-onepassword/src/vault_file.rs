@@ -17,6 +17,7 @@ use crate::catalogue::Catalogue;
 use crate::full_item;
 use crate::item::ItemValues;
 use crate::json::{Faults, Node, VaultFault};
+use crate::names::Names;
 
 /// A source of secrets for development and tests, from a JSON file.
 ///
@@ -123,6 +124,11 @@ impl VaultFile {
             clock,
             source: SOURCE.into(),
         })
+    }
+
+    /// The vaults, by id and by name.
+    pub(crate) fn vaults(&self) -> &Names {
+        self.catalogue.vaults()
     }
 
     fn fetch(&self, target: &FieldTarget) -> Result<Resolved, ResolveFailure> {

@@ -4,7 +4,7 @@ use valetkey_core::testing::reference;
 use valetkey_core::{Attribute, Facet};
 
 use super::*;
-use crate::item::{FieldKind, Section};
+use crate::item::{FieldKind, Section, is_sayable};
 
 fn id(letter: char, number: usize) -> Arc<str> {
     format!("{}{number:04}", String::from(letter).repeat(22)).into()

@@ -1,0 +1,177 @@
+//! Asking an upstream: shared, in turn, past the breaker, paid for, and noted in the directory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use valetkey_core::{AgentId, Clock, ResolveError, ResolveFailure};
+
+use super::SourceOptions;
+use super::breaker::Breaker;
+use super::directory::SourceDirectory;
+use super::figures::{Counters, SourceFigures, SourceState};
+use super::flights::{Answer, Departure, Flights, ItemRead, Key, Landing, Sharing};
+use super::quota::{Claim, Quota, QuotaError};
+use super::sealed::Sealed;
+use super::turns::{Place, Turns};
+use crate::upstream::{Question, Upstream};
+
+/// An upstream and all that stands before it.
+pub(super) struct Asking {
+    pub(super) directory: SourceDirectory,
+    pub(super) quota: Arc<Quota>,
+    pub(super) name: Arc<str>,
+    kind: &'static str,
+    upstream: Box<dyn Upstream>,
+    flights: Flights,
+    turns: Turns,
+    breaker: Arc<Breaker>,
+    counters: Counters,
+    clock: Arc<dyn Clock>,
+}
+
+impl Asking {
+    pub(super) fn new(
+        upstream: Box<dyn Upstream>,
+        kind: &'static str,
+        directory: SourceDirectory,
+        options: &SourceOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, QuotaError> {
+        let quota =
+            Quota::open(options.quota, options.state_dir.as_deref(), &options.name, Arc::clone(&clock))?;
+        let keep = options.share_window.max(options.value_cache.unwrap_or_default());
+        Ok(Self {
+            directory,
+            quota: Arc::new(quota),
+            name: Arc::clone(&options.name),
+            kind,
+            upstream,
+            flights: Flights::new(keep),
+            turns: Turns::new(options.concurrency_max),
+            breaker: Arc::new(Breaker::new(Arc::clone(&clock))),
+            counters: Counters::default(),
+            clock,
+        })
+    }
+
+    /// Asks, or shares what another has asked. Whoever asks pays; whoever shares does not.
+    pub(super) async fn ask(self: &Arc<Self>, agent: &AgentId, key: Key, sharing: Sharing) -> Landing {
+        let now = self.clock.monotonic();
+        let (flight, via) = self.flights.join(agent, &key, sharing, now, || {
+            // In this order: who is over the bound does not pay for it.
+            let place = self.turns.line_up(agent)?;
+            let claim = self.quota.claim(agent, self.upstream.cost(key.question()))?;
+            Ok(Arc::clone(self).fly(key.clone(), now, place, claim))
+        })?;
+        self.counters.count(via);
+        flight.await
+    }
+
+    /// How it is, and what it has done.
+    pub(super) fn figures(&self) -> SourceFigures {
+        let state = match (self.breaker.open(), self.quota.spent_for()) {
+            (Some((failure, remaining)), _) => SourceState::Paused { error: failure.error, remaining },
+            (None, Some(retry_after)) => SourceState::Spent { retry_after },
+            (None, None) => SourceState::Ready,
+        };
+        self.counters.show((Arc::clone(&self.name), self.kind), state, self.quota.spending())
+    }
+
+    /// How many answers are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.flights.kept()
+    }
+
+    fn fly(self: Arc<Self>, key: Key, started: Duration, place: Place, claim: Claim) -> Departure {
+        let is_airborne = Arc::new(AtomicBool::new(false));
+        let departed = Arc::clone(&is_airborne);
+        let flight = async move {
+            let turn = place.turn().await?;
+            if let Some(answer) = self.flights.overtaken(&key, started) {
+                return Ok(answer);
+            }
+            departed.store(true, Ordering::Release);
+            let landing = self.pay_and_put(&key, claim).await.map(Arc::new);
+            self.flights.land(key, started, &landing, self.clock.monotonic());
+            drop(turn);
+            landing
+        };
+        Departure { flight: flight.boxed(), is_airborne }
+    }
+
+    async fn pay_and_put(&self, key: &Key, claim: Claim) -> Result<Answer, ResolveFailure> {
+        let pass = self.breaker.admit()?;
+        claim.pay().await?;
+        self.counters.ask();
+        let answer = self.put(key).await;
+        let failure = answer.as_ref().err();
+        self.counters.note(self.clock.now(), failure);
+        pass.settle(failure);
+        answer
+    }
+
+    /// Puts the question, and what is answered into the directory.
+    async fn put(&self, key: &Key) -> Result<Answer, ResolveFailure> {
+        let now = self.clock.monotonic();
+        match key {
+            Key::Vaults => {
+                let vaults = self.upstream.vaults().await?;
+                self.directory.put_vaults(vaults, now)?;
+                Ok(Answer::Listed)
+            }
+            Key::Items(vault) => {
+                let items = self.upstream.items(vault).await?;
+                self.directory.put_items(vault, &items, now)?;
+                Ok(Answer::Listed)
+            }
+            Key::Item(vault, item) => self.put_item(vault, item, now).await,
+            Key::File(vault, item, file) => {
+                let content = self.upstream.file(vault, item, file).await?;
+                Ok(Answer::File(Sealed::new([(Arc::clone(file), content)])?))
+            }
+        }
+    }
+
+    async fn put_item(&self, vault: &str, item: &str, started: Duration) -> Result<Answer, ResolveFailure> {
+        let read_time = self.clock.now();
+        let (outline, values) = match self.upstream.item(vault, item).await {
+            Ok(read) => read,
+            Err(failure) => {
+                if is_gone(&failure.error) {
+                    self.directory.put_gone(vault, item, &failure.error, started);
+                }
+                return Err(failure.into());
+            }
+        };
+        if *outline.vault_id != *vault || *outline.id != *item {
+            return Err(ResolveFailure {
+                error: ResolveError::Unavailable,
+                detail: Some("the source answered with another item than it was asked for".into()),
+            });
+        }
+        let outline = Arc::new(outline);
+        self.directory.put_outline(Arc::clone(&outline), started);
+        let crate::item::ItemValues { version, by_field } = values;
+        let values = Sealed::new(by_field)?;
+        Ok(Answer::Item(ItemRead { outline, version, values, read_time, started }))
+    }
+}
+
+/// Whether an error says that an item cannot be had where it was looked for.
+pub(super) fn is_gone(error: &ResolveError) -> bool {
+    matches!(error, ResolveError::VaultNotFound | ResolveError::ItemNotFound | ResolveError::ItemNotActive)
+}
+
+impl Key {
+    fn question(&self) -> Question {
+        match self {
+            Self::Vaults => Question::Vaults,
+            Self::Items(_) => Question::Items,
+            Self::Item(..) => Question::Item,
+            Self::File(..) => Question::File,
+        }
+    }
+}

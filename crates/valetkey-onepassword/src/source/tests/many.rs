@@ -1,0 +1,140 @@
+use super::*;
+use crate::VaultFile;
+
+/// A vault of one name, with one item.
+fn small(vault: char, name: &str, value: &str) -> Value {
+    let id = |c: char| String::from(c).repeat(26);
+    json!({
+        "vaults": [{"id": id(vault), "name": name}],
+        "items": [{"id": id('i'), "title": "Item", "vault": {"id": id(vault)}, "category": "LOGIN",
+            "fields": [{"id": "f", "type": "STRING", "label": "f", "value": value}]}],
+    })
+}
+
+fn remote(script: &Script, vaults: &[&str], clock: &FakeClock) -> Member {
+    let options = SourceOptions { vaults: vaults.iter().map(|it| Arc::from(*it)).collect(), ..options() };
+    Member::Remote(
+        Source::over(Box::new(script.clone()), "scripted", options, Arc::new(clock.clone())).unwrap(),
+    )
+}
+
+fn embedded(world: &Value, clock: &FakeClock) -> Member {
+    Member::Embedded(VaultFile::from_json(world.to_string().into_bytes(), Arc::new(clock.clone())).unwrap())
+}
+
+fn sources(members: Vec<Member>, clock: &FakeClock) -> Sources {
+    Sources::new(members, Arc::new(clock.clone()))
+}
+
+const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaa";
+const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+#[tokio::test]
+async fn each_vault_is_asked_of_the_source_that_serves_it() {
+    let clock = FakeClock::default();
+    let (one, two) = (Script::new(small('a', "One", "canary-1")), Script::new(small('b', "Two", "canary-2")));
+    let members = vec![
+        remote(&one, &["one"], &clock),
+        remote(&two, &["two"], &clock),
+        embedded(&small('c', "Three", "canary-3"), &clock),
+    ];
+    let sources = sources(members, &clock);
+    let check = async |text: &str, value: Result<&str, &'static str>| {
+        assert_eq!(read_from(&sources, text).await.as_deref(), value.as_ref().map(|it| *it), "{text}");
+    };
+    check("op://ONE/Item/f", Ok("canary-1")).await;
+    assert!(two.calls().is_empty(), "the other one is left alone");
+    check("op://Two/Item/f", Ok("canary-2")).await;
+    check("op://three/Item/f", Ok("canary-3")).await;
+    check(&format!("op://{B}/Item/f"), Ok("canary-2")).await;
+    one.calls();
+    two.calls();
+    check("op://Four/Item/f", Err("VAULT_NOT_FOUND")).await;
+    assert!(one.calls().is_empty() && two.calls().is_empty(), "no source serves it: nothing is asked");
+    assert_eq!(sources.figures().len(), 2);
+}
+
+#[tokio::test]
+async fn answers_keep_the_order_of_the_grants() {
+    let clock = FakeClock::default();
+    let (one, two) = (Script::new(small('a', "One", "canary-1")), Script::new(small('b', "Two", "canary-2")));
+    let sources = sources(vec![remote(&one, &["one"], &clock), remote(&two, &["two"], &clock)], &clock);
+    let mut grants = Vec::new();
+    for text in ["op://two/item/f", "op://none/item/f", "op://one/item/f", "op://two/item/f"] {
+        let target = conformance::locate(&sources, &request(text)).await.unwrap().into();
+        grants.push(Grant::for_test(AccessRequest { target, ..request(text) }, RecordId(2)));
+    }
+    let answers = sources.resolve(&grants.iter().collect::<Vec<_>>()).await.into_iter().map(shown);
+    let expected = [
+        Ok("canary-2".to_owned()),
+        Err("VAULT_NOT_FOUND"),
+        Ok("canary-1".to_owned()),
+        Ok("canary-2".to_owned()),
+    ];
+    assert_eq!(answers.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn a_name_of_two_sources_means_neither_and_permits_nothing() {
+    let clock = FakeClock::default();
+    let (one, two) =
+        (Script::new(small('a', "Same", "canary-1")), Script::new(small('b', "SAME", "canary-2")));
+    let sources = sources(vec![remote(&one, &["same"], &clock), remote(&two, &["same"], &clock)], &clock);
+    assert_eq!(read_from(&sources, "op://same/Item/f").await, Err("AMBIGUOUS_REFERENCE"));
+    for (id, value) in [(A, "canary-1"), (B, "canary-2")] {
+        let text = format!("op://{id}/Item/f");
+        assert_eq!(read_from(&sources, &text).await.as_deref(), Ok(value));
+        let target = sources.locate(&reference(&text)).target;
+        assert!(!target.vault().unwrap().name_is_unique);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_another_source_may_have_permits_nothing_until_that_is_known() {
+    let clock = FakeClock::default();
+    let (one, two) =
+        (Script::new(small('a', "Main", "canary-1")), Script::new(small('b', "Other", "canary-2")));
+    two.set_down(Some(ResolveError::Unavailable));
+    let sources = sources(vec![remote(&one, &["main"], &clock), remote(&two, &[B], &clock)], &clock);
+    let unique = || sources.locate(&reference("op://main/Item/f")).target.vault().map(|it| it.name_is_unique);
+    assert_eq!(read_from(&sources, "op://main/Item/f").await.as_deref(), Ok("canary-1"));
+    assert_eq!(unique(), Some(false));
+    two.set_down(None);
+    assert_eq!(read_from(&sources, &format!("op://{B}/Item/f")).await.as_deref(), Ok("canary-2"));
+    assert_eq!(unique(), Some(true));
+}
+
+#[tokio::test]
+async fn a_source_that_is_down_does_not_delay_the_others() {
+    let clock = FakeClock::default();
+    let (one, two) =
+        (Script::new(small('a', "Main", "canary-1")), Script::new(small('b', "Other", "canary-2")));
+    two.set_gate(false);
+    // The second could have a vault of that name, so it is asked.
+    let sources =
+        Arc::new(sources(vec![remote(&one, &["main"], &clock), remote(&two, &[B], &clock)], &clock));
+    let asked = Arc::clone(&sources);
+    let asked = tokio::spawn(async move { read_from(&*asked, "op://main/Item/f").await });
+    settle().await;
+    assert_eq!(two.calls(), ["vaults"]);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(asked.await.unwrap().as_deref(), Ok("canary-1"));
+    // Both in one lease: the one that answers has done so by the time the other gives up.
+    let other = format!("op://{B}/Item/f");
+    let asked = Arc::clone(&sources);
+    let asked = tokio::spawn(async move { read_from(&*asked, &other).await });
+    settle().await;
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(asked.await.unwrap(), Err("RESOLVER_UNAVAILABLE"));
+}
+
+#[tokio::test]
+async fn one_vault_of_two_sources_is_the_first_one_s() {
+    let clock = FakeClock::default();
+    let (one, two) =
+        (Script::new(small('a', "Main", "canary-1")), Script::new(small('a', "Main", "canary-2")));
+    let sources = sources(vec![remote(&one, &["main"], &clock), remote(&two, &["main"], &clock)], &clock);
+    assert_eq!(read_from(&sources, "op://main/Item/f").await.as_deref(), Ok("canary-1"));
+    let target = sources.locate(&reference("op://main/Item/f")).target;
+    assert!(target.vault().unwrap().name_is_unique);
+}
