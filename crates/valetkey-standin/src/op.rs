@@ -80,7 +80,7 @@ impl OpProgram {
     /// # Errors
     /// Where the folder cannot be written.
     pub fn fail(&self, fault: OpFault<'_>) -> Result<()> {
-        let block = "x".repeat(1 << 16);
+        let block = "x".repeat(1 << 20);
         let (fault, text) = match fault {
             OpFault::Exit(code, text) => (format!("exit {code}"), text),
             OpFault::Print(text) => ("print".to_owned(), text),
