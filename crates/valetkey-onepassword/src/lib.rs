@@ -15,13 +15,14 @@
 //! - No error and no fault of a file repeats a value.
 
 mod catalogue;
+mod check;
 #[cfg_attr(not(test), expect(dead_code, reason = "the layer that asks it comes next"))]
 mod connect;
 mod full_item;
+mod install;
 mod item;
 mod json;
 mod matching;
-#[cfg_attr(not(test), expect(dead_code, reason = "what asks the sources comes next"))]
 mod op;
 mod sdk;
 mod ssh;
@@ -30,9 +31,11 @@ mod totp;
 mod upstream;
 mod vault_file;
 
+pub use check::{Check, Verdict};
 pub use connect::{ConnectError, ConnectOptions, ConnectToken};
+pub use install::InstallError;
 pub use json::VaultFault;
-pub use op::{OpOptions, OpProgramError, OpRateLimit, find_op};
+pub use op::{OpOptions, OpProgramError, OpRateLimit, find_op, op_checks};
 pub use sdk::{
     SdkError, SdkLibrary, SdkLibraryError, SdkOptions, SdkPin, SdkSource, TokenError, TokenNames,
     TokenSource, sdk_pins,

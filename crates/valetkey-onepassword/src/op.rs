@@ -22,10 +22,12 @@ use crate::upstream::{ItemSummary, Question, Upstream, UpstreamError};
 
 mod answer;
 mod call;
+mod check;
 mod failure;
 mod program;
 
 pub use answer::OpRateLimit;
+pub use check::op_checks;
 pub use program::{OpProgramError, find_op};
 
 use call::Caller;
@@ -86,7 +88,7 @@ impl Upstream for Op {
     async fn items(&self, vault_id: &str) -> Result<Vec<ItemSummary>, UpstreamError> {
         check(is_id(vault_id), ResolveError::VaultNotFound)?;
         let arguments = ["item", "list", "--vault", vault_id, "--include-archive", "--format", "json"];
-        answer::items(&self.caller.run(&arguments).await?)
+        answer::items(&self.caller.run(&arguments).await?, vault_id)
     }
 
     async fn item(&self, vault_id: &str, item_id: &str) -> Result<(ItemOutline, ItemValues), UpstreamError> {

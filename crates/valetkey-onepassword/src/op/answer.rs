@@ -30,10 +30,14 @@ pub(super) fn vaults(json: &[u8]) -> Result<Vec<Vault>, UpstreamError> {
     list(json, VAULTS_MAX, |faults, node, path| full_item::vault(faults, &mut ids, node, path))
 }
 
-pub(super) fn items(json: &[u8]) -> Result<Vec<ItemSummary>, UpstreamError> {
+/// Items, which must be of the vault that was asked for.
+pub(super) fn items(json: &[u8], vault_of: &str) -> Result<Vec<ItemSummary>, UpstreamError> {
     let mut ids = HashSet::new();
     list(json, ITEMS_MAX, |faults, node, path| {
-        let ItemHead { vault_id: _, id, title, state } = full_item::summary(faults, &mut ids, node, path);
+        let ItemHead { vault_id, id, title, state } = full_item::summary(faults, &mut ids, node, path);
+        if *vault_id != *vault_of {
+            faults.note(path.key("vault").key("id"), "is not the vault that was asked for");
+        }
         ItemSummary { id, title, state }
     })
 }

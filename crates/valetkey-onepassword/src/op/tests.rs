@@ -326,6 +326,8 @@ async fn what_is_no_answer_is_none() {
         &form("`fields[0].type` is missing"),
     )
     .await;
+    program.fail(OpFault::Print(&format!("[{}]", item(GITHUB, GITHUB, "")))).unwrap();
+    assert_eq!(failed(op.items(MAIN).await).1, form("`[0].vault.id` is not the vault that was asked for"));
     program.fail(OpFault::Print("[]")).unwrap();
     assert!(op.vaults().await.unwrap().is_empty());
     program.fail(OpFault::Print("canary")).unwrap();
@@ -398,4 +400,52 @@ async fn a_program_that_is_gone_is_said_so() {
     std::fs::remove_file(program.path()).unwrap();
     let (error, detail) = failed(op.vaults().await);
     assert!(error == ResolveError::Unavailable && detail.starts_with("cannot start `op`: "), "{detail}");
+}
+
+#[tokio::test]
+async fn the_doctor_is_told_what_is_wrong_and_what_to_do() {
+    use crate::Verdict::{Fail, Ok, Warn};
+    let program = program();
+    let look = async |vaults: &[&str]| {
+        let token = SecretValue::new(TOKEN.into());
+        let (program, timeout) = (program.path(), Duration::from_secs(60));
+        let options = OpOptions { program, token, timeout, processes_max: 1 };
+        let vaults: Vec<_> = vaults.iter().map(|name| (*name).to_owned()).collect();
+        let checks = op_checks(options, &vaults).await;
+        assert!(!format!("{checks:?}").contains("eyJ"), "{checks:?}");
+        checks.into_iter().map(|check| (check.name, check.verdict, check.found)).collect::<Vec<_>>()
+    };
+    let shown = program.path().canonicalize().unwrap().display().to_string();
+    let found = look(&["main", "None", "twin", "conftwinaxxxxxxxxxxxxxxxxx"]).await;
+    let vault = |verdict, found: &str| ("vault", verdict, found.to_owned());
+    let quota = "token write: 95 of 100 left, all again in 1800 s; token read: 995 of 1000 left, all again in 1800 s; account read_write: 4995 of 5000 left, all again in 1800 s";
+    let expected = [
+        ("op program", Ok, format!("`{shown}`, version 2.32.1")),
+        ("token", Ok, "1Password takes it".to_owned()),
+        ("quota", Ok, quota.to_owned()),
+        vault(Ok, "`main` is there"),
+        vault(Fail, "`None` is not there"),
+        vault(Fail, "there are several `twin`"),
+        vault(Ok, "`conftwinaxxxxxxxxxxxxxxxxx` is there"),
+    ];
+    assert_eq!(found, expected);
+
+    program.fail(OpFault::Exit(1, "(401) Unauthorized: invalid bearer token")).unwrap();
+    let found = look(&["main"]).await;
+    assert_eq!(found.len(), 1, "the rest depends on it: {found:?}");
+    program.fail(OpFault::Print("2.0.0")).unwrap();
+    let found = look(&["main"]).await;
+    assert_eq!((found.len(), found[1].0, found[1].1), (2, "token", Fail), "{found:?}");
+    let few = OpRateLimit {
+        scope: "token".into(),
+        action: "read".into(),
+        limit: 1_000,
+        remaining: 99,
+        reset_seconds: 60,
+    };
+    assert_eq!(check::quota(std::slice::from_ref(&few)).verdict, Warn);
+    assert_eq!(check::quota(&[OpRateLimit { action: "write".into(), ..few }]).verdict, Ok);
+    std::fs::remove_file(program.path()).unwrap();
+    let found = look(&[]).await;
+    assert_eq!((found.len(), found[0].0, found[0].1), (1, "op program", Fail), "{found:?}");
 }
