@@ -16,7 +16,7 @@ use valetkey_core::{ResolveError, SecretValue};
 use crate::full_item::VALUE_MAX;
 use crate::item::{ItemOutline, ItemValues, Vault, is_id};
 use crate::upstream::{ItemSummary, Question, Upstream, UpstreamError};
-pub use options::{ConnectError, ConnectOptions, ConnectToken};
+pub use options::{ConnectError, ConnectOptions, ConnectToken, ConnectTokenSource};
 use transport::{Failure, Transport};
 
 /// One Connect server and one token for it.
@@ -39,12 +39,15 @@ impl Connect {
                 return Err(error(ResolveError::UnsupportedFileFormat, "the file has more than 1 MiB"));
             }
             Err(Failure::TooLarge) => return Err(unavailable("the answer is over its bound")),
+            Err(Failure::Token(why)) => {
+                return Err(error(ResolveError::CredentialsRefused, &why.to_string()));
+            }
             Err(Failure::Broken(detail)) => return Err(unavailable(&detail)),
         };
         if answer.status == 200 {
             return Ok(answer.body);
         }
-        Err(answer::refusal(question, &answer, |text| self.transport.repeats_token(text)))
+        Err(answer::refusal(question, &answer))
     }
 }
 

@@ -15,28 +15,36 @@
 //! - No error and no fault of a file repeats a value.
 
 mod catalogue;
+mod check;
 #[cfg(test)]
 mod conformance;
 mod connect;
+mod file;
 mod full_item;
+mod install;
 mod item;
 mod json;
 mod matching;
 mod names;
+mod op;
+mod open;
 mod sdk;
 mod source;
 mod ssh;
+mod token;
 mod totp;
 mod upstream;
 mod vault_file;
 
-pub use connect::{ConnectError, ConnectOptions, ConnectToken};
+pub use check::{Check, Verdict};
+pub use connect::{ConnectError, ConnectOptions, ConnectToken, ConnectTokenSource};
+pub use install::InstallError;
 pub use json::VaultFault;
-pub use sdk::{
-    SdkError, SdkLibrary, SdkLibraryError, SdkOptions, SdkPin, SdkSource, TokenError, TokenNames,
-    TokenSource, sdk_pins,
-};
+pub use op::{OpOptions, OpProgramError, OpRateLimit, find_op, op_checks};
+pub use open::OpenError;
+pub use sdk::{SdkError, SdkLibrary, SdkLibraryError, SdkOptions, SdkPin, SdkSource, sdk_pins};
 pub use source::{
     Member, QuotaError, QuotaLimits, Source, SourceFigures, SourceOptions, SourceState, Sources, Spending,
 };
+pub use token::{TokenError, TokenNames, TokenSource};
 pub use vault_file::{LoadOptions, VaultFile, VaultFileError};

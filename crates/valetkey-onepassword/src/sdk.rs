@@ -14,12 +14,10 @@ mod answer;
 mod fault;
 #[expect(unsafe_code, reason = "the SDK core has a C interface, and all that is unsafe about it is in here")]
 mod ffi;
-mod file;
 mod item;
 mod library;
 mod request;
 mod session;
-mod token;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,15 +28,14 @@ use tokio::sync::Semaphore;
 use valetkey_core::{ResolveError, SecretValue};
 
 pub use library::{SdkLibrary, SdkLibraryError, SdkPin, sdk_pins};
-pub use token::{TokenError, TokenNames, TokenSource};
 
 use self::answer::{content, items, read, vaults};
 use self::ffi::{Answer, Core};
 use self::item::item;
 use self::request::Request;
 use self::session::Session;
-use self::token::Hosts;
 use crate::item::{ItemOutline, ItemValues, Vault};
+use crate::token::{Hosts, TokenError, TokenSource};
 use crate::upstream::{ItemSummary, Question, Upstream, UpstreamError};
 
 /// What an [`SdkSource`] is made of.

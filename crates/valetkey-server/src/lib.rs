@@ -16,6 +16,7 @@
 mod app;
 mod audit_record;
 mod audit_service;
+mod checks;
 mod clock;
 mod config;
 mod convert;
@@ -28,8 +29,11 @@ mod status;
 mod token;
 
 pub use app::{App, Ports, RunError, StartError};
+pub use checks::source_checks;
 pub use clock::SystemClock;
 pub use config::{Config, ConfigError, Limits, SourceBounds, SourceConfig, SourceKind};
 pub use reload::{ReloadError, Reloaded, Reloader};
 pub use sources::SourceError;
 pub use token::{TOKEN_PREFIX, TokenDigest, Tokens};
+/// For `valetkey doctor` and `valetkey onepassword`, which know the sources through the server alone.
+pub use valetkey_onepassword::{Check, InstallError, SdkPin, Verdict, find_op, sdk_pins};

@@ -6,11 +6,13 @@
 //! Not here: anything of ours. Nothing but tests depends on this crate.
 
 mod connect;
+mod op;
 mod sdk_library;
 mod service;
 mod world;
 
 pub use connect::{ConnectFault, ConnectServer};
+pub use op::{OpCall, OpFault, OpProgram};
 pub use sdk_library::{sdk_library, skip};
 pub use service::Service;
 pub use world::World;

@@ -43,6 +43,12 @@ pub(crate) enum Command {
     /// Check configurations; needs no broker
     #[command(subcommand, after_help = "Example:\n  valetkey config check valetkey.toml")]
     Config(ConfigCommand),
+    /// Look at a configuration and at all it needs, and say what to do; needs no broker
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
+    /// Install what a 1Password source needs; needs no broker
+    #[command(subcommand, after_help = "Example:\n  valetkey onepassword install")]
+    Onepassword(OnepasswordCommand),
 }
 
 #[derive(Args)]
@@ -263,6 +269,36 @@ pub(crate) enum ConfigCommand {
     },
 }
 
+#[derive(Args)]
+pub(crate) struct DoctorArgs {
+    /// The broker's configuration; without one, only what a 1Password source could use is looked for
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How findings are printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum OnepasswordCommand {
+    /// Fetch the library of 1Password's SDK with pip, check it against the known releases, put it in place
+    #[command(after_help = INSTALL_EXAMPLES)]
+    Install(InstallArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct InstallArgs {
+    /// The folder that the library is put into [default: one of this user's, or /var/lib/valetkey for root]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+    /// The version of the package `onepassword-sdk` [default: the newest that is known]
+    #[arg(long = "version", value_name = "VERSION")]
+    pub(crate) release: Option<String>,
+    /// A wheel of the package that is here already, instead of fetching one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) offline_wheel: Option<PathBuf>,
+}
+
 /// Which broker, and as whom.
 #[derive(Args)]
 #[command(next_help_heading = "Connection")]
@@ -414,6 +450,23 @@ The configuration holds a digest of the token; the token itself is stored nowher
 Examples:
   valetkey token create --agent travel-bot 2>> valetkey.toml | pass insert -e valetkey/travel-bot
   valetkey token create --tool navan.book_flight --format json";
+
+const DOCTOR_EXAMPLES: &str = "\
+One line for each thing that was looked at: ok, warn or fail, and what to do. Asks each source the least that \
+proves it works: one or two requests of its quota. Exits 1 where something fails, 3 where the configuration \
+does.
+
+Examples:
+  valetkey doctor --config /etc/valetkey/valetkey.toml
+  valetkey doctor --format json";
+
+const INSTALL_EXAMPLES: &str = "\
+Nothing is installed unless its SHA-256 is that of a known release. Needs python3, and pip unless the wheel \
+is here already. The library is 1Password's and under 1Password's terms.
+
+Examples:
+  valetkey onepassword install
+  pip download --no-deps onepassword-sdk && valetkey onepassword install --offline-wheel onepassword_sdk-*.whl";
 
 #[cfg(test)]
 mod tests {

@@ -15,9 +15,11 @@ mod cli;
 mod config;
 mod connection;
 mod demo;
+mod doctor;
 mod failure;
 mod lease;
 mod logging;
+mod onepassword;
 mod output;
 mod policy;
 mod redeem;
@@ -49,6 +51,8 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Policy(command) => policy::run(command),
         Command::Token(command) => token::run(command),
         Command::Config(command) => config::run(command),
+        Command::Doctor(args) => block_on(doctor::run(args)),
+        Command::Onepassword(command) => block_on(onepassword::run(command)),
         Command::Demo => block_on(demo::run()),
         Command::Serve(args) => {
             logging::start(args.log_format)?;

@@ -151,11 +151,16 @@ fn inert(text: String) -> String {
     if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text }
 }
 
-/// A value as a cell; lists are separated by blanks. Control characters would steer the terminal.
+/// A text in one line; control characters would steer the terminal.
+pub(crate) fn inline(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A value as a cell; lists are separated by blanks.
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect(),
+        Value::String(text) => inline(text),
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(" "),
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
     }

@@ -55,12 +55,8 @@ pub(super) fn item(
 
 /// What an answer other than success means for a question. What the server says is believed only in the
 /// form that is published for errors: a proxy's 404 does not say that a vault does not exist.
-pub(super) fn refusal(
-    question: Question,
-    answer: &Answer,
-    repeats_token: impl Fn(&str) -> bool,
-) -> UpstreamError {
-    let Answer { status, retry_after, body } = answer;
+pub(super) fn refusal(question: Question, answer: &Answer) -> UpstreamError {
+    let Answer { status, retry_after, body, token } = answer;
     let message = message(body);
     let about = message.as_deref().map(str::to_ascii_lowercase).unwrap_or_default();
     let kind = match (status, question) {
@@ -80,7 +76,7 @@ pub(super) fn refusal(
         _ => ResolveError::Unavailable,
     };
     match message {
-        Some(message) if !repeats_token(&message) => error(kind, &format!("status {status}: {message}")),
+        Some(message) if !token.is_in(&message) => error(kind, &format!("status {status}: {message}")),
         Some(_) => error(kind, &format!("status {status}, and a message that repeats the token")),
         None => error(kind, &format!("status {status} without an error as Connect words it")),
     }

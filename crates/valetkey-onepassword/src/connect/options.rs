@@ -1,8 +1,7 @@
 //! How a Connect server is reached: its address, the token for it, whom to trust.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,19 +9,28 @@ use bytes::Bytes;
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
 
-use crate::vault_file::access_of_others;
+use crate::file::OpenFile;
 
 /// How a Connect server is reached. No `Debug`: the token is in it.
 pub struct ConnectOptions {
     /// Its address, such as `https://connect.example:8443`. `http` is for a server on this machine alone.
     pub host: String,
     /// What it asks for.
-    pub token: ConnectToken,
+    pub token: ConnectTokenSource,
     /// Certificates of authorities, in PEM. Must be set if the server's certificate is from none of the
     /// system's; then only these count.
     pub ca_file: Option<PathBuf>,
     /// The bound of one question, from waiting for its turn to the last byte of the answer.
     pub timeout: Duration,
+}
+
+/// Where the token for Connect is kept.
+pub enum ConnectTokenSource {
+    /// In memory.
+    Here(ConnectToken),
+    /// In a file, which none but its owner can read. It is read for each question, so that a new token is found
+    /// without a restart.
+    File(PathBuf),
 }
 
 /// A token for Connect, as the header that carries it. Wiped when dropped; no `Debug`, no `Clone`.
@@ -107,7 +115,7 @@ impl ConnectOptions {
 
     /// A server reached by `https` with the system's authorities, or by `http` on this machine.
     #[must_use]
-    pub fn new(host: String, token: ConnectToken) -> Self {
+    pub fn new(host: String, token: ConnectTokenSource) -> Self {
         Self { host, token, ca_file: None, timeout: Self::TIMEOUT_DEFAULT }
     }
 
@@ -130,10 +138,34 @@ impl ConnectOptions {
             }
         };
         let token = match token_file {
-            Some(path) => ConnectToken::load(path)?,
-            None => ConnectToken::find(environment)?,
+            Some(path) => ConnectTokenSource::File(path.to_owned()),
+            None => ConnectTokenSource::find(environment)?,
         };
+        // That it cannot be had is said before anything is asked.
+        token.read()?;
         Ok(Self::new(host, token))
+    }
+}
+
+impl ConnectTokenSource {
+    /// What is there now.
+    pub(super) fn read(&self) -> Result<ConnectToken, ConnectError> {
+        match self {
+            Self::Here(token) => Ok(ConnectToken(token.header())),
+            Self::File(path) => ConnectToken::load(path),
+        }
+    }
+
+    fn find(environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, ConnectError> {
+        match (set(environment, "OP_CONNECT_TOKEN"), set(environment, "OP_CONNECT_TOKEN_FILE")) {
+            (None, None) => Err(ConnectError::TokenMissing),
+            (Some(_), Some(_)) => Err(ConnectError::TokenTwice),
+            (Some(text), None) => {
+                let text = text.into_string().map_err(|_| ConnectError::TokenMalformed)?;
+                ConnectToken::parse(text).map(Self::Here)
+            }
+            (None, Some(path)) => Ok(Self::File(path.into())),
+        }
     }
 }
 
@@ -165,24 +197,14 @@ impl ConnectToken {
     /// [`ConnectError`] says why it cannot be used.
     pub fn load(path: &Path) -> Result<Self, ConnectError> {
         let in_reading = |source| ConnectError::TokenFile { path: path.into(), source };
-        // Ask the open file, not the path: the file behind a path can change in between.
-        let file = File::open(path).map_err(in_reading)?;
-        let metadata = file.metadata().map_err(in_reading)?;
-        if let Some(mode) = access_of_others(&metadata) {
+        let file = OpenFile::open(path).map_err(in_reading)?;
+        if let Some(mode) = file.open_to_others(0o077) {
             return Err(ConnectError::TokenFileOpenToOthers { path: path.into(), mode });
         }
-        let mut text = Zeroizing::new(String::with_capacity(TOKEN_MAX + 2));
-        file.take(TOKEN_MAX as u64 + 2).read_to_string(&mut text).map_err(in_reading)?;
-        Self::parse(std::mem::take(&mut *text))
-    }
-
-    fn find(environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, ConnectError> {
-        match (set(environment, "OP_CONNECT_TOKEN"), set(environment, "OP_CONNECT_TOKEN_FILE")) {
-            (None, None) => Err(ConnectError::TokenMissing),
-            (Some(_), Some(_)) => Err(ConnectError::TokenTwice),
-            (Some(text), None) => Self::parse(text.into_string().map_err(|_| ConnectError::TokenMalformed)?),
-            (None, Some(path)) => Self::load(Path::new(&path)),
-        }
+        let text =
+            file.read(TOKEN_MAX as u64 + 2).map_err(in_reading)?.ok_or(ConnectError::TokenMalformed)?;
+        let text = std::str::from_utf8(&text).map_err(|_| ConnectError::TokenMalformed)?;
+        Self::parse(text.to_owned())
     }
 
     /// The header that carries it; shows as sensitive, and must go nowhere but to the server.

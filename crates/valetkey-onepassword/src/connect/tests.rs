@@ -24,7 +24,7 @@ async fn server() -> ConnectServer {
 }
 
 fn options(host: String) -> ConnectOptions {
-    ConnectOptions::new(host, ConnectToken::parse(TOKEN.into()).unwrap())
+    ConnectOptions::new(host, ConnectTokenSource::Here(ConnectToken::parse(TOKEN.into()).unwrap()))
 }
 
 fn client(server: &ConnectServer) -> Connect {

@@ -17,14 +17,14 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::options::{ConnectError, ConnectOptions, ConnectToken};
+use super::options::{ConnectError, ConnectOptions, ConnectToken, ConnectTokenSource};
 
 /// The way to one server.
 pub(super) struct Transport {
     client: Client,
     /// The address without the slash at its end.
     base: String,
-    token: ConnectToken,
+    token: ConnectTokenSource,
     /// A question waits for one of these.
     slots: Semaphore,
     timeout: Duration,
@@ -37,12 +37,16 @@ pub(super) struct Answer {
     pub(super) retry_after: Option<Duration>,
     /// Of an error: empty where it is over its bound.
     pub(super) body: Zeroizing<Vec<u8>>,
+    /// What was sent.
+    pub(super) token: ConnectToken,
 }
 
 /// Why there is no complete answer.
 pub(super) enum Failure {
     /// The body is over its bound.
     TooLarge,
+    /// There is no token to send.
+    Token(ConnectError),
     /// Everything else, in words that have nothing of the answer's body in them.
     Broken(String),
 }
@@ -79,27 +83,23 @@ impl Transport {
         answer.unwrap_or_else(|_| Err(Failure::Broken(format!("no answer within {:?}", self.timeout))))
     }
 
-    /// Whether a text of the server's has our token in it.
-    pub(super) fn repeats_token(&self, text: &str) -> bool {
-        self.token.is_in(text)
-    }
-
     async fn ask(&self, path: &str, max: usize) -> Result<Answer, Failure> {
         let _slot = self.slots.acquire().await.map_err(|closed| Failure::Broken(closed.to_string()))?;
+        let token = self.token.read().map_err(Failure::Token)?;
         let request = self.client.get(format!("{}{path}", self.base));
-        let request = request.header(AUTHORIZATION, self.token.header()).header(ACCEPT, "*/*");
+        let request = request.header(AUTHORIZATION, token.header()).header(ACCEPT, "*/*");
         let response = request.send().await.map_err(broken)?;
         let status = response.status().as_u16();
         let retry_after = seconds(response.headers());
         if status == 200 {
             let body = body(response, max).await?;
-            return Ok(Answer { status, retry_after, body });
+            return Ok(Answer { status, retry_after, body, token });
         }
         let body = match body(response, ERROR_MAX).await {
             Err(Failure::TooLarge) => Zeroizing::default(),
             body => body?,
         };
-        Ok(Answer { status, retry_after, body })
+        Ok(Answer { status, retry_after, body, token })
     }
 }
 

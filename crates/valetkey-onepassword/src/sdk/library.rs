@@ -9,7 +9,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use super::ffi::{Core, InterfaceError};
-use super::file::OpenFile;
+use crate::file::OpenFile;
 
 /// A release of the SDK core that is known, for one platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

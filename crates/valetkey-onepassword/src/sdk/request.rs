@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::token::ServiceAccountToken;
+use crate::token::ServiceAccountToken;
 
 /// A question to a client of the core. Ids only: the core would match names by itself, and take more requests.
 pub(super) enum Request<'a> {

@@ -9,7 +9,7 @@ use valetkey_core::ResolveError;
 use super::fault::fault;
 use super::ffi::Core;
 use super::request;
-use super::token::{Hosts, TokenSource};
+use crate::token::{Hosts, TokenSource};
 use crate::upstream::UpstreamError;
 
 /// The client of one service account. Signing in takes four requests and about a second, so it is done by one
@@ -103,7 +103,7 @@ impl Session {
     }
 
     async fn make_client(&self) -> Result<u64, UpstreamError> {
-        let refused = |error: super::TokenError| {
+        let refused = |error: crate::TokenError| {
             UpstreamError::new(ResolveError::CredentialsRefused, &error.to_string())
         };
         let config = request::client_config(&self.token.read(self.hosts).map_err(refused)?);

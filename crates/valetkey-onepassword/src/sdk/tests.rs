@@ -83,7 +83,7 @@ fn fake_token_json(address: &str) -> serde_json::Value {
 
 fn here(token: &str) -> TokenSource {
     let environment = |name: &str| (name == "OP_SERVICE_ACCOUNT_TOKEN").then(|| token.into());
-    TokenSource::find(&environment, TokenNames::default()).unwrap()
+    TokenSource::find(&environment, crate::TokenNames::default()).unwrap()
 }
 
 /// A source that signs in on this machine.

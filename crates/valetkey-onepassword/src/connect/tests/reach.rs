@@ -106,7 +106,10 @@ async fn where_a_token_comes_from() {
     }
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     let from_file = made(&[host, ("OP_CONNECT_TOKEN_FILE", file)]).ok().unwrap();
-    assert!(!format!("{:?}", from_file.token.header()).contains(TOKEN), "marked as sensitive");
+    assert!(
+        !format!("{:?}", from_file.token.read().unwrap().header()).contains(TOKEN),
+        "marked as sensitive"
+    );
     let from_text = made(&[host, ("OP_CONNECT_TOKEN", TOKEN)]).ok().unwrap();
     let configured =
         ConnectOptions::find(Some(server.host()), Some(&path), &|_| Some("http://no.example".into()));

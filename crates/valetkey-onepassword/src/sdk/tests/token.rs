@@ -2,7 +2,8 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 
 use super::*;
-use crate::sdk::token::ServiceAccountToken;
+use crate::TokenNames;
+use crate::token::ServiceAccountToken;
 
 fn read(token: &str, hosts: Hosts) -> Result<ServiceAccountToken, TokenError> {
     here(token).read(hosts)

@@ -9,14 +9,14 @@ use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 /// An open regular file. Links are followed: what counts is where they led.
-pub(super) struct OpenFile {
+pub(crate) struct OpenFile {
     file: File,
     metadata: Metadata,
 }
 
 impl OpenFile {
     /// Opens a file for reading. Does not wait for anybody, as opening a pipe would.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let file = File::options().read(true).custom_flags(flags).open(path)?;
         let metadata = file.metadata()?;
@@ -27,14 +27,14 @@ impl OpenFile {
     }
 
     /// The permission bits, where they have any of `bits`, or where the file is neither ours nor root's.
-    pub(super) fn open_to_others(&self, bits: u32) -> Option<u32> {
+    pub(crate) fn open_to_others(&self, bits: u32) -> Option<u32> {
         let mode = self.metadata.mode() & 0o7777;
         let is_trusted = [0, rustix::process::geteuid().as_raw()].contains(&self.metadata.uid());
         (mode & bits != 0 || !is_trusted).then_some(mode)
     }
 
     /// All of it, in memory that is wiped; `None` where it has more than `bytes_max`.
-    pub(super) fn read(self, bytes_max: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    pub(crate) fn read(self, bytes_max: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         // Room for all of it from the start: a vector that grows leaves copies behind. A byte over the bound
         // is enough to see that it is too large.
         let room = self.metadata.len().min(bytes_max).saturating_add(1);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64URL_NOPAD;
 use zeroize::Zeroizing;
 
-use super::file::OpenFile;
+use crate::file::OpenFile;
 use crate::json::{Faults, Node, Path as Place};
 
 /// Where the token of a service account is kept. It is read again at each sign-in, so that a new token in the
@@ -123,7 +123,7 @@ impl TokenSource {
     }
 
     /// Reads the token and looks into it.
-    pub(super) fn read(&self, hosts: Hosts) -> Result<ServiceAccountToken, TokenError> {
+    pub(crate) fn read(&self, hosts: Hosts) -> Result<ServiceAccountToken, TokenError> {
         match &self.0 {
             Kept::Here(token) => ServiceAccountToken::parse(token, hosts),
             Kept::File(path) => ServiceAccountToken::parse(&read(path, 0o077)?, hosts),
@@ -135,7 +135,7 @@ impl TokenSource {
 
 /// Which hosts a token may be sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hosts {
+pub(crate) enum Hosts {
     /// 1Password's, over https.
     Official,
     /// Those, and this machine over http too. For tests.
@@ -143,7 +143,7 @@ pub(super) enum Hosts {
 }
 
 /// A token that says where it may be sent, and may be. Wiped when dropped; no `Debug`, no `Clone`.
-pub(super) struct ServiceAccountToken(Zeroizing<String>);
+pub(crate) struct ServiceAccountToken(Zeroizing<String>);
 
 impl ServiceAccountToken {
     fn parse(text: &str, hosts: Hosts) -> Result<Self, TokenError> {
@@ -169,7 +169,7 @@ impl ServiceAccountToken {
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
-    pub(super) fn expose_secret(&self) -> &str {
+    pub(crate) fn expose_secret(&self) -> &str {
         &self.0
     }
 }

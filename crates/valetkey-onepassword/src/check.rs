@@ -1,0 +1,71 @@
+//! What `valetkey doctor` looks at, and what it found. The checks of a source are beside the source.
+
+/// One thing that was looked at. None of its texts holds a value, a token or a part of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do about it; empty where it is well.
+    pub next_step: String,
+}
+
+/// How a thing is that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, but not as well as it could, or not for long.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+impl Check {
+    /// It is as it should be.
+    #[must_use]
+    pub fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Ok, found: found.into(), next_step: String::new() }
+    }
+
+    /// It works, but something is to be done.
+    #[must_use]
+    pub fn warn(name: &'static str, found: impl Into<String>, next_step: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Warn, found: found.into(), next_step: next_step.into() }
+    }
+
+    /// It does not work before something is done.
+    #[must_use]
+    pub fn fail(name: &'static str, found: impl Into<String>, next_step: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Fail, found: found.into(), next_step: next_step.into() }
+    }
+
+    /// Found, or why not and what to do then.
+    pub fn of<E: std::error::Error>(name: &'static str, found: Result<String, E>, next_step: &str) -> Self {
+        match found {
+            Ok(found) => Self::ok(name, found),
+            Err(error) => Self::fail(name, chain(&error), next_step),
+        }
+    }
+}
+
+impl Verdict {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// An error and its causes, each of which its `Display` leaves out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,115 @@
+//! What `op` prints with `--format json`, read into the item model. Keys that are not known are passed over: they
+//! are of a newer `op`, and no typing errors.
+
+use std::collections::HashSet;
+
+use valetkey_core::{ResolveError, scrub};
+
+use crate::full_item::{self, ITEMS_MAX, ItemHead, VAULTS_MAX};
+use crate::item::{ItemOutline, ItemValues, Vault};
+use crate::json::{Faults, Node, Path};
+use crate::upstream::{ItemSummary, UpstreamError};
+
+/// A quota of the service account, or of its whole account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpRateLimit {
+    /// Whose: `token` or `account`.
+    pub scope: String,
+    /// What counts: `read`, `write` or `read_write`.
+    pub action: String,
+    /// How many requests there are in a period.
+    pub limit: u64,
+    /// How many are left.
+    pub remaining: u64,
+    /// When they are all there again, in seconds from now.
+    pub reset_seconds: u64,
+}
+
+pub(super) fn vaults(json: &[u8]) -> Result<Vec<Vault>, UpstreamError> {
+    let mut ids = HashSet::new();
+    list(json, VAULTS_MAX, |faults, node, path| full_item::vault(faults, &mut ids, node, path))
+}
+
+/// Items, which must be of the vault that was asked for.
+pub(super) fn items(json: &[u8], vault_of: &str) -> Result<Vec<ItemSummary>, UpstreamError> {
+    let mut ids = HashSet::new();
+    list(json, ITEMS_MAX, |faults, node, path| {
+        let ItemHead { vault_id, id, title, state } = full_item::summary(faults, &mut ids, node, path);
+        if *vault_id != *vault_of {
+            faults.note(path.key("vault").key("id"), "is not the vault that was asked for");
+        }
+        ItemSummary { id, title, state }
+    })
+}
+
+/// An item, which must be the one that was asked for.
+pub(super) fn item(
+    json: &[u8],
+    vault_id: &str,
+    item_id: &str,
+) -> Result<(ItemOutline, ItemValues), UpstreamError> {
+    let (outline, values) =
+        read(json, |faults, node, path| full_item::item(faults, &mut HashSet::new(), node, path))?;
+    if *outline.vault_id != *vault_id || *outline.id != *item_id {
+        return Err(unusable("`op` gave another item than it was asked for"));
+    }
+    Ok((outline, values))
+}
+
+pub(super) fn rate_limits(json: &[u8]) -> Result<Vec<OpRateLimit>, UpstreamError> {
+    list(json, LIMITS_MAX, |faults, node, path| {
+        let mut object = faults.object(Some(node), path, &["type", "action", "limit", "remaining", "reset"]);
+        let mut text = |key| {
+            let node = object.take(key);
+            faults.text(node, path.key(key), WORD_MAX).map_or_else(String::new, |text| scrub(&text, WORD_MAX))
+        };
+        let (scope, action) = (text("type"), text("action"));
+        let mut number = |key| {
+            let node = object.take(key);
+            faults.number(node, path.key(key)).unwrap_or_default()
+        };
+        let (limit, remaining, reset_seconds) = (number("limit"), number("remaining"), number("reset"));
+        OpRateLimit { scope, action, limit, remaining, reset_seconds }
+    })
+}
+
+pub(super) fn version(text: &[u8]) -> Result<String, UpstreamError> {
+    let text = String::from_utf8_lossy(text);
+    let version = text.trim();
+    let is_version = version.starts_with(|c: char| c.is_ascii_digit()) && version.len() <= WORD_MAX;
+    if !is_version {
+        return Err(unusable("`op --version` printed no version"));
+    }
+    Ok(scrub(version, WORD_MAX))
+}
+
+fn list<T>(
+    json: &[u8],
+    max: usize,
+    mut element: impl FnMut(&mut Faults, Node, Path<'_>) -> T,
+) -> Result<Vec<T>, UpstreamError> {
+    read(json, |faults, node, path| {
+        let nodes = faults.list(Some(node), path, max).into_iter().enumerate();
+        nodes.map(|(index, node)| element(faults, node, path.index(index))).collect()
+    })
+}
+
+fn read<T>(json: &[u8], reader: impl FnOnce(&mut Faults, Node, Path<'_>) -> T) -> Result<T, UpstreamError> {
+    // Only the place: the parser's message may repeat what it found there.
+    let node = serde_json::from_slice(json).map_err(|error| {
+        unusable(&format!("`op` printed no JSON: see line {}, column {}", error.line(), error.column()))
+    })?;
+    let mut faults = Faults::tolerant();
+    let answer = reader(&mut faults, node, Path::Root);
+    match faults.into_vec().as_slice() {
+        [] => Ok(answer),
+        [first, ..] => Err(unusable(&format!("what `op` printed is of another form: {first}"))),
+    }
+}
+
+fn unusable(detail: &str) -> UpstreamError {
+    UpstreamError::new(ResolveError::Unavailable, detail)
+}
+
+const LIMITS_MAX: usize = 20;
+const WORD_MAX: usize = 64;

@@ -1,0 +1,156 @@
+//! `valetkey doctor`: what a configuration needs, whether it is there, and what to do where it is not.
+//!
+//! Not here: how a source is looked at; the checks are beside the sources. A new group of checks is one more line
+//! in [`examine`].
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde_json::Value;
+use valetkey_server::{Check, Config, Verdict, find_op, sdk_pins, source_checks};
+
+use crate::cli::{DoctorArgs, Format};
+use crate::failure::{Exit, Failure};
+use crate::onepassword::default_folder;
+use crate::output::{self, BAD, BOLD, Cell, DIM, GOOD};
+
+/// Checks of one thing.
+struct Group {
+    subject: String,
+    checks: Vec<Check>,
+}
+
+/// Runs it.
+pub(crate) async fn run(args: DoctorArgs) -> Result<Exit, Failure> {
+    let DoctorArgs { config, format } = args;
+    let environment = |name: &str| std::env::var_os(name);
+    let groups = match config {
+        None => vec![machine(&environment)],
+        Some(file) => match Config::load(&file) {
+            Err(error) => {
+                let checks =
+                    error.faults().iter().map(|fault| Check::fail("configuration", fault, "mend it"));
+                print(format, &[Group { subject: file.display().to_string(), checks: checks.collect() }])?;
+                return Ok(Exit::Invalid);
+            }
+            Ok(config) => examine(&file, &config, &environment).await,
+        },
+    };
+    print(format, &groups)?;
+    let worst = groups.iter().flat_map(|group| &group.checks).map(|check| check.verdict).max();
+    Ok(if worst == Some(Verdict::Fail) { Exit::Failed } else { Exit::Done })
+}
+
+async fn examine(file: &Path, config: &Config, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Group> {
+    let loaded = Check::ok("configuration", format!("listens on {}", config.listen));
+    let mut groups = vec![
+        Group { subject: file.display().to_string(), checks: vec![loaded] },
+        Group { subject: config.policies.display().to_string(), checks: vec![policies(&config.policies)] },
+        Group { subject: config.audit_database.display().to_string(), checks: audit(&config.audit_database) },
+    ];
+    for source in &config.sources {
+        let checks = source_checks(source, environment).await;
+        groups.push(Group { subject: format!("source {}", source.name.as_str()), checks });
+    }
+    groups
+}
+
+fn policies(directory: &Path) -> Check {
+    const NAME: &str = "policies";
+    let check = format!("`valetkey policy check {}` names each", directory.display());
+    match valetkey_policy::check(directory) {
+        Err(error) => Check::fail(NAME, error.to_string().replace('\n', "; "), check),
+        Ok(checked) => {
+            let count = output::count(checked.policy_count, "policy", "policies");
+            let found = format!("{count}, revision {}", checked.digest);
+            match checked.warnings.len() {
+                0 => Check::ok(NAME, found),
+                warnings => {
+                    let found = format!("{found}, {}", output::count(warnings, "warning", "warnings"));
+                    Check::warn(NAME, found, check)
+                }
+            }
+        }
+    }
+}
+
+fn audit(database: &Path) -> Vec<Check> {
+    let there = match std::fs::metadata(database) {
+        Ok(metadata) => Check::ok("audit database", format!("{} bytes", metadata.len())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Check::warn(
+            "audit database",
+            "there is none",
+            "`valetkey serve --create-database` makes it, the first time; later, a missing one is to be looked for",
+        ),
+        Err(error) => Check::fail("audit database", error.to_string(), "see to its rights"),
+    };
+    let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A file that is never seen by its name: the surest way to know.
+    let found = tempfile::tempfile_in(folder).map(|_| format!("`{}` can be written", folder.display()));
+    vec![there, Check::of("audit folder", found, "make it, owned by the user that runs the broker")]
+}
+
+/// What a source could use, where there is no configuration yet.
+fn machine(environment: &dyn Fn(&str) -> Option<OsString>) -> Group {
+    let pin = sdk_pins().iter().find(|pin| pin.is_for_this_platform());
+    let library = pin.map(|pin| {
+        let path = default_folder(pin.version, environment).ok()?.join(pin.file_name());
+        std::fs::read(&path).is_ok_and(|bytes| pin.is(&bytes)).then_some((pin.version, path))
+    });
+    let library = match library {
+        None => {
+            Check::warn(LIBRARY, "none is known for this platform", "use a source of kind `connect` or `op`")
+        }
+        Some(None) => {
+            Check::warn(LIBRARY, "not in its usual place", "`valetkey onepassword install` fetches it")
+        }
+        Some(Some((version, path))) => Check::ok(LIBRARY, format!("version {version}, `{}`", path.display())),
+    };
+    let op = match find_op(&environment("PATH").unwrap_or_default()) {
+        Ok(path) => Check::ok("op program", format!("`{}`", path.display())),
+        Err(error) => Check::warn("op program", error.to_string(), "needed by sources of kind `op` alone"),
+    };
+    let configuration =
+        Check::warn("configuration", "none was given", "`valetkey doctor --config FILE` looks at yours");
+    Group { subject: "this machine".to_owned(), checks: vec![configuration, library, op] }
+}
+
+fn print(format: Format, groups: &[Group]) -> Result<(), Failure> {
+    let all = || groups.iter().flat_map(|group| group.checks.iter().map(move |check| (group, check)));
+    if format == Format::Table {
+        for (group, check) in all() {
+            output::line(&sentence(&group.subject, check))?;
+        }
+        return Ok(());
+    }
+    let rows: Vec<_> = all().map(|(group, check)| row(&group.subject, check)).collect();
+    Ok(output::rows(format, &[], &rows)?)
+}
+
+/// One line: the verdict, what was looked at, what was found, what to do.
+fn sentence(subject: &str, check: &Check) -> String {
+    let Check { name, verdict, found, next_step } = check;
+    let style = match verdict {
+        Verdict::Ok => GOOD,
+        Verdict::Warn => BOLD,
+        Verdict::Fail => BAD,
+    };
+    let word = verdict.as_str();
+    let next_step = if next_step.is_empty() { String::new() } else { format!(" {DIM}-> {next_step}{DIM:#}") };
+    let line = format!("{style}{word:4}{style:#}  {subject}: {name}: ");
+    format!("{line}{}{next_step}", output::inline(found))
+}
+
+fn row(subject: &str, check: &Check) -> Vec<Cell> {
+    let Check { name, verdict, found, next_step } = check;
+    let next_step = if next_step.is_empty() { Value::Null } else { next_step.as_str().into() };
+    vec![
+        ("verdict", verdict.as_str().into()),
+        ("subject", subject.into()),
+        ("check", (*name).into()),
+        ("found", found.as_str().into()),
+        ("next_step", next_step),
+    ]
+}
+
+const LIBRARY: &str = "SDK library";
