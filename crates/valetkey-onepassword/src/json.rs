@@ -104,26 +104,34 @@ impl Faults {
 
     /// An object that has no keys but `known`, each once; of a server's, other keys are dropped.
     pub(crate) fn object(&mut self, node: Option<Node>, path: Path<'_>, known: &[&str]) -> Object {
-        let Object(mut entries) = self.open_object(node, path);
+        let mut entries = self.entries(node, path);
         if self.is_tolerant {
             entries.retain(|(key, _)| known.contains(&key.as_str()));
         }
         for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
             self.note(path.key(key), "is no known key");
         }
-        Object(entries)
+        self.each_once(entries, path)
     }
 
     /// An object that may have any keys, each once: for what others write, and may add to.
     pub(crate) fn open_object(&mut self, node: Option<Node>, path: Path<'_>) -> Object {
-        let entries = match node {
+        let entries = self.entries(node, path);
+        self.each_once(entries, path)
+    }
+
+    fn entries(&mut self, node: Option<Node>, path: Path<'_>) -> Vec<(String, Node)> {
+        match node {
             Some(Node::Object(entries)) => entries,
             Some(_) => {
                 self.note(path, "must be an object");
                 Vec::new()
             }
             None => Vec::new(),
-        };
+        }
+    }
+
+    fn each_once(&mut self, entries: Vec<(String, Node)>, path: Path<'_>) -> Object {
         let mut seen = HashSet::new();
         for (key, _) in entries.iter().filter(|(key, _)| !seen.insert(key.as_str())) {
             self.note(path.key(key), "is given twice");

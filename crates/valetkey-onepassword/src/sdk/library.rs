@@ -198,7 +198,7 @@ impl Place {
 
     /// A file without a name, sealed: nobody can change it any more, root included.
     #[cfg(target_os = "linux")]
-    fn in_memory(bytes: &[u8]) -> io::Result<Self> {
+    pub(super) fn in_memory(bytes: &[u8]) -> io::Result<Self> {
         use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
         use std::os::fd::IntoRawFd as _;
 

@@ -5,11 +5,11 @@ use super::File;
 /// Every definition counts; a name that is defined nowhere is a rule that guards nothing.
 pub(super) fn faults_of(files: &[File]) -> Vec<String> {
     let mut faults = Vec::new();
-    for name in SECRETS {
+    for (name, home) in SECRETS {
         let mut defined = false;
         for File { path, text } in files.iter().filter(|file| file.path.ends_with(".rs")) {
             let attributes = attributes_of(text, name);
-            defined |= path.starts_with("crates/valetkey-core/") && attributes.is_some();
+            defined |= path.starts_with(home) && attributes.is_some();
             let derived =
                 LEAKS.iter().filter(|leak| attributes.as_ref().is_some_and(|it| it.contains(**leak)));
             let written = text.lines().flat_map(|line| implemented(line, name));
@@ -17,7 +17,7 @@ pub(super) fn faults_of(files: &[File]) -> Vec<String> {
             faults.extend(derived.chain(written).map(fault));
         }
         if !defined {
-            faults.push(format!("`{name}` is not in valetkey-core: if it has a new name, so must this rule"));
+            faults.push(format!("`{name}` is not in {home}: if it has a new name, so must this rule"));
         }
     }
     faults
@@ -54,7 +54,13 @@ fn first_word(text: &str) -> &str {
     text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
 }
 
-const SECRETS: [&str; 3] = ["SecretValue", "Handle", "Bearer"];
+/// By name, and where each is at home.
+const SECRETS: [(&str, &str); 4] = [
+    ("SecretValue", "crates/valetkey-core/"),
+    ("Handle", "crates/valetkey-core/"),
+    ("Bearer", "crates/valetkey-core/"),
+    ("ServiceAccountToken", "crates/valetkey-onepassword/"),
+];
 const LEAKS: [&str; 7] = ["Debug", "Display", "Serialize", "Clone", "Copy", "PartialEq", "Hash"];
 
 #[cfg(test)]
@@ -79,6 +85,6 @@ mod tests {
             None,
         );
         check(path, "#[derive(Debug)]\nstruct A;\n/// No Debug.\nstruct Handle;", None);
-        check("crates/valetkey-core/src/a.rs", "", Some("`Handle` is not in valetkey-core"));
+        check("crates/valetkey-core/src/a.rs", "", Some("`Handle` is not in crates/valetkey-core/"));
     }
 }

@@ -134,3 +134,17 @@ fn a_private_copy_loads_too_and_is_removed() {
     drop(place);
     assert!(!path.parent().unwrap().exists());
 }
+
+/// Nobody can change what was hashed, this program included.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_placed_in_memory_is_sealed() {
+    use std::io::Write as _;
+
+    let place = Place::in_memory(b"bytes").unwrap();
+    assert_eq!(fs::read(place.path()).unwrap(), b"bytes");
+    let mut file = fs::File::options().write(true).open(place.path()).unwrap();
+    assert!(file.write_all(b"other").is_err());
+    assert!(file.set_len(1).is_err() && file.set_len(9).is_err());
+    assert_eq!(fs::read(place.path()).unwrap(), b"bytes");
+}
