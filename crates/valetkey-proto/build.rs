@@ -2,7 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../../proto";
-    let files = ["lease", "lease_service", "audit", "audit_service"]
+    let files = ["lease", "lease_service", "audit", "audit_service", "operator_service"]
         .map(|name| format!("{root}/valetkey/v1/{name}.proto"));
     println!("cargo::rerun-if-changed={root}");
 

@@ -10,5 +10,6 @@ mod no_leaks;
 mod refusals;
 mod reload;
 mod rpc_coverage;
+mod sources;
 mod spellings;
 mod story;

@@ -81,6 +81,7 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
             WatchAuditRecordsRequest::default().encode_to_vec(),
             ReadAudit,
         ),
+        row("/valetkey.v1.OperatorService/GetStatus", "ana", Vec::new(), Operate),
         row("/grpc.health.v1.Health/Check", "ana", Vec::new(), Operate),
         row("/grpc.health.v1.Health/Watch", "travel-bot", Vec::new(), Operate),
         row(

@@ -36,10 +36,14 @@ const DEAD: Refused = Refused {
 
 #[tokio::test]
 async fn the_travel_story() -> Result<()> {
-    let broker = TestBroker::start().await?;
+    play(&TestBroker::start().await?).await
+}
+
+/// Plays it on a fresh broker, wherever its values come from.
+pub(crate) async fn play(broker: &TestBroker) -> Result<()> {
     let mut bot = broker.client("travel-bot").await?;
-    let mut booking = tool_works(&broker, "navan.book_flight", &BOOKING).await?;
-    let expense = tool_works(&broker, "ramp.submit_expense", &EXPENSE).await?;
+    let mut booking = tool_works(broker, "navan.book_flight", &BOOKING).await?;
+    let expense = tool_works(broker, "ramp.submit_expense", &EXPENSE).await?;
 
     // A handle in the wrong hands, and a handle a second time.
     let counts = broker.broker.leases().counts();
@@ -75,8 +79,8 @@ async fn the_travel_story() -> Result<()> {
     let last = booking.next().await?;
     assert!(matches!(&last, Some(Event::Ended(it)) if it.cause() == EndCause::Caller), "{last:?}");
     assert!(booking.next().await?.is_none());
-    the_log_matches(&broker).await?;
-    dead_with_its_stream(&broker, expense).await
+    the_log_matches(broker).await?;
+    dead_with_its_stream(broker, expense).await
 }
 
 /// The lease ends with its stream, and handles that nobody redeemed with it.

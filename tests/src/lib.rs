@@ -35,6 +35,7 @@ use valetkey_core::{Bearer, Broker, Clock, Identity, Name};
 use valetkey_proto::v1::acquire_lease_response::Event;
 use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
+use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, AuditRecord, ListAuditRecordsRequest};
 use valetkey_server::{
     App, Config, Limits, Reloader, RunError, SourceBounds, SourceConfig, SourceKind, SystemClock,
@@ -76,6 +77,7 @@ pub struct Setup {
     limits: Limits,
     clock: Arc<dyn Clock>,
     tokens: HashMap<String, String>,
+    sources: Vec<SourceConfig>,
 }
 
 /// gRPC clients of one identity.
@@ -85,6 +87,8 @@ pub struct Client {
     pub leases: LeaseServiceClient<Wire>,
     /// `AuditService`.
     pub audit: AuditServiceClient<Wire>,
+    /// `OperatorService`.
+    pub operator: OperatorServiceClient<Wire>,
 }
 
 /// A connection that sends a token with every call.
@@ -112,6 +116,7 @@ impl Setup {
         let dir = TempDir::new()?;
         copy_policies(&dir.path().join("policies"))?;
         std::fs::copy(root().join("examples/travel/vault.json"), dir.path().join("vault.json"))?;
+        let sources = embedded(dir.path())?;
         let tokens = CAST.iter().map(|(_, name)| {
             ((*name).to_owned(), Bearer::random(TOKEN_PREFIX).expose_secret().as_str().to_owned())
         });
@@ -120,6 +125,7 @@ impl Setup {
             limits: Limits { drain_grace: Duration::from_millis(200), ..Limits::default() },
             clock: Arc::new(SystemClock::default()),
             tokens: tokens.collect(),
+            sources,
         })
     }
 
@@ -160,12 +166,18 @@ impl Setup {
         Self { clock: Arc::new(clock.clone()), ..self }
     }
 
+    /// With other sources than the embedded vault.
+    #[must_use]
+    pub fn sources(self, sources: Vec<SourceConfig>) -> Self {
+        Self { sources, ..self }
+    }
+
     /// Starts the broker.
     ///
     /// # Errors
     /// Where it cannot start.
     pub async fn start(self) -> Result<TestBroker> {
-        let Self { dir, limits, clock, tokens } = self;
+        let Self { dir, limits, clock, tokens, sources } = self;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let identities = CAST.iter().map(|(kind, name)| {
@@ -180,10 +192,11 @@ impl Setup {
         });
         let config = Config {
             listen: address,
+            metrics: None,
             audit_database: dir.path().join("audit.db"),
             audit_create: !dir.path().join("audit.db").exists(),
             policies: dir.path().join("policies"),
-            sources: embedded(dir.path())?,
+            sources,
             identities: identities.collect::<Result<_>>()?,
             limits,
         };
@@ -257,7 +270,8 @@ impl TestBroker {
             running.await??;
         }
         let setup = Setup::new()?;
-        Ok(Setup { dir: Arc::clone(&self.dir), tokens: self.tokens.clone(), ..setup })
+        let sources = embedded(self.dir.path())?;
+        Ok(Setup { dir: Arc::clone(&self.dir), tokens: self.tokens.clone(), sources, ..setup })
     }
 }
 
@@ -287,7 +301,8 @@ impl Client {
         let token = SendToken(authorization.map(str::parse).transpose()?);
         Ok(Self {
             leases: LeaseServiceClient::with_interceptor(channel.clone(), token.clone()),
-            audit: AuditServiceClient::with_interceptor(channel, token),
+            audit: AuditServiceClient::with_interceptor(channel.clone(), token.clone()),
+            operator: OperatorServiceClient::with_interceptor(channel, token),
         })
     }
 }
@@ -303,6 +318,18 @@ pub fn embedded(home: &Path) -> Result<Vec<SourceConfig>> {
         kind: SourceKind::File { file: home.join("vault.json"), open_to_others: true },
         bounds: SourceBounds::default(),
     }])
+}
+
+/// A file that none but its owner can read; its path.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn private_file(home: &Path, name: &str, content: &str) -> Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = home.join(name);
+    std::fs::write(&path, content)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(path)
 }
 
 /// A request as the travel story's agent makes it.

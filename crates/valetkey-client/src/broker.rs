@@ -7,6 +7,7 @@ use tonic::{Response, Status};
 use valetkey_proto::v1;
 use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
+use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
 
 use crate::connect::{ConnectError, Identified, connect};
 use crate::error::CallError;
@@ -18,6 +19,7 @@ use crate::secret::{Handle, SecretValue, Token};
 pub struct Broker {
     pub(crate) leases: LeaseServiceClient<Identified>,
     pub(crate) audit: AuditServiceClient<Identified>,
+    pub(crate) operator: OperatorServiceClient<Identified>,
 }
 
 /// What an agent asks for.
@@ -97,7 +99,11 @@ impl Broker {
     /// [`ConnectError`] where the address is no place for a token, or nobody answers there within 5 s.
     pub async fn connect(address: &str, token: Token) -> Result<Self, ConnectError> {
         let channel = connect(address, token).await?;
-        Ok(Self { leases: LeaseServiceClient::new(channel.clone()), audit: AuditServiceClient::new(channel) })
+        Ok(Self {
+            leases: LeaseServiceClient::new(channel.clone()),
+            audit: AuditServiceClient::new(channel.clone()),
+            operator: OperatorServiceClient::new(channel),
+        })
     }
 
     /// Acquires a lease, as an agent. Returns when the lease is open; its handles come as events.

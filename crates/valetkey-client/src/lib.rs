@@ -42,6 +42,7 @@ mod broker;
 mod connect;
 mod error;
 mod lease;
+mod operate;
 mod secret;
 
 pub use audit::{AuditPage, AuditWatch};
@@ -50,4 +51,7 @@ pub use connect::ConnectError;
 pub use error::{CallError, Violation};
 pub use lease::{Issued, Lease, LeaseEvent, Refused};
 pub use secret::{Handle, SecretValue, Token, TokenError};
-pub use valetkey_proto::v1::{AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, Redeemer};
+pub use valetkey_proto::v1::{
+    AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, GetStatusResponse, Redeemer, SourceQuota,
+    SourceState, SourceStatus,
+};

@@ -7,6 +7,7 @@
 //! into wiped memory as they arrive; the buffers of the HTTP and TLS libraries are theirs, and are not wiped.
 
 mod answer;
+mod check;
 mod options;
 mod transport;
 
@@ -16,6 +17,7 @@ use valetkey_core::{ResolveError, SecretValue};
 use crate::full_item::VALUE_MAX;
 use crate::item::{ItemOutline, ItemValues, Vault, is_id};
 use crate::upstream::{ItemSummary, Question, Upstream, UpstreamError};
+pub use check::connect_checks;
 pub use options::{ConnectError, ConnectOptions, ConnectToken, ConnectTokenSource};
 use transport::{Failure, Transport};
 

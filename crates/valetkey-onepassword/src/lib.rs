@@ -37,12 +37,12 @@ mod upstream;
 mod vault_file;
 
 pub use check::{Check, Verdict};
-pub use connect::{ConnectError, ConnectOptions, ConnectToken, ConnectTokenSource};
+pub use connect::{ConnectError, ConnectOptions, ConnectToken, ConnectTokenSource, connect_checks};
 pub use install::InstallError;
 pub use json::VaultFault;
 pub use op::{OpOptions, OpProgramError, OpRateLimit, find_op, op_checks};
 pub use open::OpenError;
-pub use sdk::{SdkError, SdkLibrary, SdkLibraryError, SdkOptions, SdkPin, SdkSource, sdk_pins};
+pub use sdk::{SdkError, SdkLibrary, SdkLibraryError, SdkOptions, SdkPin, SdkSource, sdk_checks, sdk_pins};
 pub use source::{
     Member, QuotaError, QuotaLimits, Source, SourceFigures, SourceOptions, SourceState, Sources, Spending,
 };

@@ -8,7 +8,7 @@ use crate::connect::Connect;
 use crate::op::Op;
 use crate::{
     ConnectError, ConnectOptions, OpOptions, OpProgramError, QuotaError, SdkError, SdkOptions, SdkSource,
-    Source, SourceOptions,
+    Source, SourceOptions, TokenError,
 };
 
 /// Why a source cannot be opened. Nothing was asked.
@@ -17,6 +17,9 @@ pub enum OpenError {
     /// The SDK core, or its token.
     #[error(transparent)]
     Sdk(#[from] SdkError),
+    /// The service account's token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The Connect server, or its token.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -26,6 +29,9 @@ pub enum OpenError {
     /// The budget.
     #[error(transparent)]
     Quota(#[from] QuotaError),
+    /// It is the embedded vault, which is loaded instead.
+    #[error("a vault file is loaded, not asked")]
+    NotRemote,
 }
 
 impl Source {

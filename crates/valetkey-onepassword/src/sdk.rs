@@ -11,6 +11,7 @@
 //! - What the core gave lies in memory that is wiped, here and there.
 
 mod answer;
+mod check;
 mod fault;
 #[expect(unsafe_code, reason = "the SDK core has a C interface, and all that is unsafe about it is in here")]
 mod ffi;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use valetkey_core::{ResolveError, SecretValue};
 
+pub use check::sdk_checks;
 pub use library::{SdkLibrary, SdkLibraryError, SdkPin, sdk_pins};
 
 use self::answer::{content, items, read, vaults};
@@ -87,7 +89,7 @@ impl SdkSource {
     /// [`SdkError`] says what is not as it should be.
     pub fn open(options: SdkOptions) -> Result<Self, SdkError> {
         let SdkOptions { library, pin, token, timeout, allow_loopback } = options;
-        let hosts = if allow_loopback { Hosts::OrLoopback } else { Hosts::Official };
+        let hosts = Hosts::of(allow_loopback);
         token.read(hosts)?;
         let core = SdkLibrary::read(&library, pin.as_deref())?.load()?;
         let session = Session::new(Arc::clone(&core), token, hosts, timeout);

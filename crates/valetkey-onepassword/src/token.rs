@@ -142,6 +142,13 @@ pub(crate) enum Hosts {
     OrLoopback,
 }
 
+impl Hosts {
+    /// 1Password's; this machine too where that is allowed.
+    pub(crate) fn of(allow_loopback: bool) -> Self {
+        if allow_loopback { Self::OrLoopback } else { Self::Official }
+    }
+}
+
 /// A token that says where it may be sent, and may be. Wiped when dropped; no `Debug`, no `Clone`.
 pub(crate) struct ServiceAccountToken(Zeroizing<String>);
 

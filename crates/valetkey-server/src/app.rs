@@ -1,6 +1,7 @@
 //! The wiring, top to bottom: open everything, serve, drain.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,18 +16,23 @@ use valetkey_core::{
     AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, LeaseTable, PolicyEngine, Reason,
     RecordKind, Resolver,
 };
+use valetkey_onepassword::Sources;
 use valetkey_policy::{Bundle, Engine, LoadError};
 use valetkey_proto::v1::audit_service_server::{AuditServiceServer, SERVICE_NAME as AUDIT_SERVICE};
 use valetkey_proto::v1::lease_service_server::{LeaseServiceServer, SERVICE_NAME as LEASE_SERVICE};
+use valetkey_proto::v1::operator_service_server::{OperatorServiceServer, SERVICE_NAME as OPERATOR_SERVICE};
 
 use crate::audit_service::Audit;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, SourceConfig};
 use crate::convert::AskLimits;
 use crate::identity::{Identifier, IdentityLayer};
 use crate::lease_service::Leases;
 use crate::listen::connections;
+use crate::metrics;
+use crate::operator_service::Operator;
 use crate::reload::{Reloader, loaded};
 use crate::sources::{self, SourceError};
+use crate::state::State;
 use crate::token::Tokens;
 
 /// A broker, opened and ready to serve.
@@ -36,6 +42,7 @@ pub struct App {
     reloader: Reloader,
     tokens: Tokens,
     limits: Limits,
+    state: State,
 }
 
 /// What a broker reaches its log and its vault through.
@@ -91,10 +98,18 @@ impl App {
         clock: Arc<dyn Clock>,
         between: impl FnOnce(Ports) -> Ports,
     ) -> Result<Self, StartError> {
-        let Config { listen: _, audit_database, audit_create, policies, sources, identities, limits } =
-            config;
+        let Config {
+            listen: _,
+            metrics: _,
+            audit_database,
+            audit_create,
+            policies,
+            sources,
+            identities,
+            limits,
+        } = config;
         let bundle = Bundle::load(&policies).map_err(StartError::Policies)?;
-        let sources = sources::open(&sources, Arc::clone(&clock))?;
+        let sources = open_sources(&sources, &audit_database, &clock)?;
         let missing = if audit_create { Missing::Create } else { Missing::Refuse };
         let options = StoreOptions { missing, ..StoreOptions::default() };
         let store =
@@ -102,8 +117,11 @@ impl App {
 
         let engine = Arc::new(Engine::new(bundle));
         let store = Arc::new(store);
-        let ports =
-            Ports { log: Arc::clone(&store) as _, directory: Arc::clone(&sources) as _, resolver: sources };
+        let ports = Ports {
+            log: Arc::clone(&store) as _,
+            directory: Arc::clone(&sources) as _,
+            resolver: Arc::clone(&sources) as _,
+        };
         let Ports { log, directory, resolver } = between(ports);
         let gate = Gate::new(Arc::clone(&engine) as _, log, Arc::clone(&clock));
         let leases = LeaseTable::new(limits.leases, Arc::clone(&clock));
@@ -113,8 +131,15 @@ impl App {
             .with_detail(concat!("valetkey ", env!("CARGO_PKG_VERSION")));
         broker.note(start).await.map_err(StartError::Record)?;
         broker.note(loaded(&broker, engine.revision())).await.map_err(StartError::Record)?;
+        let state = State {
+            broker: Arc::clone(&broker),
+            engine: Arc::clone(&engine) as _,
+            sources,
+            audit_available: store.availability(),
+            started: broker.clock().now(),
+        };
         let reloader = Reloader::new(policies, engine, Arc::clone(&broker));
-        Ok(Self { broker, store, reloader, tokens: Tokens::new(identities), limits })
+        Ok(Self { broker, store, reloader, tokens: Tokens::new(identities), limits, state })
     }
 
     /// Opens the sources and lets go of them; for checking a configuration without a broker.
@@ -122,7 +147,7 @@ impl App {
     /// # Errors
     /// [`StartError::Source`] says why one cannot be used.
     pub fn check_sources(config: &Config, clock: Arc<dyn Clock>) -> Result<(), StartError> {
-        Ok(sources::open(&config.sources, clock).map(drop)?)
+        Ok(open_sources(&config.sources, &config.audit_database, &clock).map(drop)?)
     }
 
     /// Reloads the policies on demand; for SIGHUP.
@@ -143,6 +168,12 @@ impl App {
         &self.broker
     }
 
+    /// Serves `GET /metrics` on `listener` for as long as it is polled. The caller owns the socket, which is on
+    /// loopback: nobody is asked who reads them.
+    pub fn metrics(&self, listener: TcpListener) -> impl Future<Output = ()> + Send + use<> {
+        metrics::serve(listener, self.state.clone())
+    }
+
     /// Serves on `listener` until `shutdown`, then drains: no new leases, the open ones are told, and what
     /// is still open after the grace ends. The caller owns the socket and the signal.
     ///
@@ -153,7 +184,7 @@ impl App {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), RunError> {
-        let Self { broker, store, reloader, tokens, limits } = self;
+        let Self { broker, store, reloader, tokens, limits, state } = self;
         let (stop, stopping) = watch::channel(false);
         let (health, health_service) = tonic_health::server::health_reporter();
 
@@ -180,6 +211,7 @@ impl App {
             .layer(IdentityLayer(identifier))
             .add_service(LeaseServiceServer::new(leases).max_decoding_message_size(MESSAGE_MAX))
             .add_service(AuditServiceServer::new(audit).max_decoding_message_size(MESSAGE_MAX))
+            .add_service(OperatorServiceServer::new(Operator(state)).max_decoding_message_size(MESSAGE_MAX))
             .add_service(health_service)
             .add_optional_service(reflection())
             .serve_with_incoming_shutdown(connections(listener, limits.connections_max), stopped(stopping));
@@ -201,6 +233,19 @@ impl App {
         let _ = tokio::task::spawn_blocking(move || store.close()).await;
         served.map_err(RunError::Serve)
     }
+}
+
+/// Opens the sources; their budgets are kept beside the log.
+fn open_sources(
+    configured: &[SourceConfig],
+    audit_database: &Path,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<Sources>, SourceError> {
+    let state_dir = match audit_database.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    sources::open(configured, state_dir, &|name| std::env::var_os(name), clock)
 }
 
 /// One a line, each on a line of its own.
@@ -264,7 +309,7 @@ async fn report_health(health: HealthReporter, mut available: watch::Receiver<bo
             true => ServingStatus::Serving,
             false => ServingStatus::NotServing,
         };
-        for service in ["", LEASE_SERVICE, AUDIT_SERVICE] {
+        for service in ["", LEASE_SERVICE, AUDIT_SERVICE, OPERATOR_SERVICE] {
             health.set_service_status(service, status).await;
         }
         if available.changed().await.is_err() {

@@ -27,6 +27,8 @@ pub struct Config {
     pub audit_create: bool,
     /// The directory of the policies; watched for changes.
     pub policies: PathBuf,
+    /// Where `GET /metrics` is served, to anybody on the machine. Loopback only; `None` serves it nowhere.
+    pub metrics: Option<SocketAddr>,
     /// Where values come from.
     pub sources: Vec<SourceConfig>,
     /// Who may call.
@@ -106,6 +108,10 @@ impl Config {
         let audit: Option<AuditSection> = section(&mut document, "audit", &mut faults);
         let policies: Option<PoliciesSection> = section(&mut document, "policies", &mut faults);
         let sources = source::sources(&mut document, folder, &mut faults);
+        let metrics = match document.contains_key("metrics") {
+            true => section(&mut document, "metrics", &mut faults).map(|MetricsSection { listen }| listen),
+            false => None,
+        };
         let limits = match document.contains_key("limits") {
             true => section(&mut document, "limits", &mut faults),
             false => Some(LimitsSection::default()),
@@ -121,12 +127,19 @@ impl Config {
                  broker needs TLS, which this version does not have"
             ));
         }
+        if let Some(listen) = metrics.filter(|listen: &SocketAddr| !listen.ip().is_loopback()) {
+            faults.push(format!(
+                "`metrics.listen` must be a loopback address such as 127.0.0.1:9447, is {listen}: nobody is asked who \
+                 reads them"
+            ));
+        }
         match (listen, audit, policies, limits) {
             (Some(listen), Some(audit), Some(policies), Some(limits)) if faults.is_empty() => Ok(Self {
                 listen,
                 audit_database: folder.join(audit.database),
                 audit_create: false,
                 policies: folder.join(policies.directory),
+                metrics,
                 sources,
                 identities,
                 limits,
@@ -167,6 +180,12 @@ struct AuditSection {
 #[serde(deny_unknown_fields)]
 struct PoliciesSection {
     directory: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetricsSection {
+    listen: SocketAddr,
 }
 
 #[derive(Deserialize, Default)]

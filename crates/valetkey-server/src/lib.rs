@@ -16,24 +16,25 @@
 mod app;
 mod audit_record;
 mod audit_service;
-mod checks;
 mod clock;
 mod config;
 mod convert;
 mod identity;
 mod lease_service;
 mod listen;
+mod metrics;
+mod operator_service;
 mod reload;
 mod sources;
+mod state;
 mod status;
 mod token;
 
 pub use app::{App, Ports, RunError, StartError};
-pub use checks::source_checks;
 pub use clock::SystemClock;
 pub use config::{Config, ConfigError, Limits, SourceBounds, SourceConfig, SourceKind};
 pub use reload::{ReloadError, Reloaded, Reloader};
-pub use sources::SourceError;
+pub use sources::{SourceError, source_checks};
 pub use token::{TOKEN_PREFIX, TokenDigest, Tokens};
 /// For `valetkey doctor` and `valetkey onepassword`, which know the sources through the server alone.
 pub use valetkey_onepassword::{Check, InstallError, SdkPin, Verdict, find_op, sdk_pins};

@@ -210,8 +210,8 @@ pub(crate) fn clock(seconds: i64) -> String {
     moment_to_second(seconds).chars().skip("2026-11-01T".len()).collect()
 }
 
-/// UTC to the second.
-fn moment_to_second(seconds: i64) -> String {
+/// RFC 3339 in UTC, to the second.
+pub(crate) fn moment_to_second(seconds: i64) -> String {
     moment(seconds, 0).replace(".000000Z", "Z")
 }
 

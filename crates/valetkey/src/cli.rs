@@ -31,6 +31,9 @@ pub(crate) enum Command {
     /// Ask whether a lease would be granted; recorded, but nothing is fetched
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
+    /// Show what the broker is doing, and what is left of its sources' quotas (an operator's side)
+    #[command(after_help = "Examples:\n  valetkey status\n  valetkey status --format json")]
+    Status(StatusArgs),
     /// Read the audit log (a reviewer's side)
     #[command(subcommand, after_help = "Example:\n  valetkey audit query decision:deny")]
     Audit(AuditCommand),
@@ -136,6 +139,15 @@ pub(crate) struct CheckArgs {
     /// How the answer is printed
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Args)]
+pub(crate) struct StatusArgs {
+    /// How it is printed
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = OneFormat::Table)]
+    pub(crate) format: OneFormat,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

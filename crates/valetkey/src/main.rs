@@ -25,6 +25,7 @@ mod policy;
 mod redeem;
 mod serve;
 mod signals;
+mod status;
 mod throwaway;
 mod token;
 
@@ -61,6 +62,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Acquire(args) => block_on(lease::run(args)),
         Command::Redeem(args) => block_on(redeem::run(args)),
         Command::Check(args) => block_on(check::run(args)),
+        Command::Status(args) => block_on(status::run(args)),
         Command::Audit(command) => block_on(audit::run(command)),
     }
 }

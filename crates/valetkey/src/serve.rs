@@ -28,10 +28,18 @@ async fn serve_config(file: &Path, create_database: bool) -> Result<Exit, Failur
     let config = Config { audit_create: create_database, ..config };
     // Bound first: a second broker on the same port must not touch the first one's database.
     let listener = bind(config.listen).await?;
+    let metrics = match config.metrics {
+        Some(listen) => Some(bind(listen).await?),
+        None => None,
+    };
     let interrupts = Interrupts::take()?;
     let clock = Arc::new(SystemClock::default());
     let app = App::open(config, clock).await.map_err(|error| Failure::chain(start_exit(&error), &error))?;
     output::line(&format!("valetkey listens on http://{}", listener.local_addr()?))?;
+    if let Some(metrics) = metrics {
+        output::line(&format!("metrics are on http://{}/metrics", metrics.local_addr()?))?;
+        tokio::spawn(app.metrics(metrics));
+    }
     serve(app, listener, interrupts).await
 }
 

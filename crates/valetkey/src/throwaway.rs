@@ -45,6 +45,7 @@ impl Throwaway {
     pub(crate) async fn open(&self, listen: SocketAddr) -> Result<App, Failure> {
         let config = Config {
             listen,
+            metrics: None,
             audit_database: self.folder.path().join("audit.db"),
             audit_create: true,
             policies: self.policies(),

@@ -40,7 +40,7 @@ impl Caller {
         let home = builder.prefix("valetkey-op-").permissions(Permissions::from_mode(0o700)).tempdir();
         let home =
             home.map_err(|source| OpProgramError::Inaccessible { path: std::env::temp_dir(), source })?;
-        let hosts = if allow_loopback { Hosts::OrLoopback } else { Hosts::Official };
+        let hosts = Hosts::of(allow_loopback);
         Ok(Self { program, token, hosts, timeout, turns: Semaphore::new(processes_max.max(1)), home })
     }
 

@@ -1,10 +1,7 @@
 //! What `valetkey doctor` says of this source. Costs one request: the list of vaults.
 
 use super::{Op, OpOptions, OpRateLimit};
-use crate::check::Check;
-use crate::item::Vault;
-use crate::upstream::{Upstream as _, UpstreamError};
-use valetkey_core::{ResolveError, ResolveFailure};
+use crate::check::{Check, failed, vault_checks};
 
 /// Looks at the program, its version, whether 1Password takes the token, what is left of the quotas, and whether
 /// `vaults`, by name or id, are there. What depends on something that failed is left out.
@@ -32,10 +29,7 @@ pub async fn op_checks(options: OpOptions, vaults: &[String]) -> Vec<Check> {
             return checks;
         }
     }
-    match op.vaults().await {
-        Ok(seen) => checks.extend(vaults.iter().map(|wanted| vault(wanted, &seen))),
-        Err(error) => checks.push(failed(VAULT, error)),
-    }
+    checks.extend(vault_checks(&op, vaults).await);
     checks
 }
 
@@ -53,30 +47,6 @@ pub(super) fn quota(limits: &[OpRateLimit]) -> Check {
     }
 }
 
-fn vault(wanted: &str, seen: &[Vault]) -> Check {
-    let is_it = |vault: &&Vault| *vault.id == *wanted || vault.name.eq_ignore_ascii_case(wanted);
-    match seen.iter().filter(is_it).count() {
-        1 => Check::ok(VAULT, format!("`{wanted}` is there")),
-        0 => Check::fail(
-            VAULT,
-            format!("`{wanted}` is not there"),
-            "give the service account access to it, or mend its name; access is fixed when an account is made",
-        ),
-        _ => Check::fail(VAULT, format!("there are several `{wanted}`"), "name it by its id"),
-    }
-}
-
-fn failed(name: &'static str, error: UpstreamError) -> Check {
-    let ResolveFailure { error, detail } = error.into();
-    let next_step = match error {
-        ResolveError::CredentialsRefused => "make a new token, or take the right one",
-        ResolveError::RateLimited { .. } => "wait until the quota is there again",
-        _ => "see what it said; is 1Password reachable from here?",
-    };
-    Check::fail(name, format!("{error}: {}", detail.unwrap_or_default()), next_step)
-}
-
 const PROGRAM: &str = "op program";
 const TOKEN: &str = "token";
 const QUOTA: &str = "quota";
-const VAULT: &str = "vault";

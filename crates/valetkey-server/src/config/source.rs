@@ -13,7 +13,8 @@ use super::read;
 pub struct SourceConfig {
     /// Its name, in outcomes and in `valetkey status`; no two are the same.
     pub name: Name,
-    /// The vaults that it serves, by name or id. Any other vault does not exist for it.
+    /// The vaults that it serves, by name or id; any other vault does not exist for it. A vault file names none,
+    /// and serves all that it holds.
     pub vaults: Vec<String>,
     /// What it is.
     pub kind: SourceKind,
@@ -23,7 +24,7 @@ pub struct SourceConfig {
 
 /// What a source is, and where it is found.
 pub enum SourceKind {
-    /// A vault file, for development and tests. Serves all its vaults where `vaults` is empty.
+    /// A vault file, for development and tests.
     File {
         /// The file.
         file: PathBuf,
@@ -56,10 +57,23 @@ pub enum SourceKind {
         program: PathBuf,
         /// The file of the service account's token. `None` takes it from the environment.
         token_file: Option<PathBuf>,
+        /// As for the SDK core.
+        allow_loopback: bool,
     },
 }
 
 impl SourceKind {
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "file",
+            Self::Sdk { .. } => "sdk",
+            Self::Connect { .. } => "connect",
+            Self::Op { .. } => "op",
+        }
+    }
+
     /// What it is and where, in one line.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -128,11 +142,20 @@ fn source(entry: toml::Value, folder: &Path, key: &str, faults: &mut Vec<String>
     let Section { name, vaults, kind, bounds } = Section::read(entry, key, faults)?;
     let before = faults.len();
     let name = Name::parse(&name).map_err(|error| faults.push(format!("`{key}.name` `{name}` {error}"))).ok();
-    if vaults.is_empty() && !matches!(kind, KindSection::File { .. }) {
-        faults.push(format!("`{key}.vaults` is missing: name the vaults that this source may serve"));
+    match (&kind, vaults.is_empty()) {
+        (KindSection::File { .. }, false) => {
+            faults.push(format!("`{key}.vaults` is for other kinds: a vault file serves all that it holds"));
+        }
+        (KindSection::Sdk { .. } | KindSection::Connect { .. } | KindSection::Op { .. }, true) => {
+            faults.push(format!("`{key}.vaults` is missing: name the vaults that this source may serve"));
+        }
+        _ => {}
     }
-    if name.as_ref().is_some_and(|name| name.as_str().contains(['/', ':'])) {
-        faults.push(format!("`{key}.name` must have no `/` and no `:`: it names a file too"));
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_".contains(&c);
+    if name.as_ref().is_some_and(|name| name.as_str().len() > 64 || !name.as_str().bytes().all(plain)) {
+        faults.push(format!(
+            "`{key}.name` must have 1 to 64 characters of `a-z` `0-9` `-` `_`: it names a file too"
+        ));
     }
     let bounds = bounds.check(key, faults);
     let kind = kind.check(folder, key, faults);
@@ -196,6 +219,8 @@ enum KindSection {
     Op {
         program: PathBuf,
         token_file: Option<PathBuf>,
+        #[serde(default)]
+        allow_loopback: bool,
     },
 }
 
@@ -219,9 +244,11 @@ impl KindSection {
             Self::Connect { host, token_file, ca } => {
                 SourceKind::Connect { host, token_file: here(token_file), ca: here(ca) }
             }
-            Self::Op { program, token_file } => {
-                SourceKind::Op { program: absolute("program", program), token_file: here(token_file) }
-            }
+            Self::Op { program, token_file, allow_loopback } => SourceKind::Op {
+                program: absolute("program", program),
+                token_file: here(token_file),
+                allow_loopback,
+            },
         }
     }
 }

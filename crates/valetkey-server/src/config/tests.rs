@@ -41,6 +41,7 @@ fn faults_are_named() {
     check("127.0.0.1:7447", "0.0.0.0:7447", "needs TLS");
     check("127.0.0.1:7447", "localhost", "`listen`: invalid socket address");
     check("database = ", "databse = ", "`audit`: unknown field `databse`");
+    check("[audit]", "[metrics]\nlisten = \"0.0.0.0:9447\"\n[audit]", "`metrics.listen` must be a loopback");
     check("[audit]", "[[audits]]", "`audits` is not a known key");
     check("agent = \"bot\"", "agent = \"b t\"", "`identity[0]` `b t` must consist of");
     check("agent = \"bot\"", "", "`identity[0]` must have exactly one of");

@@ -1,0 +1,19 @@
+//! What `valetkey doctor` says of this source. Costs the list of vaults.
+
+use super::{Connect, ConnectOptions};
+use crate::check::{Check, vault_checks};
+
+/// Looks whether the server is there, takes the token, and has `vaults`, by name or id.
+pub async fn connect_checks(options: ConnectOptions, vaults: &[String]) -> Vec<Check> {
+    let host = options.host.clone();
+    match Connect::new(options) {
+        Ok(connect) => {
+            let mut checks = vec![Check::ok("Connect server", format!("`{host}`"))];
+            checks.extend(vault_checks(&connect, vaults).await);
+            checks
+        }
+        Err(error) => {
+            vec![Check::of("Connect server", Err(error), "docs/sources.md has the entry for Connect")]
+        }
+    }
+}
