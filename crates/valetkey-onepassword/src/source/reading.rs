@@ -91,6 +91,11 @@ impl Source {
     fn check<'a>(&self, read: &'a ItemRead, target: &FieldTarget) -> Result<&'a FieldOutline, ResolveError> {
         let ItemRead { outline, .. } = read;
         let (vault, item) = self.asking.directory.named(&target.vault.id, &target.item.id)?;
+        // A list of items that came after this read knows another title: what was read may be of what the item
+        // was then.
+        if outline.title.to_lowercase() != *item.name {
+            return Err(ResolveError::Changed);
+        }
         let field = outline.field(&target.field_id).ok_or(ResolveError::FieldNotFound)?;
         let now = aim(&vault, &item, outline, field, target.facet);
         match has_facet(field.kind, target.facet) && is_covered(&now, target) {

@@ -22,14 +22,19 @@ async fn a_survey_asks_one_question_of_its_own_level() {
 #[tokio::test]
 async fn a_survey_asks_about_what_stands_in_it_alone() {
     let setup = setup(|options| options.vaults = vec!["main".into(), "other".into()]);
-    setup.locate("op://Main/x/y").await.unwrap();
+    for text in ["op://Main/x/y", "op://Other/x/y"] {
+        setup.locate(text).await.unwrap();
+    }
     setup.script.calls();
-    // Of another vault than the reference means by now.
-    let target = setup.source.locate(&reference("op://Other/Login/password")).target.into();
-    let survey = AccessRequest { target, ..request("op://Main/Login/password") };
-    let survey = Survey::for_test(survey, Gap::Fields, RecordId(1));
-    setup.source.learn(&[&survey]).await.pop().unwrap().unwrap();
-    assert!(setup.script.calls().is_empty());
+    // About another item, and another vault, than the reference means by now.
+    for elsewhere in ["op://Other/Login/password", "op://Main/Card/password", "op://None/x/y"] {
+        assert_eq!(setup.gap("op://Main/Login/password"), Some(Gap::Fields));
+        let target = setup.source.locate(&reference(elsewhere)).target.into();
+        let survey = AccessRequest { target, ..request("op://Main/Login/password") };
+        let survey = Survey::for_test(survey, Gap::Fields, RecordId(1));
+        setup.source.learn(&[&survey]).await.pop().unwrap().unwrap();
+        assert!(setup.script.calls().is_empty());
+    }
 }
 
 #[tokio::test]

@@ -99,11 +99,16 @@ async fn a_kept_value_does_not_outlive_what_was_decided_on() {
     let text = "op://Main/Login/password";
     setup.read(text).await.unwrap();
     setup.pass(11);
-    setup.edit_item(|item| item["title"] = json!("Renamed"));
-    // A look-up finds the new title; what was kept of the item is older than that.
+    setup.edit_item(|item| {
+        item["title"] = json!("Renamed");
+        item["fields"][1]["value"] = json!("canary-new");
+    });
+    // A look-up finds the new title; what was kept of the item is of what it was before.
     setup.locate("op://Main/Nothing/x").await.unwrap();
     assert_eq!(setup.read(text).await, Err("ITEM_NOT_FOUND"));
-    assert_eq!(setup.read("op://Main/Renamed/password").await.as_deref(), Ok("canary-password"));
+    setup.script.calls();
+    assert_eq!(setup.read("op://Main/Renamed/password").await.as_deref(), Ok("canary-new"));
+    assert_eq!(setup.script.calls(), [format!("item {ITEM}")]);
 }
 
 #[tokio::test]
