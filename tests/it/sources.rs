@@ -227,7 +227,8 @@ async fn a_quota_that_is_spent_says_when_to_ask_again() -> Result<()> {
     assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "RESOLVER_RATE_LIMITED"));
     let details = status.get_error_details();
     let retry = details.retry_info().and_then(|it| it.retry_delay).context("no delay")?;
-    assert!((Duration::from_secs(60)..=Duration::from_secs(3_600)).contains(&retry), "{retry:?}");
+    // An hour, and the slot of five minutes that the count is kept in.
+    assert!((Duration::from_secs(60)..=Duration::from_secs(65 * 60)).contains(&retry), "{retry:?}");
     assert!(stage.server.requests().len() <= 4, "{:?}", stage.server.requests());
     assert_eq!(stage.state().await?, SourceState::Limited);
     stage.clock.advance(retry + Duration::from_secs(1));

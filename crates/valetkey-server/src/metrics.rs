@@ -139,3 +139,43 @@ impl Exposition {
 const CONNECTIONS_MAX: usize = 8;
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use valetkey_proto::v1::SourceQuota;
+
+    #[test]
+    fn the_text_is_prometheus_s() {
+        let source = SourceStatus {
+            name: "team".into(),
+            kind: "sdk".into(),
+            state: SourceState::Limited.into(),
+            hour: Some(SourceQuota { used: 900, left: 0 }),
+            reads: 412,
+            shared_reads: 30,
+            ..SourceStatus::default()
+        };
+        let status = GetStatusResponse {
+            leases: 3,
+            audit_available: true,
+            sources: vec![source],
+            ..Default::default()
+        };
+        let text = exposition(&status);
+        for line in [
+            "# TYPE valetkey_leases gauge",
+            "valetkey_leases 3",
+            "valetkey_audit_available 1",
+            "# TYPE valetkey_source_reads_total counter",
+            "valetkey_source_ready{source=\"team\",kind=\"sdk\"} 0",
+            "valetkey_source_reads_total{source=\"team\",kind=\"sdk\"} 412",
+            "valetkey_source_requests_last_hour{source=\"team\",kind=\"sdk\"} 900",
+            "valetkey_source_requests_left_hour{source=\"team\",kind=\"sdk\"} 0",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("_day{"), "no limit, no figure");
+        assert!(text.lines().all(|line| line.starts_with('#') || line.split(' ').count() == 2), "{text}");
+    }
+}

@@ -29,11 +29,14 @@ fn text(status: &GetStatusResponse) -> String {
     };
     let since = start_time.map(|time| moment_to_second(time.seconds)).unwrap_or_default();
     let rows: Vec<_> = sources.iter().map(shown).collect();
+    let sources = match rows.is_empty() {
+        true => "sources   vault files alone: nothing is asked, nothing is limited\n".to_owned(),
+        false => format!("\n{}", output::table(&SHOWN, &rows)),
+    };
     format!(
         "valetkey {version} since {since}\npolicies  revision {policy_revision}\nleases    {leases}, with {}\n\
-         log       {log}\n\n{}",
+         log       {log}\n{sources}",
         output::count(usize::try_from(*handles).unwrap_or(usize::MAX), "live handle", "live handles"),
-        output::table(&SHOWN, &rows)
     )
 }
 

@@ -7,11 +7,12 @@
 mod support;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::{Dev, assert_no_value, exit_of, golden, run, run_with, stable, valetkey};
+use support::{Dev, Running, assert_no_value, exit_of, golden, run, run_with, stable, valetkey};
 
 #[test]
 fn help_is_as_reviewed() {
@@ -320,6 +321,44 @@ fn a_throw_away_broker_leaves_nothing() {
     assert_eq!(dev.stop().exit, 0);
     assert!(!folder.exists());
     assert_eq!(lease.wait(Duration::from_secs(10)).exit, 69);
+}
+
+#[test]
+fn operators_see_what_goes_on() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let omar = dev.run(dev.token("person:omar"), &["status"], "");
+    assert_eq!(omar.exit, 0, "{}", omar.stderr);
+    for word in ["leases    0, with 0 live handles", "log       written", "vault files alone"] {
+        assert!(omar.stdout.contains(word), "{}", omar.stdout);
+    }
+    let json = dev.run(dev.token("person:omar"), &["status", "--format", "json"], "");
+    let status: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(status["audit_available"], true);
+    assert_eq!(dev.run(dev.token("person:ana"), &["status"], "").exit, 2, "a reviewer is no operator");
+}
+
+#[test]
+fn metrics_are_served_where_the_configuration_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, _) = configure(folder.path(), &repository().join("policies"));
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{text}[metrics]\nlisten = \"127.0.0.1:0\"\n")).unwrap();
+    let mut broker = Running::start(&["serve", "--config", &file, "--create-database"], &[]);
+    let mut line = || broker.line().unwrap();
+    assert!(line().contains("listens on"));
+    let line = line();
+    let address = line.split("http://").nth(1).and_then(|rest| rest.strip_suffix("/metrics")).unwrap();
+    let ask = |path: &str| {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = ask("/metrics");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\nvaletkey_leases 0\n"), "{answer}");
+    assert!(ask("/").starts_with("HTTP/1.1 404"));
+    assert_eq!(broker.interrupt().exit, 0);
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub(crate) fn exit_of(status: ExitStatus) -> i32 {
 }
 
 impl Running {
-    fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
         Self::spawn(&mut valetkey(args, env))
     }
 
