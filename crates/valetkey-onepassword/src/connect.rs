@@ -32,6 +32,17 @@ impl Connect {
         Ok(Self { transport: Transport::new(options)? })
     }
 
+    /// Whether the server is alive; asks for nothing of 1Password's.
+    async fn heartbeat(&self) -> Result<(), UpstreamError> {
+        match self.transport.fetch("/heartbeat", HEARTBEAT_MAX).await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) => Err(unavailable(&format!("the heartbeat has the status {}", answer.status))),
+            Err(Failure::TooLarge) => Err(unavailable("the heartbeat is no heartbeat")),
+            Err(Failure::Token(why)) => Err(error(ResolveError::CredentialsRefused, &why.to_string())),
+            Err(Failure::Broken(detail)) => Err(unavailable(&detail)),
+        }
+    }
+
     /// The body of a successful answer; anything else is the question's error.
     async fn ask(&self, question: Question, path: &str, max: usize) -> Result<Body, UpstreamError> {
         let answer = match self.transport.fetch(path, max).await {
@@ -125,6 +136,8 @@ const LIST_MAX: usize = 8 << 20;
 /// Of an item with all its values, in bytes.
 const ITEM_MAX: usize = 4 << 20;
 const FILE_ID_MAX: usize = 64;
+/// One point, as it is published; in bytes.
+const HEARTBEAT_MAX: usize = 1_024;
 
 #[cfg(test)]
 mod tests;

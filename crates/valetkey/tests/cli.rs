@@ -35,6 +35,9 @@ fn help_is_as_reviewed() {
         "token create",
         "config",
         "config check",
+        "doctor",
+        "onepassword",
+        "onepassword install",
     ];
     let mut all = String::new();
     for command in commands {
@@ -391,3 +394,69 @@ fn configure(folder: &Path, policies: &Path) -> (String, String) {
 fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
+
+#[test]
+fn the_doctor_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("valetkey.toml");
+    let digest = "vkt_0123456789abcdef:".to_owned() + &"0".repeat(64);
+    let write = |sources: &str| {
+        let policies = concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies");
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\naudit.database = \"audit.db\"\npolicies.directory = \"{policies}\"\n{sources}\n\
+             [[identity]]\nagent = \"a\"\ntoken = \"{digest}\"\n"
+        );
+        fs::write(&file, text).unwrap();
+        run(&["doctor", "--config", file.to_str().unwrap()])
+    };
+    let vault = folder.path().join("vault.json");
+    fs::write(&vault, "{\"vaults\": [], \"items\": []}").unwrap();
+    let with_file = "[[source]]\nname = \"try\"\nkind = \"file\"\nfile = \"vault.json\"\n";
+    let mode = |mode| fs::set_permissions(&vault, fs::Permissions::from_mode(mode)).unwrap();
+
+    mode(0o600);
+    let ran = write(with_file);
+    assert_eq!(ran.exit, 0, "{}", ran.stdout);
+    assert!(ran.stdout.contains("warn") && ran.stdout.contains("--create-database"), "{}", ran.stdout);
+    mode(0o644);
+    let ran = write(with_file);
+    assert_eq!(ran.exit, 1, "{}", ran.stdout);
+    assert!(ran.stdout.contains("fail  source try: vault file: "), "{}", ran.stdout);
+
+    let token = folder.path().join("token");
+    fs::write(&token, "ops_canary").unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    let ran = write(
+        "[[source]]\nname = \"cli\"\nkind = \"op\"\nprogram = \"/bin/cat\"\nvaults = [\"V\"]\ntoken_file = \"token\"\n",
+    );
+    assert_eq!(ran.exit, 1, "{}", ran.stdout);
+    assert!(ran.stdout.contains("fail  source cli: token: "), "{}", ran.stdout);
+    assert!(!(ran.stdout + &ran.stderr).contains("canary"), "a part of the token is shown");
+    assert_eq!(write("nonsense = 1").exit, 3);
+}
+
+#[test]
+fn nothing_is_installed_that_is_not_pinned() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("to");
+    let wheel = folder.path().join("fake.whl");
+    let made = std::process::Command::new("python3")
+        .args(["-c", FAKE_WHEEL])
+        .arg(&wheel)
+        .arg(valetkey_server::sdk_pins().iter().find(|pin| pin.is_for_this_platform()).unwrap().member)
+        .status();
+    assert!(made.expect("python3, which the command itself needs").success());
+    let install =
+        |args: &[&str]| run(&[&["onepassword", "install", "--to", to.to_str().unwrap()], args].concat());
+    let check = |args: &[&str], fault: &str| {
+        let ran = install(args);
+        assert_eq!(ran.exit, 1, "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(fault) && ran.stdout.is_empty(), "{args:?}: {}", ran.stderr);
+        assert!(!to.exists(), "{args:?}: something was installed");
+    };
+    check(&["--offline-wheel", wheel.to_str().unwrap()], "nothing was installed");
+    check(&["--offline-wheel", "/nonexistent.whl"], "is no wheel of onepassword-sdk");
+    check(&["--version", "0.0.1"], "is not known for");
+}
+
+const FAKE_WHEEL: &str = "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w').writestr('x.data/purelib/' + sys.argv[2], 'no library')";

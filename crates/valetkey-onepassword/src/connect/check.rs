@@ -1,14 +1,17 @@
 //! What `valetkey doctor` says of this source. Costs the list of vaults.
 
 use super::{Connect, ConnectOptions};
-use crate::check::{Check, vault_checks};
+use crate::check::{Check, failed, vault_checks};
 
-/// Looks whether the server is there, takes the token, and has `vaults`, by name or id.
+/// Looks whether the server is alive, takes the token, and has `vaults`, by name or id.
 pub async fn connect_checks(options: ConnectOptions, vaults: &[String]) -> Vec<Check> {
     let host = options.host.clone();
     match Connect::new(options) {
         Ok(connect) => {
-            let mut checks = vec![Check::ok("Connect server", format!("`{host}`"))];
+            if let Err(error) = connect.heartbeat().await {
+                return vec![failed("Connect server", error)];
+            }
+            let mut checks = vec![Check::ok("Connect server", format!("`{host}` is alive"))];
             checks.extend(vault_checks(&connect, vaults).await);
             checks
         }

@@ -2,11 +2,15 @@
 
 use super::{Op, OpOptions, OpRateLimit};
 use crate::check::{Check, failed, vault_checks};
+use crate::token::Hosts;
 
 /// Looks at the program, its version, whether 1Password takes the token, what is left of the quotas, and whether
 /// `vaults`, by name or id, are there. What depends on something that failed is left out.
 pub async fn op_checks(options: OpOptions, vaults: &[String]) -> Vec<Check> {
     let program = options.program.display().to_string();
+    if let Err(error) = options.token.read(Hosts::of(options.allow_loopback)) {
+        return vec![Check::of(TOKEN, Err(error), "docs/sources.md says where a token comes from")];
+    }
     let op = match Op::open(options) {
         Ok(op) => op,
         Err(error) => return vec![Check::of(PROGRAM, Err(error), "name the program that should be run")],
