@@ -37,7 +37,7 @@ use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, AuditRecord, ListAuditRecordsRequest};
 use valetkey_server::{
-    App, Config, Limits, Reloader, RunError, SourceBounds, SourceConfig, SourceKind, SystemClock,
+    App, Config, Limits, Member, Proof, Reloader, RunError, SourceBounds, SourceConfig, SourceKind, SystemClock,
     TOKEN_PREFIX, TokenDigest,
 };
 
@@ -176,7 +176,7 @@ impl Setup {
             };
             let token = tokens.get(*name).map(String::as_str).unwrap_or_default();
             let token = Bearer::parse(TOKEN_PREFIX, token).map_err(anyhow::Error::from)?;
-            Ok((TokenDigest::of(&token), identity))
+            Ok(Member { identity, shows: Proof::Token(TokenDigest::of(&token)) })
         });
         let config = Config {
             listen: address,
@@ -184,7 +184,8 @@ impl Setup {
             audit_create: !dir.path().join("audit.db").exists(),
             policies: dir.path().join("policies"),
             sources: embedded(dir.path())?,
-            identities: identities.collect::<Result<_>>()?,
+            members: identities.collect::<Result<_>>()?,
+            spiffe_rules: Vec::new(),
             limits,
         };
         let app = App::open(config, clock).await?;

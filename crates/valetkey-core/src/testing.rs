@@ -359,6 +359,7 @@ pub fn call(caller: Identity) -> Arc<Call> {
     Arc::new(Call {
         id: RequestId(PublicId::from_bytes([7; 10])),
         caller,
+        key: None,
         client: "test".into(),
         trace: None,
     })

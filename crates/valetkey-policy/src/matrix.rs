@@ -272,7 +272,7 @@ fn names<T>(texts: &[String], make: fn(Name) -> T) -> Result<Vec<T>, CastError> 
 }
 
 fn call(caller: Identity) -> Arc<Call> {
-    Arc::new(Call { id: RequestId::random(), caller, client: "".into(), trace: None })
+    Arc::new(Call { id: RequestId::random(), caller, key: None, client: "".into(), trace: None })
 }
 
 fn no_id() -> String {

@@ -22,19 +22,19 @@ use valetkey_proto::v1::lease_service_server::{LeaseServiceServer, SERVICE_NAME 
 use crate::audit_service::Audit;
 use crate::config::{Config, Limits};
 use crate::convert::AskLimits;
+use crate::identity::known::Known;
 use crate::identity::{Identifier, IdentityLayer};
 use crate::lease_service::Leases;
 use crate::listen::connections;
 use crate::reload::{Reloader, loaded};
 use crate::sources::{self, SourceError};
-use crate::token::Tokens;
 
 /// A broker, opened and ready to serve.
 pub struct App {
     broker: Arc<Broker>,
     store: Arc<AuditStore>,
     reloader: Reloader,
-    tokens: Tokens,
+    known: Known,
     limits: Limits,
 }
 
@@ -91,8 +91,16 @@ impl App {
         clock: Arc<dyn Clock>,
         between: impl FnOnce(Ports) -> Ports,
     ) -> Result<Self, StartError> {
-        let Config { listen: _, audit_database, audit_create, policies, sources, identities, limits } =
-            config;
+        let Config {
+            listen: _,
+            audit_database,
+            audit_create,
+            policies,
+            sources,
+            members,
+            spiffe_rules,
+            limits,
+        } = config;
         let bundle = Bundle::load(&policies).map_err(StartError::Policies)?;
         let sources = sources::open(&sources, Arc::clone(&clock))?;
         let missing = if audit_create { Missing::Create } else { Missing::Refuse };
@@ -114,7 +122,7 @@ impl App {
         broker.note(start).await.map_err(StartError::Record)?;
         broker.note(loaded(&broker, engine.revision())).await.map_err(StartError::Record)?;
         let reloader = Reloader::new(policies, engine, Arc::clone(&broker));
-        Ok(Self { broker, store, reloader, tokens: Tokens::new(identities), limits })
+        Ok(Self { broker, store, reloader, known: Known::new(members, spiffe_rules), limits })
     }
 
     /// Opens the sources and lets go of them; for checking a configuration without a broker.
@@ -153,7 +161,7 @@ impl App {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), RunError> {
-        let Self { broker, store, reloader, tokens, limits } = self;
+        let Self { broker, store, reloader, known, limits } = self;
         let (stop, stopping) = watch::channel(false);
         let (health, health_service) = tonic_health::server::health_reporter();
 
@@ -175,7 +183,7 @@ impl App {
             committed: store.committed(),
             stopping: stopping.clone(),
         };
-        let identifier = Arc::new(Identifier { tokens, broker: Arc::clone(&broker) });
+        let identifier = Arc::new(Identifier { known, broker: Arc::clone(&broker) });
         let serving = server(limits)
             .layer(IdentityLayer(identifier))
             .add_service(LeaseServiceServer::new(leases).max_decoding_message_size(MESSAGE_MAX))

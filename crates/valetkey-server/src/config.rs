@@ -1,8 +1,8 @@
 //! The configuration: TOML, parsed whole before anything is done, all faults at once.
 
+mod members;
 mod source;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use valetkey_core::{AgentId, Identity, LeaseLimits, Name, PersonId, ToolId};
+use valetkey_core::LeaseLimits;
 
-use crate::token::TokenDigest;
+use crate::identity::known::{Member, SpiffeRule};
 
 pub use self::source::{SourceBounds, SourceConfig, SourceKind};
 
@@ -29,8 +29,10 @@ pub struct Config {
     pub policies: PathBuf,
     /// Where values come from.
     pub sources: Vec<SourceConfig>,
-    /// Who may call.
-    pub identities: Vec<(TokenDigest, Identity)>,
+    /// Who may call; an entry with several proofs is as many members.
+    pub members: Vec<Member>,
+    /// Who else may call, by the names in their SPIFFE ids.
+    pub spiffe_rules: Vec<SpiffeRule>,
     /// The bounds.
     pub limits: Limits,
 }
@@ -111,7 +113,7 @@ impl Config {
             false => Some(LimitsSection::default()),
         };
         let limits = limits.and_then(|limits| limits.check(&mut faults));
-        let identities = identities(&mut document, &mut faults);
+        let (members, spiffe_rules) = members::read_all(&mut document, &mut faults);
         for key in document.keys() {
             faults.push(format!("`{key}` is not a known key"));
         }
@@ -128,7 +130,8 @@ impl Config {
                 audit_create: false,
                 policies: folder.join(policies.directory),
                 sources,
-                identities,
+                members,
+                spiffe_rules,
                 limits,
             }),
             _ => Err(faults),
@@ -180,15 +183,6 @@ struct LimitsSection {
     connections_max: Option<usize>,
     streams_per_connection_max: Option<u32>,
     drain_grace_seconds: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct IdentitySection {
-    agent: Option<String>,
-    tool: Option<String>,
-    person: Option<String>,
-    token: String,
 }
 
 impl LimitsSection {
@@ -247,51 +241,6 @@ fn read<T: DeserializeOwned>(value: toml::Value, key: &str, faults: &mut Vec<Str
         .try_into()
         .map_err(|error: toml::de::Error| faults.push(format!("`{key}`: {}", error.message())))
         .ok()
-}
-
-fn identities(document: &mut toml::Table, faults: &mut Vec<String>) -> Vec<(TokenDigest, Identity)> {
-    let entries = match document.remove("identity") {
-        Some(toml::Value::Array(entries)) => entries,
-        Some(_) => {
-            faults.push("`identity` must be a list: write each as `[[identity]]`".to_owned());
-            return Vec::new();
-        }
-        None => Vec::new(),
-    };
-    if entries.is_empty() {
-        faults.push(
-            "`identity` is missing: nobody could call; `valetkey token create` makes entries".to_owned(),
-        );
-    }
-    let mut seen = HashSet::new();
-    let mut identities = Vec::with_capacity(entries.len());
-    for (place, entry) in entries.into_iter().enumerate() {
-        let key = format!("identity[{place}]");
-        let Some(entry) = read::<IdentitySection>(entry, &key, faults) else { continue };
-        match identity(entry) {
-            Ok((token, _)) if !seen.insert(token.id()) => {
-                faults.push(format!("`{key}.token` is the token of an entry before it"));
-            }
-            Ok(entry) => identities.push(entry),
-            Err(fault) => faults.push(format!("`{key}` {fault}")),
-        }
-    }
-    identities
-}
-
-fn identity(entry: IdentitySection) -> Result<(TokenDigest, Identity), String> {
-    let IdentitySection { agent, tool, person, token } = entry;
-    let parse = |name: &str| Name::parse(name).map_err(|error| format!("`{name}` {error}"));
-    let identity = match (agent, tool, person) {
-        (Some(name), None, None) => Identity::Agent(AgentId(parse(&name)?)),
-        (None, Some(name), None) => Identity::Tool(ToolId(parse(&name)?)),
-        (None, None, Some(name)) => Identity::Person(PersonId(parse(&name)?)),
-        _ => return Err("must have exactly one of `agent`, `tool` and `person`".to_owned()),
-    };
-    let token = TokenDigest::parse(&token).map_err(|_| {
-        "`token` must be a digest, `vkt_<id>:<64 hexadecimal digits>`, as `valetkey token create` prints it"
-    })?;
-    Ok((token, identity))
 }
 
 const SIZE_MAX: u64 = 4 * 1024 * 1024;

@@ -32,6 +32,7 @@ pub use app::{App, Ports, RunError, StartError};
 pub use checks::source_checks;
 pub use clock::SystemClock;
 pub use config::{Config, ConfigError, Limits, SourceBounds, SourceConfig, SourceKind};
+pub use identity::known::{IdentityKind, Member, Proof, SpiffeRule};
 pub use reload::{ReloadError, Reloaded, Reloader};
 pub use sources::SourceError;
 pub use token::{TOKEN_PREFIX, TokenDigest, Tokens};

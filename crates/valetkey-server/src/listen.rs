@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,21 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
-/// A connection's other end, as an extension of its requests.
-#[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    /// Its address.
-    pub(crate) address: SocketAddr,
-    /// Whether a request with an identity has come over the connection.
-    known: Arc<AtomicBool>,
-}
-
-impl Peer {
-    /// Lets the connection stay: it has brought a request with an identity.
-    pub(crate) fn know(&self) {
-        self.known.store(true, Ordering::Relaxed);
-    }
-}
+use crate::identity::evidence::{Origin, Peer};
 
 /// A connection, and its place among those that may be open.
 pub(crate) struct Connection {
@@ -69,7 +54,7 @@ impl Connection {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "a connection stays slow");
         }
-        let peer = Peer { address, known: Arc::default() };
+        let peer = Peer::new(Origin::Address(address), None);
         Self { socket, peer, opening: Some(Box::pin(tokio::time::sleep(UNKNOWN_TIME_MAX))), _place: place }
     }
 }
@@ -88,7 +73,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.opening.is_some() && self.peer.known.load(Ordering::Relaxed) {
+        if self.opening.is_some() && self.peer.is_known() {
             self.opening = None;
         }
         if let Some(opening) = &mut self.opening

@@ -1,5 +1,6 @@
 //! `valetkey config`: what a configuration says, without a broker.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,7 +32,8 @@ fn check(file: &Path) -> Result<Exit, Failure> {
             config.audit_database.display()
         ));
     }
-    let identities = output::count(config.identities.len(), "identity", "identities");
+    let count = config.members.iter().map(|member| &member.identity).collect::<HashSet<_>>().len();
+    let identities = output::count(count, "identity", "identities");
     output::line(&format!("{}: listens on {}, {identities}", file.display(), config.listen))?;
     let count = output::count(policies.policy_count, "policy", "policies");
     output::line(&format!("{}: {count}, revision {}", config.policies.display(), policies.digest))?;

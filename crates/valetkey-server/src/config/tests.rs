@@ -1,7 +1,8 @@
 use super::*;
 use valetkey_core::Bearer;
 
-use crate::token::TOKEN_PREFIX;
+use crate::identity::known::Proof;
+use crate::token::{TOKEN_PREFIX, TokenDigest};
 
 fn digest() -> String {
     TokenDigest::of(&Bearer::random(TOKEN_PREFIX)).to_string()
@@ -25,7 +26,7 @@ fn a_minimal_configuration() {
     };
     assert_eq!(file(&config.sources[0].kind), Some(("/etc/valetkey/vault.json".into(), false)));
     assert!(!config.audit_create);
-    assert_eq!(config.identities[0].1.to_string(), "agent:bot");
+    assert_eq!(config.members[0].identity.to_string(), "agent:bot");
     assert_eq!(config.limits.ttl_usual, Duration::from_secs(60));
 }
 
@@ -46,6 +47,31 @@ fn faults_are_named() {
     check("agent = \"bot\"", "", "`identity[0]` must have exactly one of");
     check("agent = \"bot\"", "agent = \"bot\"\ntool = \"t\"", "`identity[0]` must have exactly one of");
     check("token = \"vkt_", "token = \"", "`identity[0]` `token` must be a digest");
+    check("token = \"vkt_", "spiffe = \"vkt_", "`identity[0]` `spiffe` must begin with `spiffe://`");
+    check(
+        "agent = \"bot\"",
+        "agent = \"bot\"\nuid = 1\nuser = \"root\"",
+        "must not have both `uid` and `user`",
+    );
+    check(
+        "agent = \"bot\"",
+        "agent = \"bot\"\nuser = \"no such user\"",
+        "`no such user` is not in /etc/passwd",
+    );
+    let rule = |pattern: &str, agent: &str| {
+        format!("[[spiffe_rule]]\npattern = \"{pattern}\"\nagent = \"{agent}\"\n[[identity]]")
+    };
+    check(
+        "[[identity]]",
+        &rule("spiffe://d/{name}", "bot"),
+        "`spiffe_rule[0]` `bot` must have `{name}` exactly once",
+    );
+    check(
+        "[[identity]]",
+        &rule("spiffe://d/x", "{name}"),
+        "`spiffe_rule[0]` `pattern` must have `{name}` exactly once",
+    );
+    check("[[identity]]", &rule("spiffe://d/{name}", "{name} x"), "`{name} x` must consist of");
     check("[audit]", "[limits]\nttl_max_seconds = 0\n[audit]", "`limits.ttl_max_seconds` must be 1 to");
     check(
         "[audit]",
@@ -94,4 +120,16 @@ fn one_token_is_one_identity() {
     );
     let faults = Config::parse(&text, Path::new("/")).err().unwrap_or_default();
     assert_eq!(faults, ["`identity[2].token` is the token of an entry before it"]);
+}
+
+#[test]
+fn one_entry_may_be_known_by_several_things() {
+    let text = minimal().replace("token =", "spiffe = \"spiffe://d/agent/bot\"\nuser = \"root\"\ntoken =");
+    let config = Config::parse(&text, Path::new("/")).unwrap();
+    assert_eq!(config.members.len(), 3);
+    assert!(config.members.iter().all(|member| member.identity.to_string() == "agent:bot"));
+    assert!(matches!(config.members[2].shows, Proof::User(0)));
+    let text = minimal().lines().filter(|line| !line.starts_with("token")).collect::<Vec<_>>().join("\n");
+    let faults = Config::parse(&text, Path::new("/")).err().unwrap_or_default();
+    assert_eq!(faults, ["`identity[0]` must have at least one of `token`, `spiffe`, `uid` and `user`"]);
 }
