@@ -69,6 +69,8 @@ pub struct Access {
     pub uses: u32,
     /// Who could redeem it; unspecified for a refusal.
     pub redeemer: v1::Redeemer,
+    /// Whether it would be good over mutual TLS only, and for one key.
+    pub certificate_bound: bool,
 }
 
 impl AcquireLease {
@@ -163,9 +165,17 @@ impl Broker {
         let answer = bounded(self.leases.clone().check_access(request)).await?;
         let redeemer = answer.redeemer();
         let allowed = answer.decision() == v1::Decision::Allow;
-        let v1::CheckAccessResponse { decision: _, advice, record_id, ttl_max, uses, redeemer: _ } = answer;
+        let v1::CheckAccessResponse {
+            decision: _,
+            advice,
+            record_id,
+            ttl_max,
+            uses,
+            redeemer: _,
+            certificate_bound,
+        } = answer;
         let ttl_max = ttl_max.and_then(|life| life.try_into().ok());
-        Ok(Access { allowed, advice, record_id, ttl_max, uses, redeemer })
+        Ok(Access { allowed, advice, record_id, ttl_max, uses, redeemer, certificate_bound })
     }
 
     /// Ends a lease by its id: its handles are dead when this returns.

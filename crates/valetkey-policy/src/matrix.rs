@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use valetkey_core::{
-    AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, AgentId, Call, Decision, Deny,
-    Facet, FieldTarget, Identity, LeaseId, Life, Name, Named, PersonId, PolicyEngine, PublicId, Reason,
+    AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, AgentId, Binding, Call, Decision,
+    Deny, Facet, FieldTarget, Identity, LeaseId, Life, Name, Named, PersonId, PolicyEngine, PublicId, Reason,
     Redeemer, ReferenceError, RequestId, SecretReference, Target, ToolId,
 };
 
@@ -234,6 +234,9 @@ fn answer(decision: &Decision) -> String {
     }
     if allow.obligations.redeemer == Redeemer::Agent {
         text.push_str(", agent redeems");
+    }
+    if allow.obligations.binding == Binding::Certificate {
+        text.push_str(", bound to a certificate");
     }
     text
 }
