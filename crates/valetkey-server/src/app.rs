@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::transport::Server;
@@ -25,9 +24,10 @@ use crate::convert::AskLimits;
 use crate::identity::known::Known;
 use crate::identity::{Identifier, IdentityLayer};
 use crate::lease_service::Leases;
-use crate::listen::connections;
+use crate::listen::{Listeners, Refusals, connections, write_down};
 use crate::reload::{Reloader, loaded};
 use crate::sources::{self, SourceError};
+use crate::tls::{Tls, TlsError};
 
 /// A broker, opened and ready to serve.
 pub struct App {
@@ -35,6 +35,7 @@ pub struct App {
     store: Arc<AuditStore>,
     reloader: Reloader,
     known: Known,
+    tls: Option<Arc<Tls>>,
     limits: Limits,
 }
 
@@ -57,6 +58,9 @@ pub enum StartError {
     /// A source cannot be used.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// There is no certificate to serve with.
+    #[error(transparent)]
+    Tls(TlsError),
     /// The audit database cannot be opened.
     #[error("the audit database cannot be used")]
     Audit(#[source] OpenError),
@@ -93,6 +97,8 @@ impl App {
     ) -> Result<Self, StartError> {
         let Config {
             listen: _,
+            tls,
+            unix: _,
             audit_database,
             audit_create,
             policies,
@@ -103,6 +109,12 @@ impl App {
         } = config;
         let bundle = Bundle::load(&policies).map_err(StartError::Policies)?;
         let sources = sources::open(&sources, Arc::clone(&clock))?;
+        let tls = match tls {
+            Some(settings) => {
+                Some(Arc::new(Tls::open(settings, Arc::clone(&clock)).await.map_err(StartError::Tls)?))
+            }
+            None => None,
+        };
         let missing = if audit_create { Missing::Create } else { Missing::Refuse };
         let options = StoreOptions { missing, ..StoreOptions::default() };
         let store =
@@ -122,7 +134,7 @@ impl App {
         broker.note(start).await.map_err(StartError::Record)?;
         broker.note(loaded(&broker, engine.revision())).await.map_err(StartError::Record)?;
         let reloader = Reloader::new(policies, engine, Arc::clone(&broker));
-        Ok(Self { broker, store, reloader, known: Known::new(members, spiffe_rules), limits })
+        Ok(Self { broker, store, reloader, known: Known::new(members, spiffe_rules), tls, limits })
     }
 
     /// Opens the sources and lets go of them; for checking a configuration without a broker.
@@ -131,6 +143,14 @@ impl App {
     /// [`StartError::Source`] says why one cannot be used.
     pub fn check_sources(config: &Config, clock: Arc<dyn Clock>) -> Result<(), StartError> {
         Ok(sources::open(&config.sources, clock).map(drop)?)
+    }
+
+    /// Loads the TLS files, where there are some, and lets go of them; likewise.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`] says why they cannot be used.
+    pub fn check_tls(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), StartError> {
+        config.tls.as_ref().map_or(Ok(()), |settings| settings.check(clock)).map_err(StartError::Tls)
     }
 
     /// Reloads the policies on demand; for SIGHUP.
@@ -151,17 +171,17 @@ impl App {
         &self.broker
     }
 
-    /// Serves on `listener` until `shutdown`, then drains: no new leases, the open ones are told, and what
+    /// Serves on `listeners` until `shutdown`, then drains: no new leases, the open ones are told, and what
     /// is still open after the grace ends. The caller owns the socket and the signal.
     ///
     /// # Errors
     /// [`RunError`] where serving itself failed.
     pub async fn run(
         self,
-        listener: TcpListener,
+        listeners: impl Into<Listeners>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), RunError> {
-        let Self { broker, store, reloader, known, limits } = self;
+        let Self { broker, store, reloader, known, tls, limits } = self;
         let (stop, stopping) = watch::channel(false);
         let (health, health_service) = tonic_health::server::health_reporter();
 
@@ -172,6 +192,13 @@ impl App {
         tasks.spawn(async move { renewer.renew_leases().await });
         tasks.spawn(async move { reloader.follow_files().await });
         tasks.spawn(report_health(health, store.availability()));
+        let (refusals, told) = Refusals::new();
+        tasks.spawn(write_down(told, Arc::clone(&broker)));
+        if let Some(tls) = tls.clone() {
+            let broker = Arc::clone(&broker);
+            tasks.spawn(async move { tls.follow(&broker).await });
+        }
+        let incoming = connections(listeners.into(), tls, limits.connections_max, refusals);
 
         let leases = Leases {
             broker: Arc::clone(&broker),
@@ -190,7 +217,7 @@ impl App {
             .add_service(AuditServiceServer::new(audit).max_decoding_message_size(MESSAGE_MAX))
             .add_service(health_service)
             .add_optional_service(reflection())
-            .serve_with_incoming_shutdown(connections(listener, limits.connections_max), stopped(stopping));
+            .serve_with_incoming_shutdown(incoming, stopped(stopping));
         let draining = drain(Arc::clone(&broker), limits.drain_grace, shutdown, stop);
         let served = tokio::select! {
             served = serving => served,

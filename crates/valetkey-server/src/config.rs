@@ -2,6 +2,7 @@
 
 mod members;
 mod source;
+mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,14 +13,20 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use valetkey_core::LeaseLimits;
 
-use crate::identity::known::{Member, SpiffeRule};
+use crate::identity::known::{Member, Proof, SpiffeRule};
+use crate::listen::UnixSettings;
+use crate::tls::TlsSettings;
 
 pub use self::source::{SourceBounds, SourceConfig, SourceKind};
 
 /// What a broker is told.
 pub struct Config {
-    /// Where to listen. Loopback only: there is no TLS yet.
-    pub listen: SocketAddr,
+    /// Where to listen; must be set if `unix` is not. Beyond loopback `tls` must be set.
+    pub listen: Option<SocketAddr>,
+    /// How the broker proves itself to those who connect there.
+    pub tls: Option<TlsSettings>,
+    /// The Unix socket to listen on, for callers on this machine.
+    pub unix: Option<UnixSettings>,
     /// The audit database.
     pub audit_database: PathBuf,
     /// Whether a missing audit database is made. Never set it by habit: a database that has gone missing is
@@ -104,7 +111,15 @@ impl Config {
         let mut document: toml::Table =
             toml::from_str(text).map_err(|error| vec![error.to_string().trim().replace('\n', "\n  ")])?;
         let mut faults = Vec::new();
-        let listen: Option<SocketAddr> = section(&mut document, "listen", &mut faults);
+        let unix: Option<tls::UnixSection> = optional(&mut document, "unix", &mut faults);
+        let unix = unix.and_then(|unix| unix.check(folder, &mut faults));
+        let listen: Option<SocketAddr> = match unix {
+            Some(_) => optional(&mut document, "listen", &mut faults),
+            None => section(&mut document, "listen", &mut faults),
+        };
+        let has_tls = document.contains_key("tls");
+        let tls: Option<tls::TlsSection> = optional(&mut document, "tls", &mut faults);
+        let tls = tls.and_then(|tls| tls.check(folder, &mut faults));
         let audit: Option<AuditSection> = section(&mut document, "audit", &mut faults);
         let policies: Option<PoliciesSection> = section(&mut document, "policies", &mut faults);
         let sources = source::sources(&mut document, folder, &mut faults);
@@ -117,15 +132,20 @@ impl Config {
         for key in document.keys() {
             faults.push(format!("`{key}` is not a known key"));
         }
-        if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
+        if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && !has_tls) {
             faults.push(format!(
                 "`listen` must be a loopback address such as 127.0.0.1:7447, is {listen}: beyond the machine a \
-                 broker needs TLS, which this version does not have"
+                 broker needs TLS, which is set up in `[tls]`"
             ));
         }
-        match (listen, audit, policies, limits) {
-            (Some(listen), Some(audit), Some(policies), Some(limits)) if faults.is_empty() => Ok(Self {
+        if faults.is_empty() {
+            check_reach(&members, &spiffe_rules, tls.as_ref(), unix.as_ref(), &mut faults);
+        }
+        match (audit, policies, limits) {
+            (Some(audit), Some(policies), Some(limits)) if faults.is_empty() => Ok(Self {
                 listen,
+                tls,
+                unix,
                 audit_database: folder.join(audit.database),
                 audit_create: false,
                 policies: folder.join(policies.directory),
@@ -234,6 +254,35 @@ fn section<T: DeserializeOwned>(
         return None;
     };
     read(value, key, faults)
+}
+
+/// The same for a key that may be left out.
+fn optional<T: DeserializeOwned>(
+    document: &mut toml::Table,
+    key: &str,
+    faults: &mut Vec<String>,
+) -> Option<T> {
+    document.remove(key).and_then(|value| read(value, key, faults))
+}
+
+/// Whoever may call must have a way to show who they are: an entry that nobody can use is a mistake.
+fn check_reach(
+    members: &[Member],
+    rules: &[SpiffeRule],
+    tls: Option<&TlsSettings>,
+    unix: Option<&UnixSettings>,
+    faults: &mut Vec<String>,
+) {
+    let by_certificate = members.iter().any(|member| matches!(member.shows, Proof::Spiffe(_)));
+    if (by_certificate || !rules.is_empty()) && tls.is_none_or(|tls| tls.clients.is_none()) {
+        faults.push(
+            "`spiffe` needs `tls.client_ca` or `tls.workload_api`: nobody could show a certificate".into(),
+        );
+    }
+    let by_user = members.iter().any(|member| matches!(member.shows, Proof::User(_)));
+    if by_user && unix.is_none() {
+        faults.push("`uid` and `user` need `[unix]`: only there the kernel says who calls".into());
+    }
 }
 
 fn read<T: DeserializeOwned>(value: toml::Value, key: &str, faults: &mut Vec<String>) -> Option<T> {

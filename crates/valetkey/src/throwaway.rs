@@ -45,7 +45,9 @@ impl Throwaway {
     /// Opens the broker.
     pub(crate) async fn open(&self, listen: SocketAddr) -> Result<App, Failure> {
         let config = Config {
-            listen,
+            listen: Some(listen),
+            tls: None,
+            unix: None,
             audit_database: self.folder.path().join("audit.db"),
             audit_create: true,
             policies: self.policies(),

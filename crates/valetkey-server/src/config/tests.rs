@@ -125,6 +125,8 @@ fn one_token_is_one_identity() {
 #[test]
 fn one_entry_may_be_known_by_several_things() {
     let text = minimal().replace("token =", "spiffe = \"spiffe://d/agent/bot\"\nuser = \"root\"\ntoken =");
+    let listeners = "[unix]\npath = \"s\"\n[tls]\nworkload_api = \"unix:/a\"\ntrust_domain = \"d\"\n[audit]";
+    let text = text.replacen("[audit]", listeners, 1);
     let config = Config::parse(&text, Path::new("/")).unwrap();
     assert_eq!(config.members.len(), 3);
     assert!(config.members.iter().all(|member| member.identity.to_string() == "agent:bot"));
@@ -132,4 +134,48 @@ fn one_entry_may_be_known_by_several_things() {
     let text = minimal().lines().filter(|line| !line.starts_with("token")).collect::<Vec<_>>().join("\n");
     let faults = Config::parse(&text, Path::new("/")).err().unwrap_or_default();
     assert_eq!(faults, ["`identity[0]` must have at least one of `token`, `spiffe`, `uid` and `user`"]);
+}
+
+/// Each row: the sections that are added, and the fault, or none.
+#[test]
+fn tls_and_sockets() {
+    let check = |sections: &str, fault: Option<&str>| {
+        let text = minimal().replacen("[audit]", &format!("{sections}\n[audit]"), 1);
+        let faults = Config::parse(&text, Path::new("/etc")).err().unwrap_or_default();
+        match fault {
+            None => assert_eq!(faults, [""; 0], "{sections}"),
+            Some(fault) => assert!(faults.iter().any(|it| it.contains(fault)), "{sections}: {faults:?}"),
+        }
+    };
+    let files = "[tls]\ncertificate = \"c\"\nkey = \"k\"";
+    let api = "[tls]\nworkload_api = \"unix:/run/agent.sock\"\ntrust_domain = \"d\"";
+    check(files, None);
+    check(api, None);
+    check(&format!("{files}\nclient_ca = \"ca\"\ntrust_domain = \"d\"\nversions = [\"1.2\", \"1.3\"]"), None);
+    check(&format!("{files}\nclient_ca = \"ca\""), Some("must have a `trust_domain`"));
+    check(&format!("{files}\ntrust_domain = \"d\""), Some("`trust_domain` has no effect"));
+    check(&format!("{files}\nclient_certificates = \"required\""), Some("needs `client_ca`"));
+    check(&format!("{files}\nclient_certificates = \"maybe\""), Some("`tls`: unknown variant `maybe`"));
+    check(&format!("{files}\nclient_ca = \"ca\"\ntrust_domain = \"D\""), Some("`trust_domain` must have"));
+    check(&format!("{files}\nversions = [\"1.2\"]"), Some("`versions` must be"));
+    check(&format!("{files}\nversions = [\"1.1\"]"), Some("unknown variant `1.1`"));
+    check("[tls]\ncertificate = \"c\"", Some("either `certificate` and `key`, or `workload_api`"));
+    check(&format!("{api}\nkey = \"k\""), Some("either `certificate` and `key`, or `workload_api`"));
+    check(&api.replace("unix:/run", "tcp://run"), Some("`workload_api` must be a socket"));
+    check("[unix]\npath = \"s\"", None);
+    check("[unix]\npath = \"s\"\nmode = \"0999\"", Some("`unix.mode`"));
+    let entry = |proof: &str| format!("{files}\n[[identity]]\nagent = \"a\"\n{proof}");
+    check(&entry("spiffe = \"spiffe://d/a\""), Some("`spiffe` needs `tls.client_ca`"));
+    check(&entry("uid = 7"), Some("need `[unix]`"));
+}
+
+#[test]
+fn beyond_loopback_there_is_tls_or_nothing() {
+    let open = minimal().replace("127.0.0.1:7447", "0.0.0.0:7447");
+    assert!(Config::parse(&open, Path::new("/")).is_err());
+    let tls = open.replacen("[audit]", "[tls]\ncertificate = \"c\"\nkey = \"k\"\n[audit]", 1);
+    assert!(Config::parse(&tls, Path::new("/")).unwrap().tls.is_some());
+    let alone = minimal().replace("listen = \"127.0.0.1:7447\"", "[unix]\npath = \"s\"");
+    let config = Config::parse(&alone, Path::new("/run")).unwrap();
+    assert_eq!((config.listen, config.unix.unwrap().path), (None, "/run/s".into()));
 }

@@ -26,7 +26,6 @@ pub(crate) enum Origin {
     /// The network.
     Address(SocketAddr),
     /// A process of this machine, over a Unix socket. The kernel says so.
-    #[cfg_attr(not(test), expect(dead_code, reason = "until the broker listens on a Unix socket"))]
     Process {
         /// Its user, when it connected.
         uid: u32,
