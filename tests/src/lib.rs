@@ -8,6 +8,7 @@ pub mod hunt;
 pub mod lease;
 pub mod limit;
 pub mod log;
+pub mod pki;
 pub mod policies;
 pub mod process;
 pub mod raw;
@@ -21,7 +22,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::metadata::MetadataValue;
@@ -37,8 +37,8 @@ use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, AuditRecord, ListAuditRecordsRequest};
 use valetkey_server::{
-    App, Config, Limits, Member, Proof, Reloader, RunError, SourceBounds, SourceConfig, SourceKind, SystemClock,
-    TOKEN_PREFIX, TokenDigest,
+    App, Config, Limits, Listeners, Member, Proof, Reloader, RunError, SourceBounds, SourceConfig,
+    SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest,
 };
 
 /// Who has a token in every test: the people of the travel story, and some who have no business in it.
@@ -76,7 +76,11 @@ pub struct Setup {
     limits: Limits,
     clock: Arc<dyn Clock>,
     tokens: HashMap<String, String>,
+    configure: Option<Configure>,
 }
+
+/// What a test changes about a configuration.
+type Configure = Box<dyn FnOnce(&mut Config) + Send>;
 
 /// gRPC clients of one identity.
 #[derive(Clone)]
@@ -120,6 +124,7 @@ impl Setup {
             limits: Limits { drain_grace: Duration::from_millis(200), ..Limits::default() },
             clock: Arc::new(SystemClock::default()),
             tokens: tokens.collect(),
+            configure: None,
         })
     }
 
@@ -154,6 +159,12 @@ impl Setup {
         self
     }
 
+    /// With something else in its configuration.
+    #[must_use]
+    pub fn configure(self, change: impl FnOnce(&mut Config) + Send + 'static) -> Self {
+        Self { configure: Some(Box::new(change)), ..self }
+    }
+
     /// With a clock that the test moves.
     #[must_use]
     pub fn clock(self, clock: &FakeClock) -> Self {
@@ -165,9 +176,7 @@ impl Setup {
     /// # Errors
     /// Where it cannot start.
     pub async fn start(self) -> Result<TestBroker> {
-        let Self { dir, limits, clock, tokens } = self;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
+        let Self { dir, limits, clock, tokens, configure } = self;
         let identities = CAST.iter().map(|(kind, name)| {
             let identity = match *kind {
                 "agent" => Identity::Agent(agent(name)),
@@ -178,8 +187,10 @@ impl Setup {
             let token = Bearer::parse(TOKEN_PREFIX, token).map_err(anyhow::Error::from)?;
             Ok(Member { identity, shows: Proof::Token(TokenDigest::of(&token)) })
         });
-        let config = Config {
-            listen: address,
+        let mut config = Config {
+            listen: Some((std::net::Ipv4Addr::LOCALHOST, 0).into()),
+            tls: None,
+            unix: None,
             audit_database: dir.path().join("audit.db"),
             audit_create: !dir.path().join("audit.db").exists(),
             policies: dir.path().join("policies"),
@@ -188,10 +199,15 @@ impl Setup {
             spiffe_rules: Vec::new(),
             limits,
         };
+        if let Some(configure) = configure {
+            configure(&mut config);
+        }
+        let listeners = Listeners::bind(config.listen, config.unix.as_ref()).await?;
+        let address = listeners.address().context("no address")?;
         let app = App::open(config, clock).await?;
         let (reloader, broker, store) = (app.reloader(), Arc::clone(app.broker()), Arc::clone(app.audit()));
         let (shutdown, stop) = oneshot::channel::<()>();
-        let running = tokio::spawn(app.run(listener, async move {
+        let running = tokio::spawn(app.run(listeners, async move {
             let _ = stop.await;
         }));
         let (shutdown, running) = (Some(shutdown), Some(running));

@@ -9,9 +9,10 @@ use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 
 use crate::connect::{ConnectError, Identified, connect};
+use crate::credentials::Credentials;
 use crate::error::CallError;
 use crate::lease::Lease;
-use crate::secret::{Handle, SecretValue, Token};
+use crate::secret::{Handle, SecretValue};
 
 /// A connection to a broker, as one identity. Clones share the connection.
 #[derive(Clone)]
@@ -93,12 +94,14 @@ impl AcquireLease {
 }
 
 impl Broker {
-    /// Connects to the broker at `address`, such as `http://127.0.0.1:7447`, as whom `token` says.
+    /// Connects to the broker at `address`, such as `https://broker.example.com:7447`, `http://127.0.0.1:7447` or
+    /// `unix:/run/valetkey/broker.sock`, with a [`Token`](crate::Token) or other [`Credentials`].
     ///
     /// # Errors
-    /// [`ConnectError`] where the address is no place for a token, or nobody answers there within 5 s.
-    pub async fn connect(address: &str, token: Token) -> Result<Self, ConnectError> {
-        let channel = connect(address, token).await?;
+    /// [`ConnectError`] where the address is no place for a token, one side does not accept the other's certificate,
+    /// or nobody answers there within 5 s.
+    pub async fn connect(address: &str, credentials: impl Into<Credentials>) -> Result<Self, ConnectError> {
+        let channel = connect(address, credentials.into()).await?;
         Ok(Self { leases: LeaseServiceClient::new(channel.clone()), audit: AuditServiceClient::new(channel) })
     }
 
