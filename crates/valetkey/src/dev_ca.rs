@@ -136,7 +136,9 @@ database = "audit.db"
 [policies]
 directory = "policies"
 
-[vault]
+[[source]]
+name = "try-out"
+kind = "file"
 file = "vault.json"
 
 [[spiffe_rule]]
