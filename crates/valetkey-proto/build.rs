@@ -17,5 +17,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "valetkey.v1.HandleIssued",
         ])
         .compile_fds(descriptors)?;
+
+    // Somebody else's contract, so not among ours: what the broker speaks of it, and nothing that reflection shows.
+    println!("cargo::rerun-if-changed=spiffe");
+    tonic_prost_build::configure()
+        .skip_debug(["X509SVID", "X509SVIDResponse"])
+        .compile_fds(protox::compile(["spiffe/workload.proto"], ["spiffe"])?)?;
     Ok(())
 }

@@ -8,6 +8,7 @@ pub mod hunt;
 pub mod lease;
 pub mod limit;
 pub mod log;
+pub mod pki;
 pub mod policies;
 pub mod process;
 pub mod raw;
@@ -21,7 +22,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::metadata::MetadataValue;
@@ -38,8 +38,8 @@ use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, AuditRecord, ListAuditRecordsRequest};
 use valetkey_server::{
-    App, Config, Limits, Reloader, RunError, SourceBounds, SourceConfig, SourceKind, SystemClock,
-    TOKEN_PREFIX, TokenDigest,
+    App, Config, Limits, Listeners, Member, Proof, Reloader, RunError, SourceBounds, SourceConfig,
+    SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest,
 };
 
 /// Who has a token in every test: the people of the travel story, and some who have no business in it.
@@ -78,7 +78,11 @@ pub struct Setup {
     clock: Arc<dyn Clock>,
     tokens: HashMap<String, String>,
     sources: Vec<SourceConfig>,
+    configure: Option<Configure>,
 }
+
+/// What a test changes about a configuration.
+type Configure = Box<dyn FnOnce(&mut Config) + Send>;
 
 /// gRPC clients of one identity.
 #[derive(Clone)]
@@ -126,6 +130,7 @@ impl Setup {
             clock: Arc::new(SystemClock::default()),
             tokens: tokens.collect(),
             sources,
+            configure: None,
         })
     }
 
@@ -160,6 +165,12 @@ impl Setup {
         self
     }
 
+    /// With something else in its configuration.
+    #[must_use]
+    pub fn configure(self, change: impl FnOnce(&mut Config) + Send + 'static) -> Self {
+        Self { configure: Some(Box::new(change)), ..self }
+    }
+
     /// With a clock that the test moves.
     #[must_use]
     pub fn clock(self, clock: &FakeClock) -> Self {
@@ -177,9 +188,7 @@ impl Setup {
     /// # Errors
     /// Where it cannot start.
     pub async fn start(self) -> Result<TestBroker> {
-        let Self { dir, limits, clock, tokens, sources } = self;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
+        let Self { dir, limits, clock, tokens, sources, configure } = self;
         let identities = CAST.iter().map(|(kind, name)| {
             let identity = match *kind {
                 "agent" => Identity::Agent(agent(name)),
@@ -188,22 +197,30 @@ impl Setup {
             };
             let token = tokens.get(*name).map(String::as_str).unwrap_or_default();
             let token = Bearer::parse(TOKEN_PREFIX, token).map_err(anyhow::Error::from)?;
-            Ok((TokenDigest::of(&token), identity))
+            Ok(Member { identity, shows: Proof::Token(TokenDigest::of(&token)) })
         });
-        let config = Config {
-            listen: address,
+        let mut config = Config {
+            listen: Some((std::net::Ipv4Addr::LOCALHOST, 0).into()),
             metrics: None,
+            tls: None,
+            unix: None,
             audit_database: dir.path().join("audit.db"),
             audit_create: !dir.path().join("audit.db").exists(),
             policies: dir.path().join("policies"),
             sources,
-            identities: identities.collect::<Result<_>>()?,
+            members: identities.collect::<Result<_>>()?,
+            spiffe_rules: Vec::new(),
             limits,
         };
+        if let Some(configure) = configure {
+            configure(&mut config);
+        }
+        let listeners = Listeners::bind(config.listen, config.unix.as_ref()).await?;
+        let address = listeners.address().context("no address")?;
         let app = App::open(config, clock).await?;
         let (reloader, broker, store) = (app.reloader(), Arc::clone(app.broker()), Arc::clone(app.audit()));
         let (shutdown, stop) = oneshot::channel::<()>();
-        let running = tokio::spawn(app.run(listener, async move {
+        let running = tokio::spawn(app.run(listeners, async move {
             let _ = stop.await;
         }));
         let (shutdown, running) = (Some(shutdown), Some(running));

@@ -10,9 +10,10 @@ use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
 
 use crate::connect::{ConnectError, Identified, connect};
+use crate::credentials::Credentials;
 use crate::error::CallError;
 use crate::lease::Lease;
-use crate::secret::{Handle, SecretValue, Token};
+use crate::secret::{Handle, SecretValue};
 
 /// A connection to a broker, as one identity. Clones share the connection.
 #[derive(Clone)]
@@ -71,6 +72,8 @@ pub struct Access {
     pub uses: u32,
     /// Who could redeem it; unspecified for a refusal.
     pub redeemer: v1::Redeemer,
+    /// Whether it would be good over mutual TLS only, and for one key.
+    pub certificate_bound: bool,
 }
 
 impl AcquireLease {
@@ -93,12 +96,14 @@ impl AcquireLease {
 }
 
 impl Broker {
-    /// Connects to the broker at `address`, such as `http://127.0.0.1:7447`, as whom `token` says.
+    /// Connects to the broker at `address`, such as `https://broker.example.com:7447`, `http://127.0.0.1:7447` or
+    /// `unix:/run/valetkey/broker.sock`, with a [`Token`](crate::Token) or other [`Credentials`].
     ///
     /// # Errors
-    /// [`ConnectError`] where the address is no place for a token, or nobody answers there within 5 s.
-    pub async fn connect(address: &str, token: Token) -> Result<Self, ConnectError> {
-        let channel = connect(address, token).await?;
+    /// [`ConnectError`] where the address is no place for a token, one side does not accept the other's certificate,
+    /// or nobody answers there within 5 s.
+    pub async fn connect(address: &str, credentials: impl Into<Credentials>) -> Result<Self, ConnectError> {
+        let channel = connect(address, credentials.into()).await?;
         Ok(Self {
             leases: LeaseServiceClient::new(channel.clone()),
             audit: AuditServiceClient::new(channel.clone()),
@@ -169,9 +174,17 @@ impl Broker {
         let answer = bounded(self.leases.clone().check_access(request)).await?;
         let redeemer = answer.redeemer();
         let allowed = answer.decision() == v1::Decision::Allow;
-        let v1::CheckAccessResponse { decision: _, advice, record_id, ttl_max, uses, redeemer: _ } = answer;
+        let v1::CheckAccessResponse {
+            decision: _,
+            advice,
+            record_id,
+            ttl_max,
+            uses,
+            redeemer: _,
+            certificate_bound,
+        } = answer;
         let ttl_max = ttl_max.and_then(|life| life.try_into().ok());
-        Ok(Access { allowed, advice, record_id, ttl_max, uses, redeemer })
+        Ok(Access { allowed, advice, record_id, ttl_max, uses, redeemer, certificate_bound })
     }
 
     /// Ends a lease by its id: its handles are dead when this returns.

@@ -1,38 +1,65 @@
-//! The connection: where a token may travel, and how a dead peer is noticed.
+//! The connection: where a token may travel, who the other end is, and how a dead peer is noticed.
 
-use std::net::IpAddr;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
+use tower::service_fn;
 
-use crate::secret::Token;
+use crate::address::Address;
+use crate::credentials::{Credentials, CredentialsError, TlsFiles};
 
 /// A connection that says who calls.
 pub(crate) type Identified = InterceptedService<Channel, Authorization>;
 
-/// Adds the token to each call.
+/// Adds the token to each call, where there is one.
 #[derive(Clone)]
-pub(crate) struct Authorization(MetadataValue<Ascii>);
+pub(crate) struct Authorization(Option<MetadataValue<Ascii>>);
 
 /// There is no connection to the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The address is none.
-    #[error("`{0}` is no address of a broker; it looks like `http://127.0.0.1:7447`")]
+    #[error(
+        "`{0}` is no address of a broker; it looks like `https://broker.example.com:7447`, `http://127.0.0.1:7447` \
+         or `unix:/run/valetkey/broker.sock`"
+    )]
     BadAddress(String),
-    /// The address asks for what this version cannot do.
-    #[error("`{0}` asks for TLS, which this version does not speak; reach the broker over loopback")]
-    TlsUnsupported(String),
     /// The token would travel in clear text.
     #[error(
-        "`{0}` is not a loopback address, and a token never travels in clear text; reach the broker over loopback"
+        "`{0}` is not a loopback address, and nothing travels there in clear text; use `https` and name the broker's \
+         authority (`VALETKEY_CA`)"
     )]
     NotLoopback(String),
+    /// A certificate that would not be shown.
+    #[error(
+        "`{0}` is reached without TLS, so the client certificate would not be shown; use `https`, or leave it out"
+    )]
+    CertificateUnused(String),
+    /// The files of the client cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// One side does not accept the other's certificate, or they do not speak TLS with each other.
+    #[error("no TLS with `{address}`; `valetkey doctor --connect` says which step fails")]
+    Tls {
+        /// The address.
+        address: String,
+        /// What TLS says.
+        #[source]
+        source: rustls::Error,
+    },
     /// Nobody answers.
     #[error("no broker answers at `{address}`; is `valetkey serve` running there?")]
     Unavailable {
@@ -45,59 +72,98 @@ pub enum ConnectError {
 }
 
 /// Connects, within [`CONNECT_MAX`].
-pub(crate) async fn connect(address: &str, token: Token) -> Result<Identified, ConnectError> {
-    let channel = endpoint(address)?
-        .connect()
-        .await
-        .map_err(|error| ConnectError::Unavailable { address: address.to_owned(), source: error.into() })?;
-    Ok(InterceptedService::new(channel, Authorization(token.into_authorization())))
+pub(crate) async fn connect(address: &str, credentials: Credentials) -> Result<Identified, ConnectError> {
+    let Credentials { token, files } = credentials;
+    let parsed = Address::parse(address)?;
+    if files.certificate.is_some() && !matches!(parsed, Address::Tls { .. }) {
+        return Err(ConnectError::CertificateUnused(crate::address::printable(address)));
+    }
+    let unavailable = |error: tonic::transport::Error| match tls_fault(&error) {
+        Some(source) => ConnectError::Tls { address: address.to_owned(), source },
+        None => ConnectError::Unavailable { address: address.to_owned(), source: error.into() },
+    };
+    let channel = match parsed {
+        Address::Plain(uri) => endpoint(uri.into(), address)?.connect().await,
+        Address::Unix(path) => {
+            // The authority of requests; nobody looks at it.
+            let endpoint = endpoint(Endpoint::from_static("http://localhost"), address)?;
+            endpoint.connect_with_connector(service_fn(move |_| dial_unix(path.clone()))).await
+        }
+        Address::Tls { uri, host, port } => {
+            // Faults of the files are said plainly, rather than as a connection that failed.
+            files.load()?;
+            let dial = Arc::new(Dial { host, port, files });
+            let connector = service_fn(move |_| {
+                let dial = Arc::clone(&dial);
+                async move { dial.dial().await.map(TokioIo::new) }
+            });
+            endpoint(uri.into(), address)?.connect_with_connector(connector).await
+        }
+    };
+    let token = token.map(|token| token.into_authorization());
+    Ok(InterceptedService::new(channel.map_err(unavailable)?, Authorization(token)))
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
-    let bad = || ConnectError::BadAddress(printable(address));
-    let uri: Uri = address.parse().map_err(|_| bad())?;
-    let host = uri.host().ok_or_else(bad)?;
-    // Credentials, a path or a query would be dropped in silence.
-    if uri.path() != "/" || uri.query().is_some() || uri.authority().is_none_or(|a| a.as_str().contains('@'))
-    {
-        return Err(bad());
+/// How to reach a broker with TLS, again and again.
+struct Dial {
+    host: String,
+    port: u16,
+    files: TlsFiles,
+}
+
+impl Dial {
+    async fn dial(&self) -> io::Result<TlsStream<TcpStream>> {
+        let Self { host, port, files } = self;
+        let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+        let config = Arc::new(files.load().map_err(io::Error::other)?);
+        let socket = TcpStream::connect((host.as_str(), *port)).await?;
+        socket.set_nodelay(true)?;
+        TlsConnector::from(config).connect(name, socket).await
     }
-    match uri.scheme_str() {
-        Some("http") if is_loopback(host) => {}
-        Some("http") => return Err(ConnectError::NotLoopback(printable(address))),
-        Some("https") => return Err(ConnectError::TlsUnsupported(printable(address))),
-        _ => return Err(bad()),
+}
+
+async fn dial_unix(path: PathBuf) -> io::Result<TokioIo<UnixStream>> {
+    UnixStream::connect(path).await.map(TokioIo::new)
+}
+
+/// What TLS says, where a failure is its.
+pub(crate) fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(fault) = error.downcast_ref::<rustls::Error>() {
+            return Some(fault.clone());
+        }
+        // An `io::Error` is its own source's place.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(fault) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return Some(fault.clone());
+        }
+        next = error.source();
     }
-    let endpoint = Endpoint::new(uri)
-        .and_then(|endpoint| endpoint.user_agent(concat!("valetkey-client/", env!("CARGO_PKG_VERSION"))));
+    None
+}
+
+fn endpoint(endpoint: Endpoint, address: &str) -> Result<Endpoint, ConnectError> {
+    let endpoint = endpoint
+        .user_agent(concat!("valetkey-client/", env!("CARGO_PKG_VERSION")))
+        .map_err(|_| ConnectError::BadAddress(crate::address::printable(address)))?;
     Ok(endpoint
-        .map_err(|_| bad())?
         .connect_timeout(CONNECT_MAX)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_MAX)
         .keep_alive_while_idle(true))
 }
 
-/// `localhost` counts: resolvers must answer it with loopback (RFC 6761, section 6.3).
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// An address may hold a password before its `@`, and a broken one may hold anything.
-fn printable(address: &str) -> String {
-    let shown = address.rsplit('@').next().unwrap_or_default();
-    shown.chars().filter(|c| !c.is_control()).take(128).collect()
-}
-
 impl Interceptor for Authorization {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
         Ok(request)
     }
 }
 
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// A broker that vanished without a word is noticed after these two together.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(2);
@@ -105,37 +171,26 @@ const KEEP_ALIVE_MAX: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses() {
-        for good in
-            ["http://127.0.0.1:7447", "http://localhost:7447/", "http://[::1]:1", "http://127.9.9.9:1"]
-        {
-            assert!(endpoint(good).is_ok(), "{good}");
-        }
-        for (bad, says) in [
-            ("", "is no address"),
-            ("127.0.0.1:7447", "is no address"),
-            ("ftp://127.0.0.1", "is no address"),
-            ("http://127.0.0.1:7447/path", "is no address"),
-            ("http://user:hunter2@127.0.0.1:7447", "is no address"),
-            ("http://10.0.0.1:7447", "clear text"),
-            ("http://127.0.0.1.example.com:7447", "clear text"),
-            ("http://localhost.example.com", "clear text"),
-            ("https://broker.example.com", "TLS"),
-        ] {
-            let message = endpoint(bad).map(drop).unwrap_err().to_string();
-            assert!(message.contains(says), "{bad}: {message}");
-            assert!(!message.contains("hunter2"), "{message}");
-        }
-    }
+    use crate::secret::Token;
 
     #[tokio::test]
     async fn nobody_answers() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", free.local_addr().unwrap());
         drop(free);
-        let error = connect(&address, Token::parse("vkt_a").ok().unwrap()).await.map(drop).unwrap_err();
+        let token = Token::parse("vkt_a").ok().unwrap();
+        let error = connect(&address, token.into()).await.map(drop).unwrap_err();
         assert!(matches!(error, ConnectError::Unavailable { .. }));
+        let error = connect("unix:/nowhere/at/all", Credentials::default()).await.map(drop).unwrap_err();
+        assert!(matches!(error, ConnectError::Unavailable { .. }));
+    }
+
+    #[tokio::test]
+    async fn what_would_be_dropped_in_silence_is_refused() {
+        let credentials = Credentials::default().certificate("c.pem", "k.pem");
+        let error = connect("http://127.0.0.1:1", credentials).await.map(drop).unwrap_err();
+        assert!(matches!(error, ConnectError::CertificateUnused(_)), "{error}");
+        let error = connect("https://127.0.0.1:1", Credentials::default()).await.map(drop).unwrap_err();
+        assert!(error.to_string().contains("VALETKEY_CA"), "{error}");
     }
 }

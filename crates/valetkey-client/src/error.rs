@@ -51,8 +51,10 @@ pub enum CallError {
         /// The audit record, which says which.
         record_id: Option<String>,
     },
-    /// The token is nobody's.
-    #[error("the broker does not know this token; check `VALETKEY_TOKEN` or ask the operator for a new one")]
+    /// What was shown is nobody's.
+    #[error(
+        "the broker does not know who calls; `valetkey doctor --connect` says what it was sent, and what to check"
+    )]
     Unauthenticated,
     /// The request breaks the rules.
     #[error("the request is invalid: {}{}", broken(.violations, .message), record(.record_id))]

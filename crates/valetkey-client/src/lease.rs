@@ -75,6 +75,8 @@ pub struct Issued {
     pub redeemer: v1::Redeemer,
     /// The audit record of the decision.
     pub record_id: String,
+    /// Whether it is good over mutual TLS only, and for one key.
+    pub certificate_bound: bool,
 }
 
 /// A reference that gets no handle.
@@ -207,7 +209,16 @@ fn from_wire(event: Event) -> Option<LeaseEvent> {
 
 fn issued_from(issued: v1::HandleIssued) -> Issued {
     let redeemer = issued.redeemer();
-    let v1::HandleIssued { reference, handle, handle_id, expire_time, uses, redeemer: _, record_id } = issued;
+    let v1::HandleIssued {
+        reference,
+        handle,
+        handle_id,
+        expire_time,
+        uses,
+        redeemer: _,
+        record_id,
+        certificate_bound,
+    } = issued;
     Issued {
         reference,
         handle: Arc::new(Handle::new(handle)),
@@ -216,6 +227,7 @@ fn issued_from(issued: v1::HandleIssued) -> Issued {
         uses,
         redeemer,
         record_id,
+        certificate_bound,
     }
 }
 
@@ -228,7 +240,16 @@ fn moment(time: Option<prost_types::Timestamp>) -> OffsetDateTime {
 
 impl fmt::Debug for Issued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { reference, handle: _, handle_id, expire_time, uses, redeemer, record_id } = self;
+        let Self {
+            reference,
+            handle: _,
+            handle_id,
+            expire_time,
+            uses,
+            redeemer,
+            record_id,
+            certificate_bound,
+        } = self;
         f.debug_struct("Issued")
             .field("reference", reference)
             .field("handle", &"[redacted]")
@@ -237,6 +258,7 @@ impl fmt::Debug for Issued {
             .field("uses", uses)
             .field("redeemer", redeemer)
             .field("record_id", record_id)
+            .field("certificate_bound", certificate_bound)
             .finish()
     }
 }

@@ -6,7 +6,8 @@
 //! Invariants:
 //! - A token, a handle and a value have no `Debug`, no `Display` and no `Clone`, and no error shows
 //!   them; `expose_secret` is the only way out of each.
-//! - A token travels in clear text over loopback only.
+//! - A token travels in clear text over loopback only. TLS trusts the one authority that it is given, never a
+//!   machine's whole list.
 //! - Every call is bounded in time, and a broker that is gone is noticed within seconds.
 //!
 //! # An agent
@@ -37,9 +38,12 @@
 //! # Ok(()) }
 //! ```
 
+mod address;
 mod audit;
 mod broker;
 mod connect;
+mod credentials;
+mod diagnose;
 mod error;
 mod lease;
 mod operate;
@@ -48,6 +52,8 @@ mod secret;
 pub use audit::{AuditPage, AuditWatch};
 pub use broker::{Access, AcquireLease, Broker, CheckAccess};
 pub use connect::ConnectError;
+pub use credentials::{Credentials, CredentialsError};
+pub use diagnose::{Step, StepResult, diagnose};
 pub use error::{CallError, Violation};
 pub use lease::{Issued, Lease, LeaseEvent, Refused};
 pub use secret::{Handle, SecretValue, Token, TokenError};

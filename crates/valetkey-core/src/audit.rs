@@ -137,6 +137,8 @@ pub enum RecordKind {
     HandleRevoke,
     /// Policies were loaded, or could not be.
     PolicyLoad,
+    /// Certificates were loaded, or could not be.
+    TlsLoad,
     /// The broker started.
     Start,
     /// The broker stopped.
@@ -168,6 +170,30 @@ pub enum Reason {
     TokenMalformed,
     /// The token is nobody's.
     TokenUnknown,
+    /// The connection and the `authorization` stand for different identities, or two rules do.
+    IdentityConflict,
+    /// No client certificate came where one is required.
+    CertificateMissing,
+    /// The client certificate is signed by nobody we trust, or not for this use.
+    CertificateUntrusted,
+    /// The life of the client certificate is over.
+    CertificateExpired,
+    /// The life of the client certificate has not begun.
+    CertificateNotYetValid,
+    /// The client certificate is of another trust domain.
+    CertificateTrustDomain,
+    /// The client certificate does not have exactly one URI that is a SPIFFE id.
+    CertificateSpiffeId,
+    /// The client certificate is good, but nobody's.
+    CertificateUnknown,
+    /// There was no TLS handshake to speak of: not TLS, an old version, too slow.
+    TlsHandshake,
+    /// The user behind a Unix socket is nobody's.
+    UserUnknown,
+    /// The handle is bound to another key than the caller's certificate has, or the caller has none.
+    HandleBinding,
+    /// Permitted, but only to callers with a client certificate.
+    PolicyBinding,
     /// A field of the message breaks its rules.
     FieldInvalid,
     /// The message is no message: wire format, size, method.
@@ -278,12 +304,13 @@ impl AuditRecord {
         Self { ruling: Ruling::Deny, ..Self::event(time, kind, reason) }
     }
 
-    /// With the call that it came from.
+    /// With the call that it came from. An agent that calls is the agent concerned, unless the record is about
+    /// another's already: of a handle in the wrong hands, both are to be read.
     #[must_use]
     pub fn by(self, call: &Call) -> Self {
-        let Call { id, caller, client, trace } = call;
+        let Call { id, caller, key: _, client, trace } = call;
         let agent = match caller {
-            Identity::Agent(agent) => Some(agent.clone()),
+            Identity::Agent(agent) => self.agent.or_else(|| Some(agent.clone())),
             Identity::Tool(_) | Identity::Person(_) => self.agent,
         };
         Self {
@@ -351,7 +378,7 @@ impl AuditOutcome {
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Acquire,
         Self::Renew,
         Self::Redeem,
@@ -368,6 +395,7 @@ impl RecordKind {
         Self::Start,
         Self::Stop,
         Self::Locate,
+        Self::TlsLoad,
     ];
 
     /// The name in queries and answers.
@@ -388,6 +416,7 @@ impl RecordKind {
             Self::HandleExpire => "handle_expire",
             Self::HandleRevoke => "handle_revoke",
             Self::PolicyLoad => "policy_load",
+            Self::TlsLoad => "tls_load",
             Self::Start => "start",
             Self::Stop => "stop",
         }
@@ -413,7 +442,7 @@ impl From<AccessKind> for RecordKind {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 43] = [
         Self::PolicyPermit,
         Self::PolicyNoPermit,
         Self::PolicyForbid,
@@ -445,6 +474,18 @@ impl Reason {
         Self::Failed,
         Self::PolicyPossible,
         Self::SourceFailed,
+        Self::IdentityConflict,
+        Self::CertificateMissing,
+        Self::CertificateUntrusted,
+        Self::CertificateExpired,
+        Self::CertificateNotYetValid,
+        Self::CertificateTrustDomain,
+        Self::CertificateSpiffeId,
+        Self::CertificateUnknown,
+        Self::TlsHandshake,
+        Self::UserUnknown,
+        Self::HandleBinding,
+        Self::PolicyBinding,
     ];
 
     /// The stable code.
@@ -462,6 +503,18 @@ impl Reason {
             Self::TokenMissing => "TOKEN_MISSING",
             Self::TokenMalformed => "TOKEN_MALFORMED",
             Self::TokenUnknown => "TOKEN_UNKNOWN",
+            Self::IdentityConflict => "IDENTITY_CONFLICT",
+            Self::CertificateMissing => "CERTIFICATE_MISSING",
+            Self::CertificateUntrusted => "CERTIFICATE_UNTRUSTED",
+            Self::CertificateExpired => "CERTIFICATE_EXPIRED",
+            Self::CertificateNotYetValid => "CERTIFICATE_NOT_YET_VALID",
+            Self::CertificateTrustDomain => "CERTIFICATE_TRUST_DOMAIN",
+            Self::CertificateSpiffeId => "CERTIFICATE_SPIFFE_ID",
+            Self::CertificateUnknown => "CERTIFICATE_UNKNOWN",
+            Self::TlsHandshake => "TLS_HANDSHAKE",
+            Self::UserUnknown => "USER_UNKNOWN",
+            Self::HandleBinding => "HANDLE_BINDING",
+            Self::PolicyBinding => "POLICY_BINDING",
             Self::FieldInvalid => "FIELD_INVALID",
             Self::MessageInvalid => "MESSAGE_INVALID",
             Self::HandleMalformed => "HANDLE_MALFORMED",

@@ -55,8 +55,8 @@ pub struct Revision {
     pub digest: [u8; 8],
 }
 
-/// What an allowing policy adds. Where policies say nothing: any life the broker gives, one use, and
-/// the tool redeems.
+/// What an allowing policy adds. Where policies say nothing: any life the broker gives, one use, the tool redeems,
+/// and nothing is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Obligations {
     /// `@max_ttl`: how long a handle may live at most.
@@ -65,6 +65,8 @@ pub struct Obligations {
     pub uses: u32,
     /// `@redeem_by`: who can redeem.
     pub redeemer: Redeemer,
+    /// `@bind`: what a handle is bound to beside that.
+    pub binding: Binding,
 }
 
 /// Who can redeem a handle, from the strictest.
@@ -74,6 +76,16 @@ pub enum Redeemer {
     Tool,
     /// The agent that holds the lease.
     Agent,
+}
+
+/// What a handle is bound to beside an identity, from the strictest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Binding {
+    /// The key of a client certificate: the agent's own where the agent redeems, that of the first redeem where the
+    /// tool does.
+    Certificate,
+    /// Nothing: the identity will do, however it is shown.
+    Identity,
 }
 
 /// What a handle is granted: the request's wishes within the policies' obligations.
@@ -87,11 +99,13 @@ pub struct Terms {
     pub uses: u32,
     /// By whom.
     pub redeemer: Redeemer,
+    /// And with what.
+    pub binding: Binding,
 }
 
 impl Default for Obligations {
     fn default() -> Self {
-        Self { ttl_max: None, uses: 1, redeemer: Redeemer::Tool }
+        Self { ttl_max: None, uses: 1, redeemer: Redeemer::Tool, binding: Binding::Identity }
     }
 }
 
@@ -106,6 +120,7 @@ impl Obligations {
             },
             uses: self.uses.min(other.uses),
             redeemer: self.redeemer.min(other.redeemer),
+            binding: self.binding.min(other.binding),
         }
     }
 
@@ -118,7 +133,8 @@ impl Obligations {
             (Life::Usual(life), Some(max)) => life.min(max),
             (Life::Asked(life) | Life::Usual(life), _) => life,
         };
-        Some(Terms { life, ttl_max: self.ttl_max, uses: self.uses, redeemer: self.redeemer })
+        let Self { ttl_max, uses, redeemer, binding } = self;
+        Some(Terms { life, ttl_max, uses, redeemer, binding })
     }
 }
 
@@ -151,18 +167,17 @@ mod tests {
 
     #[test]
     fn the_strictest_of_each_holds() {
-        let loose =
-            Obligations { ttl_max: Some(Duration::from_secs(300)), uses: 5, redeemer: Redeemer::Agent };
-        let short =
-            Obligations { ttl_max: Some(Duration::from_secs(30)), uses: 9, redeemer: Redeemer::Agent };
+        let with = |ttl: Option<u64>, uses, redeemer, binding| {
+            let ttl_max = ttl.map(Duration::from_secs);
+            Obligations { ttl_max, uses, redeemer, binding }
+        };
+        let loose = with(Some(300), 5, Redeemer::Agent, Binding::Identity);
+        let short = with(Some(30), 9, Redeemer::Agent, Binding::Certificate);
         let both = loose.strictest(short);
-        assert_eq!(
-            both,
-            Obligations { ttl_max: Some(Duration::from_secs(30)), uses: 5, redeemer: Redeemer::Agent }
-        );
+        assert_eq!(both, with(Some(30), 5, Redeemer::Agent, Binding::Certificate));
         assert_eq!(both, short.strictest(loose));
         let silent = loose.strictest(Obligations::default());
-        assert_eq!(silent, Obligations { ttl_max: loose.ttl_max, uses: 1, redeemer: Redeemer::Tool });
+        assert_eq!(silent, with(Some(300), 1, Redeemer::Tool, Binding::Identity));
     }
 
     #[test]

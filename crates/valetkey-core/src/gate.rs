@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use crate::audit::{AuditError, AuditLog, AuditOutcome, AuditRecord, Reason, RecordId, RecordKind, Ruling};
 use crate::clock::Clock;
-use crate::decision::{Allow, Decision, Deny, Terms};
+use crate::decision::{Allow, Binding, Decision, Deny, Terms};
 use crate::policy::PolicyEngine;
 use crate::request::{AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Life};
 use crate::resolver::{Gap, ResolveError};
@@ -230,7 +230,7 @@ impl Gate {
     pub fn still_allows(&self, request: &AccessRequest, terms: Terms) -> Result<(), Deny> {
         let again = AccessRequest { life: Life::Asked(terms.life), ..request.clone() };
         let (allow, now) = self.rule(&again)?;
-        if now.uses >= terms.uses && now.redeemer == terms.redeemer {
+        if now.uses >= terms.uses && now.redeemer == terms.redeemer && now.binding >= terms.binding {
             return Ok(());
         }
         Err(Deny {
@@ -264,6 +264,13 @@ impl Gate {
             Decision::Deny(deny) => return Err(deny),
         };
         match allow.obligations.terms(request.life) {
+            Some(terms) if terms.binding == Binding::Certificate && request.call.key.is_none() => Err(Deny {
+                reason: Reason::PolicyBinding,
+                policies: allow.policies,
+                advice: Some(BINDING_ADVICE.into()),
+                detail: None,
+                revision: allow.revision,
+            }),
             Some(terms) => Ok((allow, terms)),
             None => Err(Deny {
                 reason: Reason::PolicyTtl,
@@ -281,12 +288,18 @@ impl Gate {
         let record =
             AuditRecord::event(self.clock.now(), request.kind.into(), Reason::PolicyPermit).about(request);
         match ruling {
-            Ok((allow, terms)) => AuditRecord {
-                ttl: Some(terms.life),
-                uses: Some(terms.uses),
-                redeemer: Some(terms.redeemer),
-                ..with_allow(record, allow)
-            },
+            Ok((allow, terms)) => {
+                let record = match (terms.binding, request.call.key) {
+                    (Binding::Certificate, Some(key)) => record.with_detail(&format!("with the key {key}")),
+                    (Binding::Certificate | Binding::Identity, _) => record,
+                };
+                AuditRecord {
+                    ttl: Some(terms.life),
+                    uses: Some(terms.uses),
+                    redeemer: Some(terms.redeemer),
+                    ..with_allow(record, allow)
+                }
+            }
             Err(deny) => {
                 // A handle that was to be issued will never exist; one that was presented does.
                 let handle = record.handle.filter(|_| request.kind == AccessKind::Redeem);
@@ -335,6 +348,7 @@ impl Grant {
             ttl_max: None,
             uses: 1,
             redeemer: crate::decision::Redeemer::Tool,
+            binding: Binding::Identity,
         });
         Self { request: Arc::new(request), terms, record, generation: 0 }
     }
@@ -403,3 +417,5 @@ fn with_deny(record: AuditRecord, deny: &Deny) -> AuditRecord {
         ..record
     }
 }
+
+const BINDING_ADVICE: &str = "connect with a client certificate: what policy allows here is bound to its key";

@@ -30,6 +30,11 @@ pub struct PersonId(pub Name);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
+/// The SHA-256 of a public key, as its certificate has it (`SubjectPublicKeyInfo`, DER): what a handle can be
+/// bound to. A renewed certificate for the same key has the same one. Not a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyThumbprint(pub [u8; 32]);
+
 /// Why a text is no [`Name`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -98,6 +103,13 @@ impl fmt::Display for ToolId {
 impl fmt::Display for PersonId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for KeyThumbprint {
+    /// `sha256:` and 64 hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", data_encoding::HEXLOWER.encode(&self.0))
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::audit::{AuditRecord, Reason, RecordId, RecordKind};
 use crate::bearer::{BearerError, PublicId};
 use crate::clock::{Clock, Timestamp};
-use crate::decision::{Deny, Terms};
+use crate::decision::{Binding, Deny, Redeemer, Terms};
 use crate::gate::Grant;
 use crate::handle::{Handle, HandleId};
 use crate::identity::{AgentId, ToolId};
@@ -208,7 +208,11 @@ impl LeaseTable {
             uses_set_aside: 0,
             expiry_cause: EndCause::Expiry,
         };
-        let slot = HandleSlot { request, digest, terms, expires, timer: expires, state: active };
+        let bound_to = match (terms.binding, terms.redeemer) {
+            (Binding::Certificate, Redeemer::Agent) => request.call.key,
+            (Binding::Certificate, Redeemer::Tool) | (Binding::Identity, _) => None,
+        };
+        let slot = HandleSlot { request, digest, terms, bound_to, expires, timer: expires, state: active };
         let renew_at = slot.renew_at();
         state.handles.insert(handle.id(), slot);
         self.set_timer(&mut state, handle.id(), renew_at);

@@ -31,6 +31,7 @@ mod reference;
 mod request;
 mod resolver;
 mod secret;
+mod spiffe;
 mod target;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
@@ -42,10 +43,10 @@ pub use audit::{
 pub use bearer::{Bearer, BearerDigest, BearerError, PublicId};
 pub use broker::{Acquire, Broker, Check, CheckAnswer, Redeemed, Refusal};
 pub use clock::{Clock, Timestamp};
-pub use decision::{Allow, Decision, Deny, Obligations, PolicyId, Redeemer, Revision, Terms};
+pub use decision::{Allow, Binding, Decision, Deny, Obligations, PolicyId, Redeemer, Revision, Terms};
 pub use gate::{Denial, Gate, Grant, Permission, Survey, Verdict};
 pub use handle::{Handle, HandleId};
-pub use identity::{AgentId, Identity, Name, NameError, PersonId, ToolId};
+pub use identity::{AgentId, Identity, KeyThumbprint, Name, NameError, PersonId, ToolId};
 pub use lease::{EndCause, Issued, LeaseEvent, LeaseEvents, LeaseFull, LeaseId, LeaseLimits, LeaseTable};
 pub use policy::PolicyEngine;
 pub use reference::{Attribute, ReferenceError, SecretReference};
@@ -56,5 +57,6 @@ pub use resolver::{
     Directory, Fault, Gap, Located, Provenance, ResolveError, ResolveFailure, Resolved, Resolver,
 };
 pub use secret::SecretValue;
+pub use spiffe::{SpiffeError, SpiffeId, SpiffePattern, TrustDomain};
 pub use target::{Facet, FieldTarget, Named, Target};
 pub use text::{Destination, Purpose, Session, TextError, scrub};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::bearer::PublicId;
 use crate::handle::HandleId;
-use crate::identity::{AgentId, Identity, ToolId};
+use crate::identity::{AgentId, Identity, KeyThumbprint, ToolId};
 use crate::lease::LeaseId;
 use crate::reference::SecretReference;
 use crate::target::Target;
@@ -19,6 +19,8 @@ pub struct Call {
     pub id: RequestId,
     /// Who the transport says it is.
     pub caller: Identity,
+    /// The key of the client certificate that the connection was made with, where there was one.
+    pub key: Option<KeyThumbprint>,
     /// The client's name, version and address, scrubbed; at most 256 bytes. For reviewers only.
     pub client: Arc<str>,
     /// The caller's W3C trace id.

@@ -14,7 +14,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::decision::{Allow, Decision, Deny, Obligations, PolicyId, Revision};
 use crate::gate::{Grant, Survey};
 use crate::handle::Handle;
-use crate::identity::{AgentId, Identity, Name, PersonId, ToolId};
+use crate::identity::{AgentId, Identity, KeyThumbprint, Name, PersonId, ToolId};
 use crate::policy::PolicyEngine;
 use crate::reference::SecretReference;
 use crate::request::{AccessKind, AccessRequest, AdminRequest, Call, Life, RequestId};
@@ -359,9 +359,16 @@ pub fn call(caller: Identity) -> Arc<Call> {
     Arc::new(Call {
         id: RequestId(PublicId::from_bytes([7; 10])),
         caller,
+        key: None,
         client: "test".into(),
         trace: None,
     })
+}
+
+/// A call of a caller over mutual TLS, with this key.
+#[must_use]
+pub fn call_with_key(caller: Identity, key: u8) -> Arc<Call> {
+    Arc::new(Call { key: Some(KeyThumbprint([key; 32])), ..call(caller).as_ref().clone() })
 }
 
 /// The agent of that name.

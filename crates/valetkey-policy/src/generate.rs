@@ -70,7 +70,7 @@ pub fn request(
     };
     let id = RequestId(PublicId::from_bytes([0; 10]));
     Ok(AccessRequest {
-        call: Arc::new(Call { id, caller, client: "".into(), trace: None }),
+        call: Arc::new(Call { id, caller, key: None, client: "".into(), trace: None }),
         kind,
         agent,
         tool,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use valetkey_core::{
-    AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, AgentId, Call, Decision, Deny,
-    Facet, FieldTarget, Identity, LeaseId, Life, Name, Named, PersonId, PolicyEngine, PublicId, Reason,
+    AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, AgentId, Binding, Call, Decision,
+    Deny, Facet, FieldTarget, Identity, LeaseId, Life, Name, Named, PersonId, PolicyEngine, PublicId, Reason,
     Redeemer, ReferenceError, RequestId, SecretReference, Target, ToolId,
 };
 
@@ -235,6 +235,9 @@ fn answer(decision: &Decision) -> String {
     if allow.obligations.redeemer == Redeemer::Agent {
         text.push_str(", agent redeems");
     }
+    if allow.obligations.binding == Binding::Certificate {
+        text.push_str(", bound to a certificate");
+    }
     text
 }
 
@@ -272,7 +275,7 @@ fn names<T>(texts: &[String], make: fn(Name) -> T) -> Result<Vec<T>, CastError> 
 }
 
 fn call(caller: Identity) -> Arc<Call> {
-    Arc::new(Call { id: RequestId::random(), caller, client: "".into(), trace: None })
+    Arc::new(Call { id: RequestId::random(), caller, key: None, client: "".into(), trace: None })
 }
 
 fn no_id() -> String {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cedar_policy::{Effect, Policy};
-use valetkey_core::{Obligations, PolicyId, Redeemer};
+use valetkey_core::{Binding, Obligations, PolicyId, Redeemer};
 
 /// The annotations of one policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +55,10 @@ impl Annotations {
             "advice" => {
                 return Err("`@advice` is for those who are refused, and belongs on a forbid".to_owned());
             }
-            "max_ttl" | "uses" | "redeem_by" if forbids => {
+            "max_ttl" | "uses" | "redeem_by" | "bind" if forbids => {
                 return Err(format!("`@{word}` on a forbid has no effect: obligations belong on permits"));
             }
-            "max_ttl" | "uses" | "redeem_by" if !permits_access => {
+            "max_ttl" | "uses" | "redeem_by" | "bind" if !permits_access => {
                 return Err(format!(
                     "`@{word}` has no effect on a policy that permits neither acquire nor redeem"
                 ));
@@ -66,6 +66,7 @@ impl Annotations {
             "max_ttl" => self.obligations.ttl_max = Some(ttl(text)?),
             "uses" => self.obligations.uses = uses(text)?,
             "redeem_by" => self.obligations.redeemer = redeemer(text)?,
+            "bind" => self.obligations.binding = binding(text)?,
             "approval" | "hosts" => return Err(format!("`@{word}` is not supported by this version")),
             _ => return Err(format!("unknown annotation `@{word}`: {KNOWN}")),
         }
@@ -121,12 +122,19 @@ fn redeemer(text: &str) -> Result<Redeemer, String> {
     }
 }
 
+fn binding(text: &str) -> Result<Binding, String> {
+    match text {
+        "certificate" => Ok(Binding::Certificate),
+        _ => Err(format!("`@bind` must be `certificate`, is `{}`", text.escape_debug())),
+    }
+}
+
 /// `parse` alone would take a sign.
 fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-const KNOWN: &str = "known are id, reason, advice, max_ttl, uses and redeem_by";
+const KNOWN: &str = "known are id, reason, advice, max_ttl, uses, redeem_by and bind";
 const ID_MAX: usize = 64;
 const SENTENCE_MAX: usize = 512;
 const TTL_MAX_SECONDS: u64 = 24 * 3600;

@@ -48,6 +48,7 @@ fn every_fault_of_a_policy() {
         annotated(&format!(r#"{id} @redeem_by("me")"#)),
         "a.cedar:2:1: `@redeem_by` must be `tool` or `agent`",
     );
+    check(annotated(&format!(r#"{id} @bind("key")"#)), "a.cedar:2:1: `@bind` must be `certificate`");
     check(
         annotated(&format!(r#"{id} @approval("x")"#)),
         "a.cedar:2:1: `@approval` is not supported by this version",
@@ -58,7 +59,9 @@ fn every_fault_of_a_policy() {
     );
     check(annotated(&format!(r#"{id} @advice("x")"#)), "a.cedar:2:1: `@advice` is for those who are refused");
     check(annotated(&format!(r#"{id} @reason("x\ny")"#)), "a.cedar:2:1: `@reason` must be one line");
-    for obligation in [r#"@max_ttl("5s")"#, r#"@uses("2")"#, r#"@redeem_by("tool")"#] {
+    for obligation in
+        [r#"@max_ttl("5s")"#, r#"@uses("2")"#, r#"@redeem_by("tool")"#, r#"@bind("certificate")"#]
+    {
         let forbid = format!("{id} {obligation} forbid (principal, action, resource);");
         let word = obligation.split('(').next().unwrap();
         check(forbid, &format!("a.cedar:1:1: `{word}` on a forbid has no effect"));

@@ -26,7 +26,16 @@ impl fmt::Debug for RedeemHandleResponse {
 
 impl fmt::Debug for HandleIssued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { reference, handle: _, handle_id, expire_time, uses, redeemer, record_id } = self;
+        let Self {
+            reference,
+            handle: _,
+            handle_id,
+            expire_time,
+            uses,
+            redeemer,
+            record_id,
+            certificate_bound,
+        } = self;
         f.debug_struct("HandleIssued")
             .field("reference", reference)
             .field("handle", &REDACTED)
@@ -35,6 +44,7 @@ impl fmt::Debug for HandleIssued {
             .field("uses", uses)
             .field("redeemer", redeemer)
             .field("record_id", record_id)
+            .field("certificate_bound", certificate_bound)
             .finish()
     }
 }

@@ -25,22 +25,24 @@ use valetkey_proto::v1::operator_service_server::{OperatorServiceServer, SERVICE
 use crate::audit_service::Audit;
 use crate::config::{Config, Limits, SourceConfig};
 use crate::convert::AskLimits;
+use crate::identity::known::Known;
 use crate::identity::{Identifier, IdentityLayer};
 use crate::lease_service::Leases;
-use crate::listen::connections;
+use crate::listen::{Listeners, Refusals, connections, write_down};
 use crate::metrics;
 use crate::operator_service::Operator;
 use crate::reload::{Reloader, loaded};
 use crate::sources::{self, SourceError};
 use crate::state::State;
-use crate::token::Tokens;
+use crate::tls::{Tls, TlsError};
 
 /// A broker, opened and ready to serve.
 pub struct App {
     broker: Arc<Broker>,
     store: Arc<AuditStore>,
     reloader: Reloader,
-    tokens: Tokens,
+    known: Known,
+    tls: Option<Arc<Tls>>,
     limits: Limits,
     state: State,
 }
@@ -64,6 +66,9 @@ pub enum StartError {
     /// A source cannot be used.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// There is no certificate to serve with.
+    #[error(transparent)]
+    Tls(TlsError),
     /// The audit database cannot be opened.
     #[error("the audit database cannot be used")]
     Audit(#[source] OpenError),
@@ -101,15 +106,24 @@ impl App {
         let Config {
             listen: _,
             metrics: _,
+            tls,
+            unix: _,
             audit_database,
             audit_create,
             policies,
             sources,
-            identities,
+            members,
+            spiffe_rules,
             limits,
         } = config;
         let bundle = Bundle::load(&policies).map_err(StartError::Policies)?;
         let sources = open_sources(&sources, &audit_database, &clock)?;
+        let tls = match tls {
+            Some(settings) => {
+                Some(Arc::new(Tls::open(settings, Arc::clone(&clock)).await.map_err(StartError::Tls)?))
+            }
+            None => None,
+        };
         let missing = if audit_create { Missing::Create } else { Missing::Refuse };
         let options = StoreOptions { missing, ..StoreOptions::default() };
         let store =
@@ -139,7 +153,8 @@ impl App {
             started: broker.clock().now(),
         };
         let reloader = Reloader::new(policies, engine, Arc::clone(&broker));
-        Ok(Self { broker, store, reloader, tokens: Tokens::new(identities), limits, state })
+        let known = Known::new(members, spiffe_rules);
+        Ok(Self { broker, store, reloader, known, tls, limits, state })
     }
 
     /// Opens the sources and lets go of them; for checking a configuration without a broker.
@@ -148,6 +163,14 @@ impl App {
     /// [`StartError::Source`] says why one cannot be used.
     pub fn check_sources(config: &Config, clock: Arc<dyn Clock>) -> Result<(), StartError> {
         Ok(open_sources(&config.sources, &config.audit_database, &clock).map(drop)?)
+    }
+
+    /// Loads the TLS files, where there are some, and lets go of them; likewise.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`] says why they cannot be used.
+    pub fn check_tls(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), StartError> {
+        config.tls.as_ref().map_or(Ok(()), |settings| settings.check(clock)).map_err(StartError::Tls)
     }
 
     /// Reloads the policies on demand; for SIGHUP.
@@ -174,17 +197,17 @@ impl App {
         metrics::serve(listener, self.state.clone())
     }
 
-    /// Serves on `listener` until `shutdown`, then drains: no new leases, the open ones are told, and what
+    /// Serves on `listeners` until `shutdown`, then drains: no new leases, the open ones are told, and what
     /// is still open after the grace ends. The caller owns the socket and the signal.
     ///
     /// # Errors
     /// [`RunError`] where serving itself failed.
     pub async fn run(
         self,
-        listener: TcpListener,
+        listeners: impl Into<Listeners>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), RunError> {
-        let Self { broker, store, reloader, tokens, limits, state } = self;
+        let Self { broker, store, reloader, known, tls, limits, state } = self;
         let (stop, stopping) = watch::channel(false);
         let (health, health_service) = tonic_health::server::health_reporter();
 
@@ -195,6 +218,13 @@ impl App {
         tasks.spawn(async move { renewer.renew_leases().await });
         tasks.spawn(async move { reloader.follow_files().await });
         tasks.spawn(report_health(health, store.availability()));
+        let (refusals, told) = Refusals::new();
+        tasks.spawn(write_down(told, Arc::clone(&broker)));
+        if let Some(tls) = tls.clone() {
+            let broker = Arc::clone(&broker);
+            tasks.spawn(async move { tls.follow(&broker).await });
+        }
+        let incoming = connections(listeners.into(), tls, limits.connections_max, refusals);
 
         let leases = Leases {
             broker: Arc::clone(&broker),
@@ -206,7 +236,7 @@ impl App {
             committed: store.committed(),
             stopping: stopping.clone(),
         };
-        let identifier = Arc::new(Identifier { tokens, broker: Arc::clone(&broker) });
+        let identifier = Arc::new(Identifier { known, broker: Arc::clone(&broker) });
         let serving = server(limits)
             .layer(IdentityLayer(identifier))
             .add_service(LeaseServiceServer::new(leases).max_decoding_message_size(MESSAGE_MAX))
@@ -214,7 +244,7 @@ impl App {
             .add_service(OperatorServiceServer::new(Operator(state)).max_decoding_message_size(MESSAGE_MAX))
             .add_service(health_service)
             .add_optional_service(reflection())
-            .serve_with_incoming_shutdown(connections(listener, limits.connections_max), stopped(stopping));
+            .serve_with_incoming_shutdown(incoming, stopped(stopping));
         let draining = drain(Arc::clone(&broker), limits.drain_grace, shutdown, stop);
         let served = tokio::select! {
             served = serving => served,

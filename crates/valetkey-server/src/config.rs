@@ -1,8 +1,9 @@
 //! The configuration: TOML, parsed whole before anything is done, all faults at once.
 
+mod members;
 mod source;
+mod tls;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,16 +11,22 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use valetkey_core::{AgentId, Identity, LeaseLimits, Name, PersonId, ToolId};
+use valetkey_core::LeaseLimits;
 
-use crate::token::TokenDigest;
+use crate::identity::known::{Member, Proof, SpiffeRule};
+use crate::listen::UnixSettings;
+use crate::tls::TlsSettings;
 
 pub use self::source::{SourceBounds, SourceConfig, SourceKind};
 
 /// What a broker is told.
 pub struct Config {
-    /// Where to listen. Loopback only: there is no TLS yet.
-    pub listen: SocketAddr,
+    /// Where to listen; must be set if `unix` is not. Beyond loopback `tls` must be set.
+    pub listen: Option<SocketAddr>,
+    /// How the broker proves itself to those who connect there.
+    pub tls: Option<TlsSettings>,
+    /// The Unix socket to listen on, for callers on this machine.
+    pub unix: Option<UnixSettings>,
     /// The audit database.
     pub audit_database: PathBuf,
     /// Whether a missing audit database is made. Never set it by habit: a database that has gone missing is
@@ -31,8 +38,10 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// Where values come from.
     pub sources: Vec<SourceConfig>,
-    /// Who may call.
-    pub identities: Vec<(TokenDigest, Identity)>,
+    /// Who may call; an entry with several proofs is as many members.
+    pub members: Vec<Member>,
+    /// Who else may call, by the names in their SPIFFE ids.
+    pub spiffe_rules: Vec<SpiffeRule>,
     /// The bounds.
     pub limits: Limits,
 }
@@ -104,7 +113,15 @@ impl Config {
         let mut document: toml::Table =
             toml::from_str(text).map_err(|error| vec![error.to_string().trim().replace('\n', "\n  ")])?;
         let mut faults = Vec::new();
-        let listen: Option<SocketAddr> = section(&mut document, "listen", &mut faults);
+        let unix: Option<tls::UnixSection> = optional(&mut document, "unix", &mut faults);
+        let unix = unix.and_then(|unix| unix.check(folder, &mut faults));
+        let listen: Option<SocketAddr> = match unix {
+            Some(_) => optional(&mut document, "listen", &mut faults),
+            None => section(&mut document, "listen", &mut faults),
+        };
+        let has_tls = document.contains_key("tls");
+        let tls: Option<tls::TlsSection> = optional(&mut document, "tls", &mut faults);
+        let tls = tls.and_then(|tls| tls.check(folder, &mut faults));
         let audit: Option<AuditSection> = section(&mut document, "audit", &mut faults);
         let policies: Option<PoliciesSection> = section(&mut document, "policies", &mut faults);
         let sources = source::sources(&mut document, folder, &mut faults);
@@ -117,14 +134,14 @@ impl Config {
             false => Some(LimitsSection::default()),
         };
         let limits = limits.and_then(|limits| limits.check(&mut faults));
-        let identities = identities(&mut document, &mut faults);
+        let (members, spiffe_rules) = members::read_all(&mut document, &mut faults);
         for key in document.keys() {
             faults.push(format!("`{key}` is not a known key"));
         }
-        if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
+        if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && !has_tls) {
             faults.push(format!(
                 "`listen` must be a loopback address such as 127.0.0.1:7447, is {listen}: beyond the machine a \
-                 broker needs TLS, which this version does not have"
+                 broker needs TLS, which is set up in `[tls]`"
             ));
         }
         if let Some(listen) = metrics.filter(|listen: &SocketAddr| !listen.ip().is_loopback()) {
@@ -133,15 +150,21 @@ impl Config {
                  reads them"
             ));
         }
-        match (listen, audit, policies, limits) {
-            (Some(listen), Some(audit), Some(policies), Some(limits)) if faults.is_empty() => Ok(Self {
+        if faults.is_empty() {
+            check_reach(&members, &spiffe_rules, tls.as_ref(), unix.as_ref(), &mut faults);
+        }
+        match (audit, policies, limits) {
+            (Some(audit), Some(policies), Some(limits)) if faults.is_empty() => Ok(Self {
                 listen,
+                tls,
+                unix,
                 audit_database: folder.join(audit.database),
                 audit_create: false,
                 policies: folder.join(policies.directory),
                 metrics,
                 sources,
-                identities,
+                members,
+                spiffe_rules,
                 limits,
             }),
             _ => Err(faults),
@@ -201,15 +224,6 @@ struct LimitsSection {
     drain_grace_seconds: Option<u64>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct IdentitySection {
-    agent: Option<String>,
-    tool: Option<String>,
-    person: Option<String>,
-    token: String,
-}
-
 impl LimitsSection {
     fn check(self, faults: &mut Vec<String>) -> Option<Limits> {
         let usual = Limits::default();
@@ -261,56 +275,40 @@ fn section<T: DeserializeOwned>(
     read(value, key, faults)
 }
 
+/// The same for a key that may be left out.
+fn optional<T: DeserializeOwned>(
+    document: &mut toml::Table,
+    key: &str,
+    faults: &mut Vec<String>,
+) -> Option<T> {
+    document.remove(key).and_then(|value| read(value, key, faults))
+}
+
+/// Whoever may call must have a way to show who they are: an entry that nobody can use is a mistake.
+fn check_reach(
+    members: &[Member],
+    rules: &[SpiffeRule],
+    tls: Option<&TlsSettings>,
+    unix: Option<&UnixSettings>,
+    faults: &mut Vec<String>,
+) {
+    let by_certificate = members.iter().any(|member| matches!(member.shows, Proof::Spiffe(_)));
+    if (by_certificate || !rules.is_empty()) && tls.is_none_or(|tls| tls.clients.is_none()) {
+        faults.push(
+            "`spiffe` needs `tls.client_ca` or `tls.workload_api`: nobody could show a certificate".into(),
+        );
+    }
+    let by_user = members.iter().any(|member| matches!(member.shows, Proof::User(_)));
+    if by_user && unix.is_none() {
+        faults.push("`uid` and `user` need `[unix]`: only there the kernel says who calls".into());
+    }
+}
+
 fn read<T: DeserializeOwned>(value: toml::Value, key: &str, faults: &mut Vec<String>) -> Option<T> {
     value
         .try_into()
         .map_err(|error: toml::de::Error| faults.push(format!("`{key}`: {}", error.message())))
         .ok()
-}
-
-fn identities(document: &mut toml::Table, faults: &mut Vec<String>) -> Vec<(TokenDigest, Identity)> {
-    let entries = match document.remove("identity") {
-        Some(toml::Value::Array(entries)) => entries,
-        Some(_) => {
-            faults.push("`identity` must be a list: write each as `[[identity]]`".to_owned());
-            return Vec::new();
-        }
-        None => Vec::new(),
-    };
-    if entries.is_empty() {
-        faults.push(
-            "`identity` is missing: nobody could call; `valetkey token create` makes entries".to_owned(),
-        );
-    }
-    let mut seen = HashSet::new();
-    let mut identities = Vec::with_capacity(entries.len());
-    for (place, entry) in entries.into_iter().enumerate() {
-        let key = format!("identity[{place}]");
-        let Some(entry) = read::<IdentitySection>(entry, &key, faults) else { continue };
-        match identity(entry) {
-            Ok((token, _)) if !seen.insert(token.id()) => {
-                faults.push(format!("`{key}.token` is the token of an entry before it"));
-            }
-            Ok(entry) => identities.push(entry),
-            Err(fault) => faults.push(format!("`{key}` {fault}")),
-        }
-    }
-    identities
-}
-
-fn identity(entry: IdentitySection) -> Result<(TokenDigest, Identity), String> {
-    let IdentitySection { agent, tool, person, token } = entry;
-    let parse = |name: &str| Name::parse(name).map_err(|error| format!("`{name}` {error}"));
-    let identity = match (agent, tool, person) {
-        (Some(name), None, None) => Identity::Agent(AgentId(parse(&name)?)),
-        (None, Some(name), None) => Identity::Tool(ToolId(parse(&name)?)),
-        (None, None, Some(name)) => Identity::Person(PersonId(parse(&name)?)),
-        _ => return Err("must have exactly one of `agent`, `tool` and `person`".to_owned()),
-    };
-    let token = TokenDigest::parse(&token).map_err(|_| {
-        "`token` must be a digest, `vkt_<id>:<64 hexadecimal digits>`, as `valetkey token create` prints it"
-    })?;
-    Ok((token, identity))
 }
 
 const SIZE_MAX: u64 = 4 * 1024 * 1024;

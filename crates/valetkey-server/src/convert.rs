@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use prost_types::Timestamp as WireTimestamp;
 use valetkey_core::{
-    Acquire, AgentId, Call, Check, CheckAnswer, Destination, EndCause, Issued, LeaseEvent, LeaseId, Life,
-    Name, Purpose, Redeemer, SecretReference, Session, TextError, Timestamp, ToolId, scrub,
+    Acquire, AgentId, Binding, Call, Check, CheckAnswer, Destination, EndCause, Issued, LeaseEvent, LeaseId,
+    Life, Name, Purpose, Redeemer, SecretReference, Session, TextError, Timestamp, ToolId, scrub,
 };
 use valetkey_proto::v1;
 
@@ -119,6 +119,7 @@ pub(crate) fn check_answer(answer: CheckAnswer) -> v1::CheckAccessResponse {
             ttl_max: terms.ttl_max.and_then(duration),
             uses: terms.uses,
             redeemer: redeemer(terms.redeemer).into(),
+            certificate_bound: terms.binding == Binding::Certificate,
         },
         CheckAnswer::Deny(denial) => v1::CheckAccessResponse {
             decision: v1::Decision::Deny.into(),
@@ -127,6 +128,7 @@ pub(crate) fn check_answer(answer: CheckAnswer) -> v1::CheckAccessResponse {
             ttl_max: None,
             uses: 0,
             redeemer: v1::Redeemer::Unspecified.into(),
+            certificate_bound: false,
         },
     }
 }
@@ -173,6 +175,7 @@ fn issued(it: Issued) -> v1::HandleIssued {
         uses: terms.uses,
         redeemer: redeemer(terms.redeemer).into(),
         record_id: record.to_string(),
+        certificate_bound: terms.binding == Binding::Certificate,
     }
 }
 

@@ -1,9 +1,13 @@
-//! Who calls: one layer in front of every method.
+//! Who calls: one layer in front of every method. What a caller shows is gathered in `evidence.rs`, and who that is
+//! stands in `known.rs`.
 //!
 //! It lets nobody pass without an identity, writes down who tried, and hands the [`Call`] to the methods as
 //! an extension of the request. On the way back it notices answers that no method of ours gave (a message
 //! that could not be decoded, an unknown method) and has them recorded too: every status of ours carries
 //! details, the transport's own carry none.
+
+pub(crate) mod evidence;
+pub(crate) mod known;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,13 +24,14 @@ use valetkey_core::{
     RequestId, TraceId, scrub,
 };
 
-use crate::listen::Peer;
 use crate::status;
-use crate::token::Tokens;
+
+use self::evidence::{Evidence, Peer};
+use self::known::Known;
 
 /// What the layer needs.
 pub(crate) struct Identifier {
-    pub(crate) tokens: Tokens,
+    pub(crate) known: Known,
     pub(crate) broker: Arc<Broker>,
 }
 
@@ -105,18 +110,16 @@ impl Identifier {
         let peer = request.extensions().get::<Peer>();
         let client = client(headers, peer);
         let trace = trace(headers);
-        let mut tokens = headers.get_all(header::AUTHORIZATION).iter();
-        let identity = match (tokens.next(), tokens.next()) {
-            // Which of two was meant is not for us to guess.
-            (Some(_), Some(_)) => Err(Reason::TokenMalformed),
-            (token, _) => self.tokens.identify(token.map(http::HeaderValue::as_bytes)),
-        };
+        let now = self.broker.clock().now();
+        let identity =
+            Evidence::gather(headers, peer).and_then(|evidence| self.known.identify(&evidence, now));
         match identity {
             Ok(caller) => {
                 if let Some(peer) = peer {
                     peer.know();
                 }
-                Ok(Call { id: RequestId::random(), caller: caller.clone(), client, trace })
+                let key = peer.and_then(|peer| peer.certificate.as_ref()).map(|it| it.key);
+                Ok(Call { id: RequestId::random(), caller, key, client, trace })
             }
             Err(reason) => Err(Unidentified { reason, client, trace }),
         }
@@ -199,13 +202,13 @@ fn foreign_status(headers: &HeaderMap) -> Option<Status> {
     (status.code() != Code::Ok && status.details().is_empty()).then_some(status)
 }
 
-/// The client as it says itself, and its address without the port: one client is one text.
+/// The client as it says itself, and where it is.
 fn client(headers: &HeaderMap, peer: Option<&Peer>) -> Arc<str> {
     let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("unnamed");
     let mut client = scrub(agent, CLIENT_MAX);
     if let Some(peer) = peer {
         client.push(' ');
-        client.push_str(&peer.address.ip().to_string());
+        client.push_str(&peer.origin.to_string());
     }
     client.into()
 }

@@ -19,6 +19,7 @@ mod audit_service;
 mod clock;
 mod config;
 mod convert;
+mod digest;
 mod identity;
 mod lease_service;
 mod listen;
@@ -28,13 +29,18 @@ mod reload;
 mod sources;
 mod state;
 mod status;
+mod tls;
 mod token;
+mod watch;
 
 pub use app::{App, Ports, RunError, StartError};
 pub use clock::SystemClock;
 pub use config::{Config, ConfigError, Limits, SourceBounds, SourceConfig, SourceKind};
+pub use identity::known::{IdentityKind, Member, Proof, SpiffeRule};
+pub use listen::{BindError, Listeners, UnixSettings};
 pub use reload::{ReloadError, Reloaded, Reloader};
 pub use sources::{SourceError, source_checks};
+pub use tls::{CertificateSource, ClientCertificates, TlsError, TlsSettings};
 pub use token::{TOKEN_PREFIX, TokenDigest, Tokens};
 /// For `valetkey doctor` and `valetkey onepassword`, which know the sources through the server alone.
 pub use valetkey_onepassword::{Check, InstallError, SdkPin, Verdict, find_op, sdk_pins};

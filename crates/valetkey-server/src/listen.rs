@@ -1,39 +1,32 @@
-//! Accepting connections: at most so many at once.
+//! Accepting connections: at most so many at once, TLS where there is TLS, and who is at the other end.
+
+mod bind;
+mod refusals;
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
+use valetkey_core::Reason;
 
-/// A connection's other end, as an extension of its requests.
-#[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    /// Its address.
-    pub(crate) address: SocketAddr,
-    /// Whether a request with an identity has come over the connection.
-    known: Arc<AtomicBool>,
-}
+use crate::identity::evidence::{ClientCertificate, Origin, Peer};
+use crate::tls::{HandshakeRefused, Tls};
 
-impl Peer {
-    /// Lets the connection stay: it has brought a request with an identity.
-    pub(crate) fn know(&self) {
-        self.known.store(true, Ordering::Relaxed);
-    }
-}
+pub use self::bind::{BindError, Listeners, UnixSettings};
+pub(crate) use self::refusals::{Refusal, Refusals, write_down};
 
 /// A connection, and its place among those that may be open.
 pub(crate) struct Connection {
-    socket: TcpStream,
+    socket: Box<dyn Socket>,
     peer: Peer,
     /// The time that is left to a peer that nobody knows yet. Without it, peers without an identity could
     /// hold all places: the transport's keepalive finds out who is gone, not who has no business here.
@@ -41,37 +34,133 @@ pub(crate) struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
-/// The connections of a listener, at most `connections_max` at once; more wait in the kernel's queue.
+/// TCP, TLS over it, or a Unix socket.
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+/// What connections pass on their way in.
+struct Door {
+    tls: Option<Arc<Tls>>,
+    places: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    ready: mpsc::Sender<Connection>,
+    refusals: Refusals,
+}
+
+/// The connections of some listeners, at most `connections_max` at once; more wait in the kernel's queue. With
+/// `tls`, what comes over the network goes through its handshake first. Dropping it closes the listeners.
 pub(crate) fn connections(
-    listener: TcpListener,
+    listeners: Listeners,
+    tls: Option<Arc<Tls>>,
     connections_max: usize,
+    refusals: Refusals,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let places = Arc::new(Semaphore::new(connections_max));
-    futures_util::stream::unfold((listener, places), |(listener, places)| async move {
-        let connection = loop {
-            // The semaphore is never closed.
-            let place = Arc::clone(&places).acquire_owned().await.ok()?;
-            match listener.accept().await {
-                Ok((socket, address)) => break Connection::new(socket, address, place),
-                Err(error) => {
-                    // Out of file descriptors, most likely: wait for some to come free rather than spin.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                }
-            }
-        };
-        Some((Ok(connection), (listener, places)))
+    let (ready, connections) = mpsc::channel(1);
+    let door = Arc::new(Door {
+        tls,
+        places: Arc::new(Semaphore::new(connections_max)),
+        handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+        ready,
+        refusals,
+    });
+    let (tcp, unix) = listeners.into_parts();
+    let mut doors = JoinSet::new();
+    if let Some(tcp) = tcp {
+        doors.spawn(Arc::clone(&door).accept_tcp(tcp));
+    }
+    let unix = unix.map(|(listener, file)| {
+        doors.spawn(door.accept_unix(listener));
+        file
+    });
+    futures_util::stream::unfold((connections, doors, unix), |(mut connections, doors, unix)| async move {
+        let connection = connections.recv().await?;
+        Some((Ok(connection), (connections, doors, unix)))
     })
 }
 
-impl Connection {
-    fn new(socket: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) -> Self {
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "a connection stays slow");
+impl Door {
+    async fn accept_tcp(self: Arc<Self>, listener: TcpListener) {
+        let mut handshakes = JoinSet::new();
+        // The semaphore is never closed.
+        while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
+            while handshakes.try_join_next().is_some() {}
+            let (socket, address) = accepted(|context| listener.poll_accept(context)).await;
+            if let Err(error) = socket.set_nodelay(true) {
+                tracing::debug!(%error, "a connection stays slow");
+            }
+            let origin = Origin::Address(address);
+            match &self.tls {
+                None => self.admit(Box::new(socket), Peer::new(origin, None), place).await,
+                Some(tls) => {
+                    let Ok(turn) = Arc::clone(&self.handshakes).acquire_owned().await else { return };
+                    let (door, tls) = (Arc::clone(&self), Arc::clone(tls));
+                    handshakes.spawn(async move {
+                        let shaken = door.shake_hands(&tls, socket, origin).await;
+                        drop(turn);
+                        if let Some((socket, certificate)) = shaken {
+                            door.admit(socket, Peer::new(origin, certificate), place).await;
+                        }
+                    });
+                }
+            }
         }
-        let peer = Peer { address, known: Arc::default() };
-        Self { socket, peer, opening: Some(Box::pin(tokio::time::sleep(UNKNOWN_TIME_MAX))), _place: place }
     }
+
+    async fn accept_unix(self: Arc<Self>, listener: UnixListener) {
+        while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
+            let (socket, _) = accepted(|context| listener.poll_accept(context)).await;
+            match process(&socket) {
+                Ok(origin) => self.admit(Box::new(socket), Peer::new(origin, None), place).await,
+                Err(error) => tracing::warn!(%error, "a process did not say whose it is"),
+            }
+        }
+    }
+
+    /// TLS, within its time; what fails is recorded.
+    async fn shake_hands(
+        &self,
+        tls: &Tls,
+        socket: TcpStream,
+        origin: Origin,
+    ) -> Option<(Box<dyn Socket>, Option<Arc<ClientCertificate>>)> {
+        let late = || HandshakeRefused { reason: Reason::TlsHandshake, detail: "too slow".to_owned() };
+        let refused = match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(socket)).await {
+            Ok(Ok((stream, certificate))) => return Some((Box::new(stream), certificate)),
+            Ok(Err(refused)) => refused,
+            Err(_) => Some(late()),
+        };
+        if let Some(HandshakeRefused { reason, detail }) = refused {
+            self.refusals.tell(Refusal { reason, detail, origin });
+        }
+        None
+    }
+
+    async fn admit(&self, socket: Box<dyn Socket>, peer: Peer, place: OwnedSemaphorePermit) {
+        let opening = Some(Box::pin(tokio::time::sleep(UNKNOWN_TIME_MAX)));
+        // Nobody takes connections any more when the broker stops.
+        let _ = self.ready.send(Connection { socket, peer, opening, _place: place }).await;
+    }
+}
+
+/// The next connection.
+async fn accepted<T>(mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>) -> T {
+    loop {
+        match std::future::poll_fn(&mut accept).await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: wait for some to come free rather than spin.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Whose process is at the other end, as the kernel noted when it connected.
+fn process(socket: &UnixStream) -> io::Result<Origin> {
+    let user = socket.peer_cred()?;
+    Ok(Origin::Process { uid: user.uid(), gid: user.gid(), pid: user.pid() })
 }
 
 impl Connected for Connection {
@@ -88,7 +177,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.opening.is_some() && self.peer.known.load(Ordering::Relaxed) {
+        if self.opening.is_some() && self.peer.is_known() {
             self.opening = None;
         }
         if let Some(opening) = &mut self.opening
@@ -129,6 +218,10 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }
+
 /// How long a peer has to bring its first request with an identity.
 const UNKNOWN_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a handshake may take, and how many may be under way.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+const HANDSHAKES_MAX: usize = 256;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);

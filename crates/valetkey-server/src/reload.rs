@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Mutex, mpsc};
 use valetkey_core::{AuditRecord, Broker, PolicyEngine, Reason, RecordKind, Revision};
 use valetkey_policy::{Bundle, Engine, LoadError};
+
+use crate::watch::{settle, watch};
 
 /// Puts changed policies in force. Clones share one engine; reloads happen one after the other.
 #[derive(Clone)]
@@ -84,7 +85,7 @@ impl Reloader {
         loop {
             let watched = identity_of(&self.parts.directory);
             let (changed, mut changes) = mpsc::channel(1);
-            let watcher = watch(&self.parts.directory, changed);
+            let watcher = watch([&self.parts.directory], changed);
             if let Err(error) = &watcher {
                 tracing::warn!(%error, "the policy files cannot be watched; send SIGHUP after a change");
             }
@@ -109,18 +110,6 @@ impl Reloader {
     /// What went wrong is logged and recorded; there is nobody here to tell.
     async fn try_reload(&self) {
         let _ = self.reload().await;
-    }
-}
-
-/// An editor writes a file in several steps: waits until it has been quiet for a moment, but no longer than
-/// a second, so that nobody can put off a change by making more.
-async fn settle(changes: &mut mpsc::Receiver<()>) {
-    let deadline = tokio::time::Instant::now() + SETTLE_MAX;
-    while tokio::time::Instant::now() < deadline {
-        match tokio::time::timeout(QUIET, changes.recv()).await {
-            Ok(Some(())) => {}
-            Ok(None) | Err(_) => return,
-        }
     }
 }
 
@@ -179,17 +168,4 @@ pub(crate) fn loaded(broker: &Broker, revision: Revision) -> AuditRecord {
     AuditRecord { revision: Some(revision), ..record }
 }
 
-fn watch(directory: &Path, changed: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading the files is an event too; only changes matter. A full channel has told it already.
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            let _ = changed.try_send(());
-        }
-    })?;
-    watcher.watch(directory, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
-}
-
 const LOOK: Duration = Duration::from_secs(2);
-const SETTLE_MAX: Duration = Duration::from_secs(1);
-const QUIET: Duration = Duration::from_millis(100);

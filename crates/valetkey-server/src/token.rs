@@ -60,9 +60,8 @@ impl Tokens {
     ///
     /// # Errors
     /// The [`Reason`] for the record. The caller is not told.
-    pub fn identify(&self, authorization: Option<&[u8]>) -> Result<&Identity, Reason> {
-        let header = authorization.ok_or(Reason::TokenMissing)?;
-        let text = str::from_utf8(header).map_err(|_| Reason::TokenMalformed)?;
+    pub fn identify(&self, authorization: &[u8]) -> Result<&Identity, Reason> {
+        let text = str::from_utf8(authorization).map_err(|_| Reason::TokenMalformed)?;
         let (scheme, token) = text.split_once(' ').ok_or(Reason::TokenMalformed)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Reason::TokenMalformed);
@@ -87,18 +86,17 @@ mod tests {
         let bot = Identity::Agent(agent("bot"));
         let digest = TokenDigest::parse(&TokenDigest::of(&token).to_string()).ok().unwrap();
         let tokens = Tokens::new([(digest, bot.clone())]);
-        let check = |header: Option<&str>, who: Result<&Identity, Reason>| {
-            assert_eq!(tokens.identify(header.map(str::as_bytes)), who, "{header:?}");
+        let check = |header: &str, who: Result<&Identity, Reason>| {
+            assert_eq!(tokens.identify(header.as_bytes()), who, "{header:?}");
         };
         let text = token.expose_secret();
-        check(Some(&format!("Bearer {}", *text)), Ok(&bot));
-        check(Some(&format!("bearer {}", *text)), Ok(&bot));
-        check(None, Err(Reason::TokenMissing));
-        check(Some(&text), Err(Reason::TokenMalformed));
-        check(Some(&format!("Basic {}", *text)), Err(Reason::TokenMalformed));
-        check(Some(&format!("Bearer {} ", *text)), Err(Reason::TokenMalformed));
-        check(Some(&format!("Bearer {}", *other.expose_secret())), Err(Reason::TokenUnknown));
+        check(&format!("Bearer {}", *text), Ok(&bot));
+        check(&format!("bearer {}", *text), Ok(&bot));
+        check(&text, Err(Reason::TokenMalformed));
+        check(&format!("Basic {}", *text), Err(Reason::TokenMalformed));
+        check(&format!("Bearer {} ", *text), Err(Reason::TokenMalformed));
+        check(&format!("Bearer {}", *other.expose_secret()), Err(Reason::TokenUnknown));
         let handle = Bearer::random("vkh_").expose_secret();
-        check(Some(&format!("Bearer {}", *handle)), Err(Reason::TokenMalformed));
+        check(&format!("Bearer {}", *handle), Err(Reason::TokenMalformed));
     }
 }

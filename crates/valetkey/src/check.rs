@@ -12,13 +12,15 @@ pub(crate) async fn run(args: CheckArgs) -> Result<Exit, Failure> {
     let CheckArgs { tool, reference, ttl, session, destination, format, connection } = args;
     let broker = connect(&connection).await?;
     let request = CheckAccess { tool, reference: reference.clone(), ttl, session, destination };
-    let Access { allowed, advice, record_id, ttl_max, uses, redeemer } = broker.check(request).await?;
+    let Access { allowed, advice, record_id, ttl_max, uses, redeemer, certificate_bound } =
+        broker.check(request).await?;
     let row = vec![
         ("decision", if allowed { "allow" } else { "deny" }.into()),
         ("reference", reference.into()),
         ("ttl_max_seconds", ttl_max.map(|life| life.as_secs()).into()),
         ("uses", allowed.then_some(uses).into()),
         ("redeemer", output::word(allowed.then_some(redeemer.as_str_name()), "REDEEMER_")),
+        ("certificate_bound", allowed.then_some(certificate_bound).into()),
         ("advice", (!advice.is_empty()).then_some(advice).into()),
         ("record_id", record_id.into()),
     ];

@@ -43,10 +43,13 @@ pub(crate) enum Command {
     /// Make tokens; needs no broker
     #[command(subcommand, after_help = "Example:\n  valetkey token create --agent travel-bot")]
     Token(TokenCommand),
+    /// Make certificates for a try-out of mutual TLS; needs no broker
+    #[command(after_help = DEV_CA_EXAMPLES)]
+    DevCa(DevCaArgs),
     /// Check configurations; needs no broker
     #[command(subcommand, after_help = "Example:\n  valetkey config check valetkey.toml")]
     Config(ConfigCommand),
-    /// Look at a configuration and at all it needs, and say what to do; needs no broker
+    /// Look at a configuration and all it needs, or at the way to a broker, and say what to do
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
     /// Install what a 1Password source needs; needs no broker
@@ -271,6 +274,28 @@ pub(crate) struct TokenOwner {
     pub(crate) person: Option<String>,
 }
 
+#[derive(Args)]
+pub(crate) struct DevCaArgs {
+    /// The folder to make them in; a new one, or empty
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// The trust domain of the SPIFFE ids
+    #[arg(long, value_name = "DOMAIN", default_value = "valetkey.test")]
+    pub(crate) trust_domain: String,
+    /// The agent
+    #[arg(long, value_name = "NAME", default_value = "travel-bot")]
+    pub(crate) agent: String,
+    /// The tool
+    #[arg(long, value_name = "NAME", default_value = "navan.book_flight")]
+    pub(crate) tool: String,
+    /// The person
+    #[arg(long, value_name = "NAME", default_value = "ana")]
+    pub(crate) person: String,
+    /// Another name or address of the broker's machine, beside localhost
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Vec<String>,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Check a configuration, its policies and its vault file, and name every fault
@@ -284,11 +309,16 @@ pub(crate) enum ConfigCommand {
 #[derive(Args)]
 pub(crate) struct DoctorArgs {
     /// The broker's configuration; without one, only what a 1Password source could use is looked for
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "connect")]
     pub(crate) config: Option<PathBuf>,
+    /// A broker to reach, as a client: which step on the way fails?
+    #[arg(long, value_name = "URL")]
+    pub(crate) connect: Option<String>,
     /// How findings are printed
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table, conflicts_with = "connect")]
     pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
 }
 
 #[derive(Subcommand)]
@@ -315,7 +345,7 @@ pub(crate) struct InstallArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
-    /// The broker's address
+    /// The broker's address: https://host:port, http:// on this machine, or unix:/path
     #[arg(
         long,
         value_name = "URL",
@@ -324,9 +354,26 @@ pub(crate) struct Connection {
         default_value = "http://127.0.0.1:7447"
     )]
     pub(crate) address: String,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// What is shown to the broker, and whom it is shown to.
+#[derive(Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Shown {
     /// A file with the token [default: $VALETKEY_TOKEN, or the file $VALETKEY_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// The authority of the broker's certificate, in PEM form; https trusts nobody else
+    #[arg(long, value_name = "FILE", env = "VALETKEY_CA", hide_env_values = true)]
+    pub(crate) ca: Option<PathBuf>,
+    /// A client certificate, in PEM form
+    #[arg(long, value_name = "FILE", env = "VALETKEY_CERT", hide_env_values = true, requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key, in PEM form
+    #[arg(long, value_name = "FILE", env = "VALETKEY_KEY", hide_env_values = true, requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// How many rows are printed.
@@ -388,6 +435,9 @@ Environment:
   VALETKEY_ADDRESS     the broker, instead of --address
   VALETKEY_TOKEN       who calls; a token is never an argument
   VALETKEY_TOKEN_FILE  a file with the token
+  VALETKEY_CA          the authority of the broker's certificate, instead of --ca
+  VALETKEY_CERT        a client certificate, instead of --cert
+  VALETKEY_KEY         its key, instead of --key
   VALETKEY_LOG         what `serve` logs, such as debug or valetkey_server=debug,warn
   NO_COLOR             set: no colour
 
@@ -463,13 +513,26 @@ Examples:
   valetkey token create --agent travel-bot 2>> valetkey.toml | pass insert -e valetkey/travel-bot
   valetkey token create --tool navan.book_flight --format json";
 
+const DEV_CA_EXAMPLES: &str = "\
+Makes an authority, and certificates that it signs for the broker, an agent, a tool and a person; they are
+good for a day. The authority's key is not kept: for others, make a fresh set. Prints the configuration, and
+what to set to be each of the callers.
+
+Examples:
+  valetkey dev-ca try-out
+  valetkey dev-ca try-out --host broker.internal --agent notes-bot";
+
 const DOCTOR_EXAMPLES: &str = "\
 One line for each thing that was looked at: ok, warn or fail, and what to do. Asks each source the least that \
 proves it works: one or two requests of its quota. Exits 1 where something fails, 3 where the configuration \
 does.
 
+With --connect, goes from the address to a call that the broker answers, with what the options or the environment say
+is to be shown. The call changes nothing; the broker records it as malformed.
+
 Examples:
   valetkey doctor --config /etc/valetkey/valetkey.toml
+  valetkey doctor --connect https://broker.example.com:7447
   valetkey doctor --format json";
 
 const INSTALL_EXAMPLES: &str = "\

@@ -1,8 +1,10 @@
 //! `valetkey config`: what a configuration says, without a broker.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use valetkey_core::Clock;
 use valetkey_server::{App, Config, SystemClock};
 
 use crate::cli::ConfigCommand;
@@ -20,7 +22,9 @@ pub(crate) fn run(command: ConfigCommand) -> Result<Exit, Failure> {
 fn check(file: &Path) -> Result<Exit, Failure> {
     let config = Config::load(file).map_err(|error| Failure::new(Exit::Invalid, error))?;
     let policies = valetkey_policy::check(&config.policies).map_err(invalid)?;
-    App::check_sources(&config, Arc::new(SystemClock::default()))
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    App::check_sources(&config, Arc::clone(&clock))
+        .and_then(|()| App::check_tls(&config, &clock))
         .map_err(|error| Failure::chain(Exit::Invalid, &error))?;
     for warning in &policies.warnings {
         output::note(&format!("warning: {warning}"));
@@ -31,12 +35,27 @@ fn check(file: &Path) -> Result<Exit, Failure> {
             config.audit_database.display()
         ));
     }
-    let identities = output::count(config.identities.len(), "identity", "identities");
-    output::line(&format!("{}: listens on {}, {identities}", file.display(), config.listen))?;
+    let count = config.members.iter().map(|member| &member.identity).collect::<HashSet<_>>().len();
+    let identities = output::count(count, "identity", "identities");
+    let identities = match config.spiffe_rules.len() {
+        0 => identities,
+        rules => format!("{identities}, {}", output::count(rules, "SPIFFE rule", "SPIFFE rules")),
+    };
+    output::line(&format!("{}: listens on {}, {identities}", file.display(), places(&config)))?;
     let count = output::count(policies.policy_count, "policy", "policies");
     output::line(&format!("{}: {count}, revision {}", config.policies.display(), policies.digest))?;
     for source in &config.sources {
         output::line(&format!("source {}: {}", source.name.as_str(), source.kind.summary()))?;
     }
     Ok(Exit::Done)
+}
+
+/// Where a broker of this configuration listens.
+pub(crate) fn places(config: &Config) -> String {
+    let tcp = config.listen.map(|address| match config.tls {
+        None => address.to_string(),
+        Some(_) => format!("{address} with TLS"),
+    });
+    let sockets = config.unix.iter().map(|unix| format!("unix:{}", unix.path.display()));
+    tcp.into_iter().chain(sockets).collect::<Vec<_>>().join(" and ")
 }

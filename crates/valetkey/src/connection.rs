@@ -2,34 +2,51 @@
 
 use std::path::Path;
 
-use valetkey_client::{Broker, Token};
+use valetkey_client::{Broker, Credentials, Token};
 use zeroize::Zeroizing;
 
-use crate::cli::Connection;
+use crate::cli::{Connection, Shown};
 use crate::failure::{Exit, Failure};
 
-/// Connects. The token comes from `--token-file`, `VALETKEY_TOKEN` or the file that
-/// `VALETKEY_TOKEN_FILE` names, in this order.
+/// Connects.
 pub(crate) async fn connect(connection: &Connection) -> Result<Broker, Failure> {
-    let Connection { address, token_file } = connection;
-    let token = match token_file {
-        Some(file) => read(file)?,
-        None => from_environment()?,
-    };
-    Ok(Broker::connect(address, token).await?)
+    let Connection { address, shown } = connection;
+    let is_shown = shown.cert.is_some() || address.starts_with("unix:");
+    let (credentials, has_token) = credentials(shown)?;
+    if !has_token && !is_shown {
+        return Err(Failure::new(
+            Exit::Usage,
+            "who are you? set `VALETKEY_TOKEN` or `VALETKEY_TOKEN_FILE` (`valetkey token create` makes a token), or \
+             `VALETKEY_CERT` and `VALETKEY_KEY`",
+        ));
+    }
+    Ok(Broker::connect(address, credentials).await?)
 }
 
-fn from_environment() -> Result<Token, Failure> {
+/// What is to be shown, and whether a token is among it. The token comes from `--token-file`, `VALETKEY_TOKEN` or the
+/// file that `VALETKEY_TOKEN_FILE` names, in this order.
+pub(crate) fn credentials(shown: &Shown) -> Result<(Credentials, bool), Failure> {
+    let Shown { token_file, ca, cert, key } = shown;
+    let token = match token_file {
+        Some(file) => Some(read(file)?),
+        None => from_environment()?,
+    };
+    let has_token = token.is_some();
+    let mut credentials = token.map(Credentials::from).unwrap_or_default();
+    if let Some(ca) = ca {
+        credentials = credentials.ca(ca);
+    }
+    if let (Some(cert), Some(key)) = (cert, key) {
+        credentials = credentials.certificate(cert, key);
+    }
+    Ok((credentials, has_token))
+}
+
+fn from_environment() -> Result<Option<Token>, Failure> {
     if let Ok(token) = std::env::var("VALETKEY_TOKEN") {
-        return Ok(Token::parse(token)?);
+        return Ok(Some(Token::parse(token)?));
     }
-    match std::env::var_os("VALETKEY_TOKEN_FILE") {
-        Some(file) => read(Path::new(&file)),
-        None => Err(Failure::new(
-            Exit::Usage,
-            "who are you? set `VALETKEY_TOKEN` or `VALETKEY_TOKEN_FILE`; `valetkey token create` makes a token",
-        )),
-    }
+    std::env::var_os("VALETKEY_TOKEN_FILE").map(|file| read(Path::new(&file))).transpose()
 }
 
 fn read(file: &Path) -> Result<Token, Failure> {

@@ -1,7 +1,11 @@
 //! `valetkey doctor`: what a configuration needs, whether it is there, and what to do where it is not.
 //!
+//! With `--connect`, the client's side instead, in `doctor/connect.rs`.
+//!
 //! Not here: how a source is looked at; the checks are beside the sources. A new group of checks is one more line
 //! in [`examine`].
+
+mod connect;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -22,7 +26,10 @@ struct Group {
 
 /// Runs it.
 pub(crate) async fn run(args: DoctorArgs) -> Result<Exit, Failure> {
-    let DoctorArgs { config, format } = args;
+    let DoctorArgs { config, format, connect, shown } = args;
+    if let Some(address) = connect {
+        return connect::run(&address, &shown).await;
+    }
     let environment = |name: &str| std::env::var_os(name);
     let groups = match config {
         None => vec![machine(&environment)],
@@ -42,7 +49,7 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<Exit, Failure> {
 }
 
 async fn examine(file: &Path, config: &Config, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Group> {
-    let loaded = Check::ok("configuration", format!("listens on {}", config.listen));
+    let loaded = Check::ok("configuration", format!("listens on {}", crate::config::places(config)));
     let mut groups = vec![
         Group { subject: file.display().to_string(), checks: vec![loaded] },
         Group { subject: config.policies.display().to_string(), checks: vec![policies(&config.policies)] },

@@ -85,7 +85,9 @@ impl From<CallError> for Failure {
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         match error {
-            ConnectError::Unavailable { .. } => Self::chain(Exit::Unavailable, &error),
+            ConnectError::Unavailable { .. } | ConnectError::Tls { .. } => {
+                Self::chain(Exit::Unavailable, &error)
+            }
             _ => Self::new(Exit::Usage, error),
         }
     }

@@ -94,12 +94,22 @@ fn in_columns(event: &LeaseEvent) -> String {
 }
 
 fn terms(issued: &Issued) -> String {
-    let Issued { reference, handle, handle_id: _, expire_time, uses, redeemer, record_id: _ } = issued;
+    let Issued {
+        reference,
+        handle,
+        handle_id: _,
+        expire_time,
+        uses,
+        redeemer,
+        record_id: _,
+        certificate_bound,
+    } = issued;
     let redeemer = output::word(Some(redeemer.as_str_name()), "REDEEMER_");
     let uses = if *uses == 1 { "once".to_owned() } else { format!("{uses} times") };
     let by = redeemer.as_str().unwrap_or("somebody");
     let (handle, until) = (handle.expose_secret(), moment(*expire_time));
-    format!("{reference}  {handle}  until {until}, {uses}, by the {by}")
+    let bound = if *certificate_bound { ", with one certificate" } else { "" };
+    format!("{reference}  {handle}  until {until}, {uses}, by the {by}{bound}")
 }
 
 fn in_json(event: &LeaseEvent) -> Value {
@@ -122,7 +132,8 @@ fn in_json(event: &LeaseEvent) -> Value {
 }
 
 fn issued_in_json(event: &str, issued: &Issued, previous_handle_id: Option<&str>) -> Value {
-    let Issued { reference, handle, handle_id, expire_time, uses, redeemer, record_id } = issued;
+    let Issued { reference, handle, handle_id, expire_time, uses, redeemer, record_id, certificate_bound } =
+        issued;
     json!({
         "event": event,
         "reference": reference,
@@ -133,6 +144,7 @@ fn issued_in_json(event: &str, issued: &Issued, previous_handle_id: Option<&str>
         "uses": uses,
         "redeemer": output::word(Some(redeemer.as_str_name()), "REDEEMER_"),
         "record_id": record_id,
+        "certificate_bound": certificate_bound,
     })
 }
 

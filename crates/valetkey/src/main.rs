@@ -15,6 +15,7 @@ mod cli;
 mod config;
 mod connection;
 mod demo;
+mod dev_ca;
 mod doctor;
 mod failure;
 mod lease;
@@ -52,6 +53,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Policy(command) => policy::run(command),
         Command::Token(command) => token::run(command),
         Command::Config(command) => config::run(command),
+        Command::DevCa(args) => dev_ca::run(args),
         Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Onepassword(command) => block_on(onepassword::run(command)),
         Command::Demo => block_on(demo::run()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use valetkey_server::{App, Config, Reloader, StartError, SystemClock};
+use valetkey_server::{App, Config, Listeners, Reloader, StartError, SystemClock};
 
 use crate::cli::ServeArgs;
 use crate::failure::{Exit, Failure};
@@ -27,20 +27,28 @@ async fn serve_config(file: &Path, create_database: bool) -> Result<Exit, Failur
     let config = Config::load(file).map_err(|error| Failure::new(Exit::Invalid, error))?;
     let config = Config { audit_create: create_database, ..config };
     // Bound first: a second broker on the same port must not touch the first one's database.
-    let listener = bind(config.listen).await?;
+    let listeners = Listeners::bind(config.listen, config.unix.as_ref())
+        .await
+        .map_err(|error| Failure::new(Exit::Failed, error))?;
     let metrics = match config.metrics {
         Some(listen) => Some(bind(listen).await?),
         None => None,
     };
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
     let interrupts = Interrupts::take()?;
     let clock = Arc::new(SystemClock::default());
     let app = App::open(config, clock).await.map_err(|error| Failure::chain(start_exit(&error), &error))?;
-    output::line(&format!("valetkey listens on http://{}", listener.local_addr()?))?;
+    if let Some(address) = listeners.address() {
+        output::line(&format!("valetkey listens on {scheme}://{address}"))?;
+    }
+    if let Some(path) = listeners.path() {
+        output::line(&format!("valetkey listens on unix:{}", path.display()))?;
+    }
     if let Some(metrics) = metrics {
         output::line(&format!("metrics are on http://{}/metrics", metrics.local_addr()?))?;
         tokio::spawn(app.metrics(metrics));
     }
-    serve(app, listener, interrupts).await
+    serve(app, listeners, interrupts).await
 }
 
 async fn serve_dev(listen: SocketAddr) -> Result<Exit, Failure> {
@@ -48,20 +56,24 @@ async fn serve_dev(listen: SocketAddr) -> Result<Exit, Failure> {
         let message = format!("a throw-away broker listens on loopback only, not on `{listen}`");
         return Err(Failure::new(Exit::Usage, message));
     }
-    let listener = bind(listen).await?;
+    let listeners =
+        Listeners::bind(Some(listen), None).await.map_err(|error| Failure::new(Exit::Failed, error))?;
+    let address = listeners.address().unwrap_or(listen);
     // From here on there is something to tidy up.
     let interrupts = Interrupts::take()?;
     let throwaway = Throwaway::new()?;
     let app = throwaway.open(listen).await?;
-    introduce(&throwaway, listener.local_addr()?)?;
-    let served = serve(app, listener, interrupts).await;
+    introduce(&throwaway, address)?;
+    let served = serve(app, listeners, interrupts).await;
     throwaway.remove()?;
     served
 }
 
 fn start_exit(error: &StartError) -> Exit {
     match error {
-        StartError::Policies(_) | StartError::Source(_) | StartError::Audit(_) => Exit::Invalid,
+        StartError::Policies(_) | StartError::Source(_) | StartError::Tls(_) | StartError::Audit(_) => {
+            Exit::Invalid
+        }
         StartError::Record(_) => Exit::Unavailable,
     }
 }
@@ -85,9 +97,9 @@ async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot listen on `{listen}`: {error}")))
 }
 
-async fn serve(app: App, listener: TcpListener, mut interrupts: Interrupts) -> Result<Exit, Failure> {
+async fn serve(app: App, listeners: Listeners, mut interrupts: Interrupts) -> Result<Exit, Failure> {
     let reloading = tokio::spawn(reload_on_hangup(app.reloader()));
-    let stopped = app.run(listener, async move { interrupts.next().await }).await;
+    let stopped = app.run(listeners, async move { interrupts.next().await }).await;
     reloading.abort();
     stopped.map_err(|error| Failure::chain(Exit::Failed, &error))?;
     Ok(Exit::Done)

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use valetkey_core::{AgentId, Bearer, Identity, Name, PersonId, ToolId};
 use valetkey_server::{
-    App, Config, Limits, SourceBounds, SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest,
+    App, Config, Limits, Member, Proof, SourceBounds, SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX,
+    TokenDigest,
 };
 use zeroize::Zeroizing;
 
@@ -44,8 +45,10 @@ impl Throwaway {
     /// Opens the broker.
     pub(crate) async fn open(&self, listen: SocketAddr) -> Result<App, Failure> {
         let config = Config {
-            listen,
+            listen: Some(listen),
             metrics: None,
+            tls: None,
+            unix: None,
             audit_database: self.folder.path().join("audit.db"),
             audit_create: true,
             policies: self.policies(),
@@ -56,11 +59,8 @@ impl Throwaway {
                 kind: SourceKind::File { file: self.vault(), open_to_others: true },
                 bounds: SourceBounds::default(),
             }],
-            identities: self
-                .passes
-                .iter()
-                .map(|pass| (TokenDigest::of(&pass.token), pass.identity.clone()))
-                .collect(),
+            members: self.passes.iter().map(Pass::member).collect(),
+            spiffe_rules: Vec::new(),
             limits: Limits::default(),
         };
         let clock = Arc::new(SystemClock::default());
@@ -93,6 +93,11 @@ impl Pass {
     /// The token, for its bearer.
     pub(crate) fn token(&self) -> Zeroizing<String> {
         self.token.expose_secret()
+    }
+
+    fn member(&self) -> Member {
+        let Self { identity, token } = self;
+        Member { identity: identity.clone(), shows: Proof::Token(TokenDigest::of(token)) }
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![cfg(test)]
 
+mod certificates;
 mod support;
 
 use std::fs;
@@ -33,6 +34,8 @@ fn help_is_as_reviewed() {
         "policy matrix",
         "token",
         "token create",
+        "dev-ca",
+        "doctor",
         "config",
         "config check",
         "doctor",

@@ -37,7 +37,7 @@ async fn broker(home: &Path, step: Option<Step>) -> Result<()> {
     let config = Config::load(&home.join(CONFIG_FILE))?;
     let sources = valetkey_tests::embedded(home)?;
     let config = Config { audit_create: true, sources, ..config };
-    let listener = TcpListener::bind(config.listen).await?;
+    let listener = TcpListener::bind(config.listen.context("no `listen`")?).await?;
     let address = listener.local_addr()?;
     let stop_at = |ports| match step {
         None => ports,

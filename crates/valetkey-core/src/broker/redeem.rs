@@ -42,12 +42,16 @@ impl Broker {
         handle: &Handle,
         destination: Option<&Destination>,
     ) -> Result<Option<Redeemed>, Refusal> {
-        let used = match self.leases.set_aside(handle, &call.caller) {
+        let used = match self.leases.set_aside(handle, call) {
             Ok(used) => used,
             Err(inactive) => {
                 let record = AuditRecord::refusal(self.clock.now(), RecordKind::Redeem, inactive.reason);
                 let record = match inactive.request {
                     Some(request) => record.about(&request),
+                    None => record,
+                };
+                let record = match inactive.detail {
+                    Some(detail) => record.with_detail(&detail),
                     None => record,
                 };
                 let record = AuditRecord { handle: Some(handle.id()), ..record.by(call) };

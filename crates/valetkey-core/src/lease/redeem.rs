@@ -6,17 +6,19 @@ use std::time::Duration;
 use super::LeaseTable;
 use super::state::{HandleSlot, HandleState};
 use crate::audit::Reason;
-use crate::decision::Redeemer;
+use crate::decision::{Binding, Redeemer};
 use crate::gate::Grant;
 use crate::handle::Handle;
-use crate::identity::Identity;
-use crate::request::{AccessKind, AccessRequest};
+use crate::identity::{Identity, KeyThumbprint};
+use crate::request::{AccessKind, AccessRequest, Call};
 use crate::resolver::Resolved;
 
 /// Why a handle cannot be redeemed, and what it was for where that is known.
 pub(crate) struct Inactive {
     pub(crate) reason: Reason,
     pub(crate) request: Option<Arc<AccessRequest>>,
+    /// More for the reviewer.
+    pub(crate) detail: Option<String>,
 }
 
 /// One use of a handle, set aside while the redeem is decided and recorded. Given back when dropped.
@@ -38,24 +40,26 @@ pub(crate) enum ReleaseError {
 }
 
 impl LeaseTable {
-    /// Sets one use of a handle aside for `caller`, so that racing redeems cannot share it.
-    pub(crate) fn set_aside<'a>(
-        &'a self,
-        handle: &'a Handle,
-        caller: &Identity,
-    ) -> Result<Use<'a>, Inactive> {
+    /// Sets one use of a handle aside for the caller, so that racing redeems cannot share it.
+    pub(crate) fn set_aside<'a>(&'a self, handle: &'a Handle, call: &Call) -> Result<Use<'a>, Inactive> {
         let digest = handle.digest();
         let now = self.clock.monotonic();
         let mut state = self.lock();
-        let unknown = Inactive { reason: Reason::HandleUnknown, request: None };
+        let unknown = Inactive { reason: Reason::HandleUnknown, request: None, detail: None };
         let slot = state.handles.get_mut(&handle.id()).ok_or(unknown)?;
         if !slot.digest.matches(&digest) {
-            return Err(Inactive { reason: Reason::HandleForged, request: None });
+            return Err(Inactive { reason: Reason::HandleForged, request: None, detail: None });
         }
         let request = Arc::clone(&slot.request);
-        let inactive = |reason| Inactive { reason, request: Some(Arc::clone(&request)) };
-        if !slot.may_be_redeemed_by(caller) {
+        let inactive = |reason| Inactive { reason, request: Some(Arc::clone(&request)), detail: None };
+        if !slot.may_be_redeemed_by(&call.caller) {
             return Err(inactive(Reason::HandleRedeemer));
+        }
+        if slot.refuses_key(call.key) {
+            let shown =
+                |key: Option<KeyThumbprint>| key.map_or_else(|| "none".to_owned(), |key| key.to_string());
+            let detail = format!("bound to the key {}, shown was {}", shown(slot.bound_to), shown(call.key));
+            return Err(Inactive { detail: Some(detail), ..inactive(Reason::HandleBinding) });
         }
         let (uses_left, set_aside) = slot.uses(now).map_err(inactive)?;
         if *uses_left == *set_aside {
@@ -88,14 +92,22 @@ impl Use<'_> {
         self.open = false;
         let slot =
             state.handles.get_mut(&self.handle.id()).ok_or(ReleaseError::Inactive(Reason::HandleUnknown))?;
+        // Two first redeems may race with two keys: the first release decides.
+        let refused = slot.refuses_key(asked.call.key);
         let (uses_left, set_aside) = slot.uses(now).map_err(ReleaseError::Inactive)?;
         *set_aside = set_aside.saturating_sub(1);
+        if refused {
+            return Err(ReleaseError::Inactive(Reason::HandleBinding));
+        }
         *uses_left = uses_left.saturating_sub(1);
         let last = *uses_left == 0;
         let HandleState::Active { sealed, provenance, .. } = &slot.state else {
             return Err(ReleaseError::Inactive(Reason::HandleRevoked));
         };
         let (sealed, provenance) = (Arc::clone(sealed), provenance.clone());
+        if slot.terms.binding == Binding::Certificate {
+            slot.bound_to = asked.call.key;
+        }
         if last {
             let end = slot.expires;
             let lease = state
@@ -136,6 +148,15 @@ impl HandleSlot {
                 Redeemer::Tool | Redeemer::Agent,
                 Identity::Agent(_) | Identity::Tool(_) | Identity::Person(_),
             ) => false,
+        }
+    }
+
+    /// Whether the handle is bound to a certificate's key and this is not the one. Until a tool has redeemed, any key
+    /// of the tool's will do; none at all never does.
+    fn refuses_key(&self, key: Option<KeyThumbprint>) -> bool {
+        match self.terms.binding {
+            Binding::Identity => false,
+            Binding::Certificate => key.is_none() || self.bound_to.is_some_and(|bound| Some(bound) != key),
         }
     }
 

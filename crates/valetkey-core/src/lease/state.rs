@@ -11,7 +11,7 @@ use crate::audit::AuditRecord;
 use crate::bearer::BearerDigest;
 use crate::decision::Terms;
 use crate::handle::{HandleId, Sealed};
-use crate::identity::{AgentId, ToolId};
+use crate::identity::{AgentId, KeyThumbprint, ToolId};
 use crate::request::{AccessRequest, Call};
 use crate::resolver::Provenance;
 
@@ -55,6 +55,8 @@ pub(super) struct HandleSlot {
     pub(super) request: Arc<AccessRequest>,
     pub(super) digest: BearerDigest,
     pub(super) terms: Terms,
+    /// The one key that can redeem it, once that is known; only where its terms bind it to a certificate.
+    pub(super) bound_to: Option<KeyThumbprint>,
     pub(super) expires: Duration,
     /// Its entry in [`State::timers`].
     pub(super) timer: Duration,

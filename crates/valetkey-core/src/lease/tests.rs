@@ -151,12 +151,12 @@ fn a_grant_is_good_for_its_own_handle_only() {
 
     let handle = issued(&table, &lease);
     for (kind, of) in [(AccessKind::Redeem, &other), (AccessKind::Acquire, &handle)] {
-        let used = table.set_aside(&handle, &tool()).ok().unwrap();
+        let used = table.set_aside(&handle, &testing::call(tool())).ok().unwrap();
         let released = used.release(&grant(kind, &lease, of)).err();
         assert_eq!(released, Some(ReleaseError::Inactive(Reason::HandleForged)), "{kind:?}");
         table.assert_consistent();
     }
-    let used = table.set_aside(&handle, &tool()).ok().unwrap();
+    let used = table.set_aside(&handle, &testing::call(tool())).ok().unwrap();
     let resolved = used.release(&grant(AccessKind::Redeem, &lease, &handle)).ok().unwrap();
     assert_eq!(resolved.value.expose_secret(), b"value");
 }
@@ -171,10 +171,10 @@ fn a_grant_of_older_policies_is_stale() {
     let late = Handle::random();
     let error = issue(&table, &grant(AccessKind::Acquire, &lease, &late), late).err();
     assert_eq!(error, Some(IssueError::Stale));
-    let used = table.set_aside(&handle, &tool()).ok().unwrap();
+    let used = table.set_aside(&handle, &testing::call(tool())).ok().unwrap();
     assert_eq!(used.release(&grant(AccessKind::Redeem, &lease, &handle)).err(), Some(ReleaseError::Stale));
     table.assert_consistent();
-    assert!(table.set_aside(&handle, &tool()).is_ok(), "the use was given back");
+    assert!(table.set_aside(&handle, &testing::call(tool())).is_ok(), "the use was given back");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn what_is_dead_cannot_be_revoked() {
     let (table, _clock) = table();
     let lease = open(&table, "one", 2).ok().unwrap();
     let (handle, _other) = (issued(&table, &lease), issued(&table, &lease));
-    let used = table.set_aside(&handle, &tool()).ok().unwrap();
+    let used = table.set_aside(&handle, &testing::call(tool())).ok().unwrap();
     assert!(used.release(&grant(AccessKind::Redeem, &lease, &handle)).is_ok());
     let deny = Deny {
         reason: Reason::PolicyNoPermit,
@@ -194,7 +194,10 @@ fn what_is_dead_cannot_be_revoked() {
     table.revoke(handle.id(), &deny);
     table.assert_consistent();
     assert_eq!(table.take_notices(9).records().len(), 0);
-    assert_eq!(table.set_aside(&handle, &tool()).err().map(|it| it.reason), Some(Reason::HandleSpent));
+    assert_eq!(
+        table.set_aside(&handle, &testing::call(tool())).err().map(|it| it.reason),
+        Some(Reason::HandleSpent)
+    );
 }
 
 #[test]
@@ -209,7 +212,7 @@ fn the_dead_are_bounded_and_have_no_value() {
         };
         drop(lease);
         assert_eq!(sealed.strong_count(), 0, "a dead handle's value is gone");
-        let inactive = table.set_aside(&handle, &tool()).err().unwrap();
+        let inactive = table.set_aside(&handle, &testing::call(tool())).err().unwrap();
         assert_eq!(inactive.reason, Reason::HandleRevoked);
         table.assert_consistent();
     }

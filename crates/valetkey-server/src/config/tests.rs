@@ -1,7 +1,8 @@
 use super::*;
 use valetkey_core::Bearer;
 
-use crate::token::TOKEN_PREFIX;
+use crate::identity::known::Proof;
+use crate::token::{TOKEN_PREFIX, TokenDigest};
 
 fn digest() -> String {
     TokenDigest::of(&Bearer::random(TOKEN_PREFIX)).to_string()
@@ -25,7 +26,7 @@ fn a_minimal_configuration() {
     };
     assert_eq!(file(&config.sources[0].kind), Some(("/etc/valetkey/vault.json".into(), false)));
     assert!(!config.audit_create);
-    assert_eq!(config.identities[0].1.to_string(), "agent:bot");
+    assert_eq!(config.members[0].identity.to_string(), "agent:bot");
     assert_eq!(config.limits.ttl_usual, Duration::from_secs(60));
 }
 
@@ -47,6 +48,31 @@ fn faults_are_named() {
     check("agent = \"bot\"", "", "`identity[0]` must have exactly one of");
     check("agent = \"bot\"", "agent = \"bot\"\ntool = \"t\"", "`identity[0]` must have exactly one of");
     check("token = \"vkt_", "token = \"", "`identity[0]` `token` must be a digest");
+    check("token = \"vkt_", "spiffe = \"vkt_", "`identity[0]` `spiffe` must begin with `spiffe://`");
+    check(
+        "agent = \"bot\"",
+        "agent = \"bot\"\nuid = 1\nuser = \"root\"",
+        "must not have both `uid` and `user`",
+    );
+    check(
+        "agent = \"bot\"",
+        "agent = \"bot\"\nuser = \"no such user\"",
+        "`no such user` is not in /etc/passwd",
+    );
+    let rule = |pattern: &str, agent: &str| {
+        format!("[[spiffe_rule]]\npattern = \"{pattern}\"\nagent = \"{agent}\"\n[[identity]]")
+    };
+    check(
+        "[[identity]]",
+        &rule("spiffe://d/{name}", "bot"),
+        "`spiffe_rule[0]` `bot` must have `{name}` exactly once",
+    );
+    check(
+        "[[identity]]",
+        &rule("spiffe://d/x", "{name}"),
+        "`spiffe_rule[0]` `pattern` must have `{name}` exactly once",
+    );
+    check("[[identity]]", &rule("spiffe://d/{name}", "{name} x"), "`{name} x` must consist of");
     check("[audit]", "[limits]\nttl_max_seconds = 0\n[audit]", "`limits.ttl_max_seconds` must be 1 to");
     check(
         "[audit]",
@@ -95,4 +121,62 @@ fn one_token_is_one_identity() {
     );
     let faults = Config::parse(&text, Path::new("/")).err().unwrap_or_default();
     assert_eq!(faults, ["`identity[2].token` is the token of an entry before it"]);
+}
+
+#[test]
+fn one_entry_may_be_known_by_several_things() {
+    let text = minimal().replace("token =", "spiffe = \"spiffe://d/agent/bot\"\nuser = \"root\"\ntoken =");
+    let listeners = "[unix]\npath = \"s\"\n[tls]\nworkload_api = \"unix:/a\"\ntrust_domain = \"d\"\n[audit]";
+    let text = text.replacen("[audit]", listeners, 1);
+    let config = Config::parse(&text, Path::new("/")).unwrap();
+    assert_eq!(config.members.len(), 3);
+    assert!(config.members.iter().all(|member| member.identity.to_string() == "agent:bot"));
+    assert!(matches!(config.members[2].shows, Proof::User(0)));
+    let text = minimal().lines().filter(|line| !line.starts_with("token")).collect::<Vec<_>>().join("\n");
+    let faults = Config::parse(&text, Path::new("/")).err().unwrap_or_default();
+    assert_eq!(faults, ["`identity[0]` must have at least one of `token`, `spiffe`, `uid` and `user`"]);
+}
+
+/// Each row: the sections that are added, and the fault, or none.
+#[test]
+fn tls_and_sockets() {
+    let check = |sections: &str, fault: Option<&str>| {
+        let text = minimal().replacen("[audit]", &format!("{sections}\n[audit]"), 1);
+        let faults = Config::parse(&text, Path::new("/etc")).err().unwrap_or_default();
+        match fault {
+            None => assert_eq!(faults, [""; 0], "{sections}"),
+            Some(fault) => assert!(faults.iter().any(|it| it.contains(fault)), "{sections}: {faults:?}"),
+        }
+    };
+    let files = "[tls]\ncertificate = \"c\"\nkey = \"k\"";
+    let api = "[tls]\nworkload_api = \"unix:/run/agent.sock\"\ntrust_domain = \"d\"";
+    check(files, None);
+    check(api, None);
+    check(&format!("{files}\nclient_ca = \"ca\"\ntrust_domain = \"d\"\nversions = [\"1.2\", \"1.3\"]"), None);
+    check(&format!("{files}\nclient_ca = \"ca\""), Some("must have a `trust_domain`"));
+    check(&format!("{files}\ntrust_domain = \"d\""), Some("`trust_domain` has no effect"));
+    check(&format!("{files}\nclient_certificates = \"required\""), Some("needs `client_ca`"));
+    check(&format!("{files}\nclient_certificates = \"maybe\""), Some("`tls`: unknown variant `maybe`"));
+    check(&format!("{files}\nclient_ca = \"ca\"\ntrust_domain = \"D\""), Some("`trust_domain` must have"));
+    check(&format!("{files}\nversions = [\"1.2\"]"), Some("`versions` must be"));
+    check(&format!("{files}\nversions = [\"1.1\"]"), Some("unknown variant `1.1`"));
+    check("[tls]\ncertificate = \"c\"", Some("either `certificate` and `key`, or `workload_api`"));
+    check(&format!("{api}\nkey = \"k\""), Some("either `certificate` and `key`, or `workload_api`"));
+    check(&api.replace("unix:/run", "tcp://run"), Some("`workload_api` must be a socket"));
+    check("[unix]\npath = \"s\"", None);
+    check("[unix]\npath = \"s\"\nmode = \"0999\"", Some("`unix.mode`"));
+    let entry = |proof: &str| format!("{files}\n[[identity]]\nagent = \"a\"\n{proof}");
+    check(&entry("spiffe = \"spiffe://d/a\""), Some("`spiffe` needs `tls.client_ca`"));
+    check(&entry("uid = 7"), Some("need `[unix]`"));
+}
+
+#[test]
+fn beyond_loopback_there_is_tls_or_nothing() {
+    let open = minimal().replace("127.0.0.1:7447", "0.0.0.0:7447");
+    assert!(Config::parse(&open, Path::new("/")).is_err());
+    let tls = open.replacen("[audit]", "[tls]\ncertificate = \"c\"\nkey = \"k\"\n[audit]", 1);
+    assert!(Config::parse(&tls, Path::new("/")).unwrap().tls.is_some());
+    let alone = minimal().replace("listen = \"127.0.0.1:7447\"", "[unix]\npath = \"s\"");
+    let config = Config::parse(&alone, Path::new("/run")).unwrap();
+    assert_eq!((config.listen, config.unix.unwrap().path), (None, "/run/s".into()));
 }

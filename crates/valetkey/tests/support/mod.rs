@@ -39,7 +39,7 @@ pub(crate) struct Running {
 pub(crate) fn valetkey(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_valetkey"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for name in ["ADDRESS", "TOKEN", "TOKEN_FILE", "LOG"] {
+    for name in ["ADDRESS", "TOKEN", "TOKEN_FILE", "CA", "CERT", "KEY", "LOG"] {
         command.env_remove(format!("VALETKEY_{name}"));
     }
     for name in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
@@ -172,6 +172,10 @@ impl Dev {
         }
         assert!(!address.is_empty(), "no broker: {}", running.wait(Duration::from_secs(5)).stderr);
         Self { running, address, policies, tokens, _home: home }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) fn token(&self, who: &str) -> &str {

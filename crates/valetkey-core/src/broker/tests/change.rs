@@ -135,8 +135,12 @@ async fn a_change_revokes_what_it_forbids_and_tells_the_stream() {
 
 #[tokio::test]
 async fn stricter_terms_revoke_and_looser_ones_do_not() {
-    let terms =
-        |ttl: u64, uses, redeemer| Obligations { ttl_max: Some(Duration::from_secs(ttl)), uses, redeemer };
+    let terms = |ttl: u64, uses, redeemer| Obligations {
+        ttl_max: Some(Duration::from_secs(ttl)),
+        uses,
+        redeemer,
+        ..Obligations::default()
+    };
     let world = World::new(move |_| Some(terms(60, 2, Redeemer::Tool)));
     for (now, revoked) in [
         (terms(90, 3, Redeemer::Tool), 0),

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::super::Acquire;
 use super::world::{A, World, agent, allow, deny, person, tool, uses};
 use crate::audit::OutcomeResult::{Failed, Issued, Released};
 use crate::audit::{RecordKind, Ruling};
-use crate::decision::{Obligations, Redeemer};
+use crate::decision::{Binding, Obligations, Redeemer};
 use crate::handle::Handle;
 use crate::identity::Identity;
 use crate::lease::EndCause;
@@ -79,6 +80,56 @@ async fn only_the_one_it_was_issued_for_can_redeem() {
         drop(lease);
         world.finish().await;
     }
+}
+
+/// Each row: with which key somebody redeems, and what comes of it. The agent acquires with key 1.
+#[tokio::test]
+async fn a_bound_handle_is_good_for_one_key() {
+    let bound = "inactive HANDLE_BINDING";
+    let by_tool =
+        [(None, Err(bound)), (Some(7), Ok(())), (Some(8), Err(bound)), (None, Err(bound)), (Some(7), Ok(()))];
+    let by_agent = [(None, Err(bound)), (Some(2), Err(bound)), (Some(1), Ok(())), (Some(1), Ok(()))];
+    for (redeemer, who, rows) in
+        [(Redeemer::Tool, tool(), by_tool.as_slice()), (Redeemer::Agent, agent("bot"), &by_agent)]
+    {
+        let terms =
+            Obligations { uses: 2, redeemer, binding: Binding::Certificate, ..Obligations::default() };
+        let world = World::new(move |_| Some(terms));
+        let without = world.try_acquire(world.ask(&[A])).await.err().map(|refusal| world.why(&refusal));
+        assert_eq!(without.as_deref(), Some("denied POLICY_BINDING"));
+        let ask = Acquire { call: testing::call_with_key(agent("bot"), 1), ..world.ask(&[A]) };
+        let mut lease = world.try_acquire(ask).await.ok().unwrap();
+        let handle = lease.issued()[0].expose_secret();
+        for (key, expected) in rows {
+            let call = key
+                .map_or_else(|| testing::call(who.clone()), |key| testing::call_with_key(who.clone(), key));
+            let redeemed = world.redeem_by(&call, &handle).await.map(drop);
+            assert_eq!(
+                redeemed.as_ref().map_err(String::as_str),
+                expected.as_ref().map_err(|it| *it),
+                "{key:?}"
+            );
+        }
+        let stolen =
+            world.log.records().into_iter().find(|it| it.reason.as_str() == "HANDLE_BINDING").unwrap();
+        assert!(stolen.detail.unwrap().starts_with("bound to the key "));
+        assert_eq!((stolen.agent, stolen.caller), (Some(testing::agent("bot")), Some(who)));
+        drop(lease);
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_thief_and_the_holder_are_both_in_the_record() {
+    let world = World::new(allow);
+    let mut lease = world.acquire(&[A]).await;
+    let handle = lease.issued()[0].expose_secret();
+    let stolen = world.redeem_text(agent("mallory"), &handle).await;
+    assert_eq!(stolen, Err("inactive HANDLE_REDEEMER".to_owned()));
+    let record = world.log.records().pop().unwrap();
+    assert_eq!((record.caller, record.agent), (Some(agent("mallory")), Some(testing::agent("bot"))));
+    drop(lease);
+    world.finish().await;
 }
 
 #[tokio::test]

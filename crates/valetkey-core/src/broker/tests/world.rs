@@ -16,7 +16,7 @@ use crate::handle::Handle;
 use crate::identity::Identity;
 use crate::lease::{LeaseEvent, LeaseEvents, LeaseLimits, LeaseTable};
 use crate::reference::SecretReference;
-use crate::request::{AccessRequest, Life};
+use crate::request::{AccessRequest, Call, Life};
 use crate::testing::{self, FakeClock, FakeLog, FakePolicy, FakeVault};
 use crate::text::Purpose;
 
@@ -134,7 +134,11 @@ impl World {
     }
 
     pub(super) async fn redeem_text(&self, caller: Identity, handle: &str) -> Result<String, String> {
-        let redeemed = self.broker.redeem(&testing::call(caller), handle, None).await;
+        self.redeem_by(&testing::call(caller), handle).await
+    }
+
+    pub(super) async fn redeem_by(&self, call: &Arc<Call>, handle: &str) -> Result<String, String> {
+        let redeemed = self.broker.redeem(call, handle, None).await;
         self.broker.leases().assert_consistent();
         match redeemed {
             Ok(redeemed) => Ok(String::from_utf8(redeemed.value.expose_secret().to_vec()).unwrap()),
