@@ -39,7 +39,7 @@ CREATE TABLE records (
     uses         INTEGER CHECK (uses >= 0),
     redeemer     INTEGER CHECK (redeemer BETWEEN 1 AND 2), -- tool, agent
     purpose      TEXT,
-    detail       TEXT,
+    detail       TEXT, credential INTEGER, on_behalf_of INTEGER,
     -- Only policies allow, and they are named.
     CHECK (ruling <> 1 OR (reason = 1 AND policies IS NOT NULL AND revision IS NOT NULL)),
     -- Only what is allowed is granted.
@@ -60,6 +60,27 @@ CREATE TABLE strings (
     id   INTEGER PRIMARY KEY,
     text TEXT NOT NULL UNIQUE
 ) STRICT;
+
+CREATE TABLE token_revocations (
+    id      BLOB    PRIMARY KEY REFERENCES tokens (id),
+    revoker TEXT    NOT NULL,
+    time_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE token_uses (
+    id      BLOB    PRIMARY KEY REFERENCES tokens (id),
+    time_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE tokens (
+    id        BLOB    PRIMARY KEY CHECK (length(id) = 10),
+    digest    BLOB    NOT NULL CHECK (length(digest) = 32),
+    identity  TEXT    NOT NULL,     -- agent:…, tool:… or person:…
+    creator   TEXT    NOT NULL,     -- likewise
+    create_us INTEGER NOT NULL,     -- UTC, microseconds since 1970
+    expire_us INTEGER NOT NULL,
+    CHECK (expire_us > create_us)
+) STRICT, WITHOUT ROWID;
 
 CREATE TRIGGER outcomes_never_deleted BEFORE DELETE ON outcomes
 BEGIN SELECT RAISE(ABORT, 'outcomes are insert-only'); END;
@@ -97,3 +118,23 @@ BEGIN SELECT RAISE(ABORT, 'strings are insert-only'); END;
 
 CREATE TRIGGER strings_never_updated BEFORE UPDATE ON strings
 BEGIN SELECT RAISE(ABORT, 'strings are insert-only'); END;
+
+CREATE TRIGGER token_revocations_never_deleted BEFORE DELETE ON token_revocations
+BEGIN SELECT RAISE(ABORT, 'token revocations are insert-only'); END;
+
+CREATE TRIGGER token_revocations_never_updated BEFORE UPDATE ON token_revocations
+BEGIN SELECT RAISE(ABORT, 'token revocations are insert-only'); END;
+
+CREATE TRIGGER token_revocations_only_once BEFORE INSERT ON token_revocations
+WHEN EXISTS (SELECT 1 FROM token_revocations WHERE id = NEW.id)
+BEGIN SELECT RAISE(ABORT, 'token revocations are insert-only'); END;
+
+CREATE TRIGGER tokens_never_deleted BEFORE DELETE ON tokens
+BEGIN SELECT RAISE(ABORT, 'tokens are insert-only'); END;
+
+CREATE TRIGGER tokens_never_updated BEFORE UPDATE ON tokens
+BEGIN SELECT RAISE(ABORT, 'tokens are insert-only'); END;
+
+CREATE TRIGGER tokens_only_once BEFORE INSERT ON tokens
+WHEN EXISTS (SELECT 1 FROM tokens WHERE id = NEW.id)
+BEGIN SELECT RAISE(ABORT, 'tokens are insert-only'); END;

@@ -2,7 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../../proto";
-    let files = ["lease", "lease_service", "audit", "audit_service", "operator_service"]
+    let files = ["lease", "lease_service", "audit", "audit_service", "operator_service", "token_service"]
         .map(|name| format!("{root}/valetkey/v1/{name}.proto"));
     println!("cargo::rerun-if-changed={root}");
 
@@ -10,11 +10,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()
-        // Messages that carry a value or a handle get a hand-written Debug, in `redact.rs`.
+        // Messages that carry a value, a handle or a token get a hand-written Debug, in `redact.rs`.
         .skip_debug([
             "valetkey.v1.RedeemHandleRequest",
             "valetkey.v1.RedeemHandleResponse",
             "valetkey.v1.HandleIssued",
+            "valetkey.v1.CreateTokenResponse",
         ])
         .compile_fds(descriptors)?;
 

@@ -5,6 +5,7 @@
 
 pub mod echo;
 pub mod hunt;
+pub mod issuer;
 pub mod lease;
 pub mod limit;
 pub mod log;
@@ -36,9 +37,10 @@ use valetkey_proto::v1::acquire_lease_response::Event;
 use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
+use valetkey_proto::v1::token_service_client::TokenServiceClient;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, AuditRecord, ListAuditRecordsRequest};
 use valetkey_server::{
-    App, Config, Limits, Listeners, Member, Proof, Reloader, RunError, SourceBounds, SourceConfig,
+    App, Config, Issuer, Limits, Listeners, Member, Proof, Reloader, RunError, SourceBounds, SourceConfig,
     SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest,
 };
 
@@ -79,6 +81,8 @@ pub struct Setup {
     tokens: HashMap<String, String>,
     sources: Vec<SourceConfig>,
     configure: Option<Configure>,
+    /// `[[issuer]]` sections.
+    issuers: String,
 }
 
 /// What a test changes about a configuration.
@@ -93,6 +97,8 @@ pub struct Client {
     pub audit: AuditServiceClient<Wire>,
     /// `OperatorService`.
     pub operator: OperatorServiceClient<Wire>,
+    /// `TokenService`.
+    pub tokens: TokenServiceClient<Wire>,
 }
 
 /// A connection that sends a token with every call.
@@ -100,12 +106,18 @@ pub type Wire = InterceptedService<Channel, SendToken>;
 
 /// Puts a token into every call.
 #[derive(Clone)]
-pub struct SendToken(Option<MetadataValue<tonic::metadata::Ascii>>);
+pub struct SendToken {
+    authorization: Option<MetadataValue<tonic::metadata::Ascii>>,
+    on_behalf_of: Option<MetadataValue<tonic::metadata::Ascii>>,
+}
 
 impl Interceptor for SendToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
+        if let Some(token) = &self.authorization {
             request.metadata_mut().insert("authorization", token.clone());
+        }
+        if let Some(token) = &self.on_behalf_of {
+            request.metadata_mut().insert("x-valetkey-on-behalf-of", token.clone());
         }
         Ok(request)
     }
@@ -131,6 +143,7 @@ impl Setup {
             tokens: tokens.collect(),
             sources,
             configure: None,
+            issuers: String::new(),
         })
     }
 
@@ -156,6 +169,13 @@ impl Setup {
     pub fn authorization(&self, name: &str) -> Result<String> {
         let token = self.tokens.get(name).with_context(|| format!("{name} is not of the cast"))?;
         Ok(format!("Bearer {token}"))
+    }
+
+    /// With one more `[[issuer]]`: the lines of its section.
+    #[must_use]
+    pub fn issuer(mut self, lines: &str) -> Self {
+        self.issuers.push_str(&format!("[[issuer]]\n{lines}\n"));
+        self
     }
 
     /// With other bounds.
@@ -188,7 +208,8 @@ impl Setup {
     /// # Errors
     /// Where it cannot start.
     pub async fn start(self) -> Result<TestBroker> {
-        let Self { dir, limits, clock, tokens, sources, configure } = self;
+        let Self { dir, limits, clock, tokens, sources, configure, issuers } = self;
+        let issuers = issuers_of(&issuers, dir.path())?;
         let identities = CAST.iter().map(|(kind, name)| {
             let identity = match *kind {
                 "agent" => Identity::Agent(agent(name)),
@@ -210,6 +231,7 @@ impl Setup {
             sources,
             members: identities.collect::<Result<_>>()?,
             spiffe_rules: Vec::new(),
+            issuers,
             limits,
         };
         if let Some(configure) = configure {
@@ -252,6 +274,16 @@ impl TestBroker {
     /// Where it cannot connect.
     pub async fn client_with(&self, authorization: Option<&str>) -> Result<Client> {
         Client::connect(&format!("http://{}", self.address), authorization).await
+    }
+
+    /// Clients of one of the [`CAST`], on behalf of the person whose signed token this is.
+    ///
+    /// # Errors
+    /// Where it cannot connect, or `name` is not of the cast.
+    pub async fn client_for(&self, name: &str, person: &str) -> Result<Client> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address))?;
+        let authorization = format!("Bearer {}", self.token(name)?);
+        Client::sending(endpoint.connect().await?, Some(&authorization), Some(person))
     }
 
     /// The token of one of the [`CAST`].
@@ -315,11 +347,19 @@ impl Client {
     /// # Errors
     /// Where `authorization` is no header value.
     pub fn over(channel: Channel, authorization: Option<&str>) -> Result<Self> {
-        let token = SendToken(authorization.map(str::parse).transpose()?);
+        Self::sending(channel, authorization, None)
+    }
+
+    fn sending(channel: Channel, authorization: Option<&str>, person: Option<&str>) -> Result<Self> {
+        let token = SendToken {
+            authorization: authorization.map(str::parse).transpose()?,
+            on_behalf_of: person.map(str::parse).transpose()?,
+        };
         Ok(Self {
             leases: LeaseServiceClient::with_interceptor(channel.clone(), token.clone()),
             audit: AuditServiceClient::with_interceptor(channel.clone(), token.clone()),
-            operator: OperatorServiceClient::with_interceptor(channel, token),
+            operator: OperatorServiceClient::with_interceptor(channel.clone(), token.clone()),
+            tokens: TokenServiceClient::with_interceptor(channel, token),
         })
     }
 }
@@ -388,6 +428,18 @@ pub fn reason(status: &Status) -> String {
 #[must_use]
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// `[[issuer]]` sections as a configuration has them.
+fn issuers_of(sections: &str, dir: &Path) -> Result<Vec<Issuer>> {
+    let digest = TokenDigest::of(&Bearer::random(TOKEN_PREFIX));
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\n[audit]\ndatabase = \"a\"\n[policies]\ndirectory = \"a\"\n\
+         [[source]]\nname = \"a\"\nkind = \"file\"\nfile = \"a\"\n\
+         [[identity]]\nagent = \"a\"\ntoken = \"{digest}\"\n{sections}"
+    );
+    let config = Config::parse(&text, dir).map_err(|faults| anyhow::anyhow!("{faults:#?}"))?;
+    Ok(config.issuers)
 }
 
 fn copy_policies(to: &Path) -> Result<()> {

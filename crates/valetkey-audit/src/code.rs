@@ -42,6 +42,9 @@ impl Code for RecordKind {
             Self::Stop => 15,
             Self::Locate => 16,
             Self::TlsLoad => 17,
+            Self::TokenCreate => 40,
+            Self::TokenList => 41,
+            Self::TokenRevoke => 42,
         }
     }
 }
@@ -108,6 +111,24 @@ impl Code for Reason {
             Self::UserUnknown => 41,
             Self::HandleBinding => 42,
             Self::PolicyBinding => 43,
+            Self::CredentialRevoked => 60,
+            Self::CredentialExpired => 61,
+            Self::JwtMalformed => 62,
+            Self::JwtAlgorithm => 63,
+            Self::JwtIssuer => 64,
+            Self::JwtAudience => 65,
+            Self::JwtKeyUnknown => 66,
+            Self::JwtKeyMismatch => 67,
+            Self::JwtKeysUnavailable => 68,
+            Self::JwtSignature => 69,
+            Self::JwtExpired => 70,
+            Self::JwtNotYetValid => 71,
+            Self::JwtLifeTooLong => 72,
+            Self::JwtNoRule => 73,
+            Self::JwtReplayed => 74,
+            Self::BehalfInvalid => 75,
+            Self::BehalfMismatch => 76,
+            Self::EndCredential => 77,
         }
     }
 }

@@ -34,6 +34,8 @@ impl Condition {
             Test::Agent(name) => text("r.agent", name),
             Test::Tool(name) => text("r.tool", name),
             Test::Caller(name) => text("r.caller", name),
+            Test::Person(name) => text("r.on_behalf_of", name),
+            Test::Credential(id) => text("r.credential", id),
             Test::Vault(name) => {
                 either(text_any_case("r.vault_name", name), text_any_case("r.vault_id", name))
             }

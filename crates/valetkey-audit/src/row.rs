@@ -15,9 +15,9 @@ pub(crate) fn prepare_record(connection: &Connection) -> rusqlite::Result<Cached
     connection.prepare_cached(
         "INSERT INTO records (seq, time_us, kind, ruling, reason, request, trace, caller, client, agent, tool,
              reference, vault_id, vault_name, item_id, item_name, field_id, target_error, policies, revision,
-             session, destination, lease, handle, ttl_us, uses, redeemer, purpose, detail)
+             session, destination, lease, handle, ttl_us, uses, redeemer, purpose, detail, credential, on_behalf_of)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)",
     )
 }
 
@@ -37,6 +37,8 @@ pub(crate) fn insert_record(
         detail,
         request,
         trace,
+        credential,
+        on_behalf_of,
         caller,
         client,
         agent,
@@ -91,6 +93,8 @@ pub(crate) fn insert_record(
             redeemer.map(Code::code),
             purpose.as_deref(),
             detail.as_deref(),
+            id(credential.as_deref())?,
+            id(on_behalf_of.as_ref().map(|person| person.0.as_str()))?,
         ])
         .map(drop)
 }

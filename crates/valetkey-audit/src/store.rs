@@ -16,12 +16,14 @@ use crate::checkpoint::{CheckpointLimits, Checkpointer};
 use crate::queue::{Queue, Rejected, Submission};
 use crate::read::AuditReader;
 use crate::schema::{self, OpenError};
+use crate::tokens::TokenStore;
 use crate::writer::{Shared, Writer, WriterParts, set};
 
 /// The audit log in one SQLite file, open for writing; one process at a time.
 pub struct AuditStore {
     shared: Arc<Shared>,
     reader: AuditReader,
+    tokens: Arc<TokenStore>,
     wait_max: Duration,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Held until the writer has ended. The operating system lets go of it however the process ends.
@@ -95,6 +97,7 @@ impl AuditStore {
         });
         let checkpointer = Checkpointer::start(&path, CheckpointLimits::default())?;
         let reader = AuditReader::open(&path)?;
+        let tokens = Arc::new(TokenStore::open(&path)?);
         let parts = WriterParts {
             shared: Arc::clone(&shared),
             path: path.clone(),
@@ -106,13 +109,19 @@ impl AuditStore {
             tick,
         };
         let writer = start(&path, parts)?;
-        Ok(Self { shared, reader, wait_max, writer: Mutex::new(Some(writer)), _lock: lock })
+        Ok(Self { shared, reader, tokens, wait_max, writer: Mutex::new(Some(writer)), _lock: lock })
     }
 
     /// Reads the log; its queries never hold up the writer.
     #[must_use]
     pub fn reader(&self) -> &AuditReader {
         &self.reader
+    }
+
+    /// The broker's own tokens, which are in the same file.
+    #[must_use]
+    pub fn tokens(&self) -> &Arc<TokenStore> {
+        &self.tokens
     }
 
     /// The last durable record, as it moves: wakes whoever watches the log. 0 while it is empty.

@@ -28,6 +28,10 @@ pub struct StoredRecord {
     pub request: Option<String>,
     /// The caller's trace: 32 hexadecimal digits.
     pub trace: Option<String>,
+    /// What the caller showed, by an id such as `vkt_<id>`.
+    pub credential: Option<String>,
+    /// The name of the person on whose behalf.
+    pub on_behalf_of: Option<String>,
     /// Who called: `agent:travel-bot`.
     pub caller: Option<String>,
     /// The client as it said itself. Untrusted.
@@ -115,6 +119,8 @@ impl StoredRecord {
             reason: columns.word()?,
             request: columns.id(|id| RequestId(id).to_string())?,
             trace: columns.take::<Option<[u8; 16]>>()?.map(|id| TraceId(id).to_string()),
+            credential: columns.take()?,
+            on_behalf_of: columns.take()?,
             caller: columns.take()?,
             client: columns.take()?,
             agent: columns.take()?,
@@ -199,6 +205,8 @@ impl Columns<'_> {
 /// [`StoredRecord::from_row`]. The look-ups are done for the rows that are returned only.
 pub(crate) const SELECT: &str = "
     SELECT r.seq, r.time_us, r.kind, r.ruling, r.reason, r.request, r.trace,
+        (SELECT text FROM strings WHERE id = r.credential),
+        (SELECT text FROM strings WHERE id = r.on_behalf_of),
         (SELECT text FROM strings WHERE id = r.caller),
         (SELECT text FROM strings WHERE id = r.client),
         (SELECT text FROM strings WHERE id = r.agent),

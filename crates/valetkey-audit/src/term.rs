@@ -21,6 +21,8 @@ pub(crate) enum Test {
     Agent(Pattern),
     Tool(Pattern),
     Caller(Pattern),
+    Person(Pattern),
+    Credential(Pattern),
     Vault(Pattern),
     Item(Pattern),
     Policy(Pattern),
@@ -52,9 +54,24 @@ pub(crate) struct Span {
 }
 
 /// The qualifiers, in the order in which messages list them.
-pub(crate) const QUALIFIERS: [&str; 15] = [
-    "agent", "tool", "caller", "decision", "kind", "reason", "vault", "item", "lease", "handle", "record",
-    "policy", "request", "outcome", "created",
+pub(crate) const QUALIFIERS: [&str; 17] = [
+    "agent",
+    "tool",
+    "caller",
+    "person",
+    "credential",
+    "decision",
+    "kind",
+    "reason",
+    "vault",
+    "item",
+    "lease",
+    "handle",
+    "record",
+    "policy",
+    "request",
+    "outcome",
+    "created",
 ];
 
 impl Test {
@@ -67,6 +84,8 @@ impl Test {
             "agent" => pattern().map(Self::Agent),
             "tool" => pattern().map(Self::Tool),
             "caller" => pattern().map(Self::Caller),
+            "person" => pattern().map(Self::Person),
+            "credential" => pattern().map(Self::Credential),
             "vault" => pattern().map(|pattern| Self::Vault(pattern.lower_case())),
             "item" => pattern().map(|pattern| Self::Item(pattern.lower_case())),
             "policy" => pattern().map(Self::Policy),
@@ -241,6 +260,6 @@ mod tests {
         for qualifier in QUALIFIERS {
             assert!(Test::parse(qualifier, "x", false).is_some(), "{qualifier}");
         }
-        assert!(Test::parse("person", "x", false).is_none());
+        assert!(Test::parse("human", "x", false).is_none());
     }
 }

@@ -8,12 +8,13 @@ use valetkey_proto::v1;
 use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
+use valetkey_proto::v1::token_service_client::TokenServiceClient;
 
-use crate::connect::{ConnectError, Identified, connect};
+use crate::connect::{ConnectError, Identified, Link, connect};
 use crate::credentials::Credentials;
 use crate::error::CallError;
 use crate::lease::Lease;
-use crate::secret::{Handle, SecretValue};
+use crate::secret::{Handle, SecretValue, Token};
 
 /// A connection to a broker, as one identity. Clones share the connection.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub struct Broker {
     pub(crate) leases: LeaseServiceClient<Identified>,
     pub(crate) audit: AuditServiceClient<Identified>,
     pub(crate) operator: OperatorServiceClient<Identified>,
+    pub(crate) tokens: TokenServiceClient<Identified>,
+    link: Link,
 }
 
 /// What an agent asks for.
@@ -97,18 +100,31 @@ impl AcquireLease {
 
 impl Broker {
     /// Connects to the broker at `address`, such as `https://broker.example.com:7447`, `http://127.0.0.1:7447` or
-    /// `unix:/run/valetkey/broker.sock`, with a [`Token`](crate::Token) or other [`Credentials`].
+    /// `unix:/run/valetkey/broker.sock`, with a [`Token`] or other [`Credentials`].
     ///
     /// # Errors
     /// [`ConnectError`] where the address is no place for a token, one side does not accept the other's certificate,
     /// or nobody answers there within 5 s.
     pub async fn connect(address: &str, credentials: impl Into<Credentials>) -> Result<Self, ConnectError> {
-        let channel = connect(address, credentials.into()).await?;
-        Ok(Self {
+        Ok(Self::over(connect(address, credentials.into()).await?))
+    }
+
+    /// The same connection, for calls on behalf of the person whose signed token this is. The broker refuses
+    /// them where it is not good.
+    #[must_use]
+    pub fn on_behalf_of(&self, person: Token) -> Self {
+        Self::over(self.link.on_behalf_of(person))
+    }
+
+    fn over(link: Link) -> Self {
+        let channel = link.identified();
+        Self {
             leases: LeaseServiceClient::new(channel.clone()),
             audit: AuditServiceClient::new(channel.clone()),
-            operator: OperatorServiceClient::new(channel),
-        })
+            operator: OperatorServiceClient::new(channel.clone()),
+            tokens: TokenServiceClient::new(channel),
+            link,
+        }
     }
 
     /// Acquires a lease, as an agent. Returns when the lease is open; its handles come as events.
@@ -207,7 +223,7 @@ pub(crate) async fn bounded<T>(
 }
 
 /// A life beyond what the wire can say is sent as the longest one, which the broker refuses.
-fn duration(life: Duration) -> prost_types::Duration {
+pub(crate) fn duration(life: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(life.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(life.subsec_nanos()).unwrap_or_default(),

@@ -20,13 +20,37 @@ use tower::service_fn;
 
 use crate::address::Address;
 use crate::credentials::{Credentials, CredentialsError, TlsFiles};
+use crate::secret::Token;
 
 /// A connection that says who calls.
 pub(crate) type Identified = InterceptedService<Channel, Authorization>;
 
-/// Adds the token to each call, where there is one.
+/// Adds the token to each call, where there is one, and that of the person whom it is for.
 #[derive(Clone)]
-pub(crate) struct Authorization(Option<MetadataValue<Ascii>>);
+pub(crate) struct Authorization {
+    caller: Option<MetadataValue<Ascii>>,
+    person: Option<MetadataValue<Ascii>>,
+}
+
+/// A connection, and who calls over it.
+#[derive(Clone)]
+pub(crate) struct Link {
+    channel: Channel,
+    authorization: Authorization,
+}
+
+impl Link {
+    /// The connection for calls.
+    pub(crate) fn identified(&self) -> Identified {
+        InterceptedService::new(self.channel.clone(), self.authorization.clone())
+    }
+
+    /// The same, on behalf of a person.
+    pub(crate) fn on_behalf_of(&self, person: Token) -> Self {
+        let authorization = Authorization { person: Some(person.into_plain()), ..self.authorization.clone() };
+        Self { channel: self.channel.clone(), authorization }
+    }
+}
 
 /// There is no connection to the broker.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +96,7 @@ pub enum ConnectError {
 }
 
 /// Connects, within [`CONNECT_MAX`].
-pub(crate) async fn connect(address: &str, credentials: Credentials) -> Result<Identified, ConnectError> {
+pub(crate) async fn connect(address: &str, credentials: Credentials) -> Result<Link, ConnectError> {
     let Credentials { token, files } = credentials;
     let parsed = Address::parse(address)?;
     if files.certificate.is_some() && !matches!(parsed, Address::Tls { .. }) {
@@ -100,8 +124,8 @@ pub(crate) async fn connect(address: &str, credentials: Credentials) -> Result<I
             endpoint(uri.into(), address)?.connect_with_connector(connector).await
         }
     };
-    let token = token.map(|token| token.into_authorization());
-    Ok(InterceptedService::new(channel.map_err(unavailable)?, Authorization(token)))
+    let caller = token.map(Token::into_authorization);
+    Ok(Link { channel: channel.map_err(unavailable)?, authorization: Authorization { caller, person: None } })
 }
 
 /// How to reach a broker with TLS, again and again.
@@ -156,13 +180,19 @@ fn endpoint(endpoint: Endpoint, address: &str) -> Result<Endpoint, ConnectError>
 
 impl Interceptor for Authorization {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.clone());
+        let Self { caller, person } = self;
+        if let Some(caller) = caller {
+            request.metadata_mut().insert("authorization", caller.clone());
+        }
+        if let Some(person) = person {
+            request.metadata_mut().insert(ON_BEHALF_OF, person.clone());
         }
         Ok(request)
     }
 }
 
+/// The header for the signed token of the person that an agent acts for.
+const ON_BEHALF_OF: &str = "x-valetkey-on-behalf-of";
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// A broker that vanished without a word is noticed after these two together.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
@@ -171,7 +201,6 @@ const KEEP_ALIVE_MAX: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Token;
 
     #[tokio::test]
     async fn nobody_answers() {

@@ -56,6 +56,11 @@ pub enum CallError {
         "the broker does not know who calls; `valetkey doctor --connect` says what it was sent, and what to check"
     )]
     Unauthenticated,
+    /// The token of the person whom the call was for is not good.
+    #[error(
+        "the broker does not take this token of the person on whose behalf; get a fresh one from its issuer"
+    )]
+    PersonUnauthenticated,
     /// The request breaks the rules.
     #[error("the request is invalid: {}{}", broken(.violations, .message), record(.record_id))]
     Invalid {
@@ -125,6 +130,7 @@ impl CallError {
             | Self::LimitReached { reason, .. }
             | Self::Unavailable { reason, .. } => reason,
             Self::HandleNotActive { .. } => HANDLE_NOT_ACTIVE,
+            Self::PersonUnauthenticated => PERSON_UNAUTHENTICATED,
             Self::Unauthenticated | Self::TimedOut(_) | Self::LeaseLost(_) | Self::Internal { .. } => "",
         }
     }
@@ -145,6 +151,7 @@ impl From<Status> for CallError {
             Code::NotFound => Self::NotFound { reason, message, reference, record_id },
             Code::FailedPrecondition if reason == HANDLE_NOT_ACTIVE => Self::HandleNotActive { record_id },
             Code::FailedPrecondition => Self::Precondition { reason, message, reference, record_id },
+            Code::Unauthenticated if reason == PERSON_UNAUTHENTICATED => Self::PersonUnauthenticated,
             Code::Unauthenticated => Self::Unauthenticated,
             Code::InvalidArgument | Code::OutOfRange => {
                 Self::Invalid { reason, message, violations: violations_of(&details), record_id }
@@ -219,6 +226,7 @@ fn broken(violations: &[Violation], message: &str) -> String {
 }
 
 const HANDLE_NOT_ACTIVE: &str = "HANDLE_NOT_ACTIVE";
+const PERSON_UNAUTHENTICATED: &str = "PERSON_UNAUTHENTICATED";
 const VIOLATIONS_MAX: usize = 128;
 const TEXT_MAX: usize = 2048;
 

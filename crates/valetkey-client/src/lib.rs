@@ -48,6 +48,7 @@ mod error;
 mod lease;
 mod operate;
 mod secret;
+mod tokens;
 
 pub use audit::{AuditPage, AuditWatch};
 pub use broker::{Access, AcquireLease, Broker, CheckAccess};
@@ -57,7 +58,9 @@ pub use diagnose::{Step, StepResult, diagnose};
 pub use error::{CallError, Violation};
 pub use lease::{Issued, Lease, LeaseEvent, Refused};
 pub use secret::{Handle, SecretValue, Token, TokenError};
+pub use tokens::{NewToken, Revoked, TokenPage};
+pub use valetkey_proto::v1::Token as KnownToken;
 pub use valetkey_proto::v1::{
     AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, GetStatusResponse, Redeemer, SourceQuota,
-    SourceState, SourceStatus,
+    SourceState, SourceStatus, TokenState,
 };

@@ -5,8 +5,10 @@ use zeroize::Zeroizing;
 
 /// Who the caller is, to the broker: a bearer token such as `vkt_…`.
 ///
+/// Or who the person is that it acts for: a token that an issuer has signed.
+///
 /// No `Debug`, `Display` or `Clone`.
-pub struct Token(MetadataValue<Ascii>);
+pub struct Token(Zeroizing<String>);
 
 /// The text cannot be a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,16 +53,17 @@ impl Token {
         if !token.bytes().all(|c| c.is_ascii_graphic()) {
             return Err(TokenError::BadCharacter);
         }
-        let header = Zeroizing::new(format!("Bearer {token}"));
-        let mut value = MetadataValue::try_from(header.as_str()).map_err(|_| TokenError::BadCharacter)?;
-        // Keeps it out of `Debug` forms and of HPACK's table of repeated headers.
-        value.set_sensitive(true);
-        Ok(Self(value))
+        Ok(Self(Zeroizing::new(token.to_owned())))
     }
 
     /// The value of the `authorization` header.
     pub(crate) fn into_authorization(self) -> MetadataValue<Ascii> {
-        self.0
+        header(&Zeroizing::new(format!("Bearer {}", *self.0)))
+    }
+
+    /// The value of a header that holds the token alone.
+    pub(crate) fn into_plain(self) -> MetadataValue<Ascii> {
+        header(&self.0)
     }
 }
 
@@ -89,6 +92,14 @@ impl SecretValue {
     pub fn expose_secret(&self) -> &[u8] {
         &self.0
     }
+}
+
+#[expect(clippy::expect_used, reason = "called with visible ASCII alone, which every header takes")]
+fn header(text: &str) -> MetadataValue<Ascii> {
+    let mut value = MetadataValue::try_from(text).expect("visible ASCII");
+    // Keeps it out of `Debug` forms and of HPACK's table of repeated headers.
+    value.set_sensitive(true);
+    value
 }
 
 /// More than any bearer token or signed identity that fits into a header.

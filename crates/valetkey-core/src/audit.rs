@@ -1,5 +1,7 @@
 //! The audit log, as a port: what is written, and the promise that it is durable.
 
+mod reason;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +12,13 @@ use crate::clock::Timestamp;
 use crate::decision::{PolicyId, Redeemer, Revision};
 use crate::gate::Grant;
 use crate::handle::HandleId;
-use crate::identity::{AgentId, Identity, ToolId};
+use crate::identity::{AgentId, Identity, PersonId, ToolId};
 use crate::lease::LeaseId;
 use crate::request::{AccessKind, AccessRequest, Call, RequestId, TraceId};
 use crate::resolver::Provenance;
 use crate::target::Target;
+
+pub use self::reason::Reason;
 
 /// The log. Insert-only: a record is written before anything is resolved or released, its outcome
 /// after.
@@ -61,6 +65,10 @@ pub struct AuditRecord {
     pub request: Option<RequestId>,
     /// The caller's trace.
     pub trace: Option<TraceId>,
+    /// What the caller showed, by an id that may be logged.
+    pub credential: Option<Arc<str>>,
+    /// The person on whose behalf.
+    pub on_behalf_of: Option<PersonId>,
     /// Who called; absent where nobody was authenticated, and for the broker's own events.
     pub caller: Option<Identity>,
     /// The client as it says itself; scrubbed, at most 256 bytes.
@@ -143,97 +151,12 @@ pub enum RecordKind {
     Start,
     /// The broker stopped.
     Stop,
-}
-
-/// Why, as a stable code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// A policy permits.
-    PolicyPermit,
-    /// No policy permits.
-    PolicyNoPermit,
-    /// A policy forbids.
-    PolicyForbid,
-    /// A policy could not be evaluated.
-    PolicyError,
-    /// Permitted, but for a shorter life than was asked for.
-    PolicyTtl,
-    /// A policy may permit, depending on what the reference means.
-    PolicyPossible,
-    /// The source could not be asked what the reference means.
-    SourceFailed,
-    /// The kind of caller has no business with this call.
-    CallerKind,
-    /// No `authorization` came.
-    TokenMissing,
-    /// What came is no token.
-    TokenMalformed,
-    /// The token is nobody's.
-    TokenUnknown,
-    /// The connection and the `authorization` stand for different identities, or two rules do.
-    IdentityConflict,
-    /// No client certificate came where one is required.
-    CertificateMissing,
-    /// The client certificate is signed by nobody we trust, or not for this use.
-    CertificateUntrusted,
-    /// The life of the client certificate is over.
-    CertificateExpired,
-    /// The life of the client certificate has not begun.
-    CertificateNotYetValid,
-    /// The client certificate is of another trust domain.
-    CertificateTrustDomain,
-    /// The client certificate does not have exactly one URI that is a SPIFFE id.
-    CertificateSpiffeId,
-    /// The client certificate is good, but nobody's.
-    CertificateUnknown,
-    /// There was no TLS handshake to speak of: not TLS, an old version, too slow.
-    TlsHandshake,
-    /// The user behind a Unix socket is nobody's.
-    UserUnknown,
-    /// The handle is bound to another key than the caller's certificate has, or the caller has none.
-    HandleBinding,
-    /// Permitted, but only to callers with a client certificate.
-    PolicyBinding,
-    /// A field of the message breaks its rules.
-    FieldInvalid,
-    /// The message is no message: wire format, size, method.
-    MessageInvalid,
-    /// The text is no handle.
-    HandleMalformed,
-    /// No such handle, or too long ago.
-    HandleUnknown,
-    /// All its uses are spent: a replay.
-    HandleSpent,
-    /// Its life is over.
-    HandleExpired,
-    /// It was revoked, or its lease has ended.
-    HandleRevoked,
-    /// The caller is not the one that can redeem it.
-    HandleRedeemer,
-    /// The secret part is not the handle's: somebody guesses.
-    HandleForged,
-    /// A bound of the lease table is reached.
-    LeaseLimit,
-    /// The broker is about to stop.
-    Draining,
-    /// The caller ended it.
-    EndCaller,
-    /// The stream closed.
-    EndDisconnect,
-    /// Policy no longer allows it.
-    EndPolicy,
-    /// Its life is over.
-    EndExpiry,
-    /// The broker stops.
-    EndShutdown,
-    /// The client did not read.
-    EndStalled,
-    /// It could not be renewed.
-    EndUnavailable,
-    /// Done.
-    Done,
-    /// Not done; the detail says why.
-    Failed,
+    /// A token was to be made.
+    TokenCreate,
+    /// The tokens were to be seen.
+    TokenList,
+    /// A token was to be revoked.
+    TokenRevoke,
 }
 
 /// What came of a grant.
@@ -279,6 +202,8 @@ impl AuditRecord {
             detail: None,
             request: None,
             trace: None,
+            credential: None,
+            on_behalf_of: None,
             caller: None,
             client: None,
             agent: None,
@@ -308,7 +233,7 @@ impl AuditRecord {
     /// another's already: of a handle in the wrong hands, both are to be read.
     #[must_use]
     pub fn by(self, call: &Call) -> Self {
-        let Call { id, caller, key: _, client, trace } = call;
+        let Call { id, caller, key: _, client, trace, credential, claims: _, behalf } = call;
         let agent = match caller {
             Identity::Agent(agent) => self.agent.or_else(|| Some(agent.clone())),
             Identity::Tool(_) | Identity::Person(_) => self.agent,
@@ -318,6 +243,8 @@ impl AuditRecord {
             trace: *trace,
             caller: Some(caller.clone()),
             client: Some(Arc::clone(client)),
+            credential: Some(Arc::clone(credential.id())),
+            on_behalf_of: behalf.as_ref().map(|behalf| behalf.person.clone()).or(self.on_behalf_of),
             agent,
             ..self
         }
@@ -328,6 +255,7 @@ impl AuditRecord {
     pub fn about(self, request: &AccessRequest) -> Self {
         let AccessRequest {
             call,
+            opened_by,
             kind: _,
             agent,
             tool,
@@ -341,6 +269,7 @@ impl AuditRecord {
             handle,
         } = request;
         Self {
+            on_behalf_of: opened_by.behalf.as_ref().map(|behalf| behalf.person.clone()),
             agent: Some(agent.clone()),
             tool: Some(tool.clone()),
             reference: Some(reference.text()),
@@ -378,7 +307,7 @@ impl AuditOutcome {
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::Acquire,
         Self::Renew,
         Self::Redeem,
@@ -396,6 +325,9 @@ impl RecordKind {
         Self::Stop,
         Self::Locate,
         Self::TlsLoad,
+        Self::TokenCreate,
+        Self::TokenList,
+        Self::TokenRevoke,
     ];
 
     /// The name in queries and answers.
@@ -419,6 +351,9 @@ impl RecordKind {
             Self::TlsLoad => "tls_load",
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::TokenCreate => "token_create",
+            Self::TokenList => "token_list",
+            Self::TokenRevoke => "token_revoke",
         }
     }
 
@@ -436,105 +371,6 @@ impl From<AccessKind> for RecordKind {
             AccessKind::Renew => Self::Renew,
             AccessKind::Check => Self::Check,
             AccessKind::Redeem => Self::Redeem,
-        }
-    }
-}
-
-impl Reason {
-    /// Every reason.
-    pub const ALL: [Self; 43] = [
-        Self::PolicyPermit,
-        Self::PolicyNoPermit,
-        Self::PolicyForbid,
-        Self::PolicyError,
-        Self::PolicyTtl,
-        Self::CallerKind,
-        Self::TokenMissing,
-        Self::TokenMalformed,
-        Self::TokenUnknown,
-        Self::FieldInvalid,
-        Self::MessageInvalid,
-        Self::HandleMalformed,
-        Self::HandleUnknown,
-        Self::HandleSpent,
-        Self::HandleExpired,
-        Self::HandleRevoked,
-        Self::HandleRedeemer,
-        Self::HandleForged,
-        Self::LeaseLimit,
-        Self::Draining,
-        Self::EndCaller,
-        Self::EndDisconnect,
-        Self::EndPolicy,
-        Self::EndExpiry,
-        Self::EndShutdown,
-        Self::EndStalled,
-        Self::EndUnavailable,
-        Self::Done,
-        Self::Failed,
-        Self::PolicyPossible,
-        Self::SourceFailed,
-        Self::IdentityConflict,
-        Self::CertificateMissing,
-        Self::CertificateUntrusted,
-        Self::CertificateExpired,
-        Self::CertificateNotYetValid,
-        Self::CertificateTrustDomain,
-        Self::CertificateSpiffeId,
-        Self::CertificateUnknown,
-        Self::TlsHandshake,
-        Self::UserUnknown,
-        Self::HandleBinding,
-        Self::PolicyBinding,
-    ];
-
-    /// The stable code.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::PolicyPermit => "POLICY_PERMIT",
-            Self::PolicyNoPermit => "POLICY_NO_PERMIT",
-            Self::PolicyForbid => "POLICY_FORBID",
-            Self::PolicyError => "POLICY_ERROR",
-            Self::PolicyTtl => "POLICY_TTL",
-            Self::PolicyPossible => "POLICY_POSSIBLE",
-            Self::SourceFailed => "SOURCE_FAILED",
-            Self::CallerKind => "CALLER_KIND",
-            Self::TokenMissing => "TOKEN_MISSING",
-            Self::TokenMalformed => "TOKEN_MALFORMED",
-            Self::TokenUnknown => "TOKEN_UNKNOWN",
-            Self::IdentityConflict => "IDENTITY_CONFLICT",
-            Self::CertificateMissing => "CERTIFICATE_MISSING",
-            Self::CertificateUntrusted => "CERTIFICATE_UNTRUSTED",
-            Self::CertificateExpired => "CERTIFICATE_EXPIRED",
-            Self::CertificateNotYetValid => "CERTIFICATE_NOT_YET_VALID",
-            Self::CertificateTrustDomain => "CERTIFICATE_TRUST_DOMAIN",
-            Self::CertificateSpiffeId => "CERTIFICATE_SPIFFE_ID",
-            Self::CertificateUnknown => "CERTIFICATE_UNKNOWN",
-            Self::TlsHandshake => "TLS_HANDSHAKE",
-            Self::UserUnknown => "USER_UNKNOWN",
-            Self::HandleBinding => "HANDLE_BINDING",
-            Self::PolicyBinding => "POLICY_BINDING",
-            Self::FieldInvalid => "FIELD_INVALID",
-            Self::MessageInvalid => "MESSAGE_INVALID",
-            Self::HandleMalformed => "HANDLE_MALFORMED",
-            Self::HandleUnknown => "HANDLE_UNKNOWN",
-            Self::HandleSpent => "HANDLE_SPENT",
-            Self::HandleExpired => "HANDLE_EXPIRED",
-            Self::HandleRevoked => "HANDLE_REVOKED",
-            Self::HandleRedeemer => "HANDLE_REDEEMER",
-            Self::HandleForged => "HANDLE_FORGED",
-            Self::LeaseLimit => "LEASE_LIMIT",
-            Self::Draining => "DRAINING",
-            Self::EndCaller => "END_CALLER",
-            Self::EndDisconnect => "END_DISCONNECT",
-            Self::EndPolicy => "END_POLICY",
-            Self::EndExpiry => "END_EXPIRY",
-            Self::EndShutdown => "END_SHUTDOWN",
-            Self::EndStalled => "END_STALLED",
-            Self::EndUnavailable => "END_UNAVAILABLE",
-            Self::Done => "DONE",
-            Self::Failed => "FAILED",
         }
     }
 }

@@ -113,6 +113,18 @@ impl BearerDigest {
         self.0.ct_eq(&other.0).into()
     }
 
+    /// From its bytes, as a table stores them.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, for storing.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Parses 64 hexadecimal digits in lower case, as they stand in a configuration.
     ///
     /// # Errors

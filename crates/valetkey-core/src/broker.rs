@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::audit::{AuditError, AuditOutcome, AuditRecord, OutcomeResult, RecordId};
 use crate::clock::Clock;
+use crate::credential::Credential;
 use crate::decision::{Revision, Terms};
 use crate::gate::{Denial, Gate, Grant, Permission, Verdict};
 use crate::identity::{AgentId, ToolId};
@@ -142,6 +143,8 @@ pub enum Refusal {
         /// The record.
         record: RecordId,
     },
+    /// What the caller was authenticated by was revoked meanwhile.
+    CredentialRevoked,
     /// The log cannot be written; nothing was done.
     AuditUnavailable(AuditError),
     /// Our fault.
@@ -174,6 +177,7 @@ impl Broker {
     pub async fn check(&self, ask: Check) -> Result<CheckAnswer, Refusal> {
         let Check { call, agent, tool, reference, life, session, destination } = ask;
         let request = AccessRequest {
+            opened_by: Arc::clone(&call),
             call,
             kind: AccessKind::Check,
             agent,
@@ -213,6 +217,12 @@ impl Broker {
             true => Ok(()),
             false => Err(Refusal::LeaseNotFound { record }),
         }
+    }
+
+    /// Ends every lease that was opened with a credential; call it when the credential is revoked. Their
+    /// handles are dead when this returns. How many leases there were.
+    pub fn end_opened_with(&self, credential: &Credential) -> usize {
+        self.leases.end_opened_with(credential)
     }
 
     /// Decides and records something other than access to a secret.

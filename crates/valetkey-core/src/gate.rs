@@ -182,6 +182,9 @@ impl Gate {
             AdminAction::ReadAudit => RecordKind::ReadAudit,
             AdminAction::Revoke => RecordKind::EndLease,
             AdminAction::Operate => RecordKind::Operate,
+            AdminAction::CreateToken => RecordKind::TokenCreate,
+            AdminAction::ListTokens => RecordKind::TokenList,
+            AdminAction::RevokeToken => RecordKind::TokenRevoke,
         };
         let lease = match &request.resource {
             AdminResource::Lease { id, holder: _ } => Some(*id),

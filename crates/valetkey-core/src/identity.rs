@@ -82,6 +82,21 @@ impl Name {
     }
 }
 
+impl Identity {
+    /// Parses what [`Identity`] prints, such as `agent:travel-bot`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, name) = text.split_once(':')?;
+        let name = Name::parse(name).ok()?;
+        Some(match kind {
+            "agent" => Self::Agent(AgentId(name)),
+            "tool" => Self::Tool(ToolId(name)),
+            "person" => Self::Person(PersonId(name)),
+            _ => return None,
+        })
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -142,5 +157,15 @@ mod tests {
         }
         let handle = crate::testing::handle();
         assert_eq!(Name::parse(&handle.expose_secret()), Err(NameError::Bearer));
+    }
+
+    #[test]
+    fn identities_come_back_from_their_text() {
+        for text in ["agent:travel-bot", "tool:a:b", "person:ana"] {
+            assert_eq!(Identity::parse(text).map(|it| it.to_string()).as_deref(), Some(text));
+        }
+        for bad in ["", "ana", "Person:ana", "person:", "person:a b", ":ana", "robot:ana"] {
+            assert_eq!(Identity::parse(bad), None, "{bad}");
+        }
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::audit::{AuditRecord, Reason, RecordId, RecordKind};
 use crate::bearer::{BearerError, PublicId};
 use crate::clock::{Clock, Timestamp};
+use crate::credential::Credential;
 use crate::decision::{Binding, Deny, Redeemer, Terms};
 use crate::gate::Grant;
 use crate::handle::{Handle, HandleId};
@@ -69,6 +70,8 @@ pub enum EndCause {
     Stalled,
     /// A handle could not be renewed.
     Unavailable,
+    /// What it was opened with was revoked, or has had its time.
+    Credential,
 }
 
 /// A handle that was just issued, on its way to the agent.
@@ -184,8 +187,9 @@ impl LeaseTable {
         let sealed = Arc::new(handle.seal(&resolved.value).ok_or(IssueError::Broken)?);
         let digest = handle.digest();
         let terms = grant.terms();
-        let expires = self.clock.monotonic() + terms.life;
-        let expire_time = self.clock.now().after(terms.life);
+        let life = self.life_of(&request, terms);
+        let expires = self.clock.monotonic() + life;
+        let expire_time = self.clock.now().after(life);
         let reference = request.reference.text();
 
         let mut state = self.lock();
@@ -206,7 +210,7 @@ impl LeaseTable {
             provenance: resolved.provenance.clone(),
             uses_left: terms.uses,
             uses_set_aside: 0,
-            expiry_cause: EndCause::Expiry,
+            expiry_cause: if life < terms.life { EndCause::Credential } else { EndCause::Expiry },
         };
         let bound_to = match (terms.binding, terms.redeemer) {
             (Binding::Certificate, Redeemer::Agent) => request.call.key,
@@ -218,6 +222,12 @@ impl LeaseTable {
         self.set_timer(&mut state, handle.id(), renew_at);
         drop(state);
         Ok(Issued { reference, handle, expire_time, terms, record: grant.record() })
+    }
+
+    /// The life of a handle: nothing outlives what its lease was opened with.
+    fn life_of(&self, request: &AccessRequest, terms: Terms) -> Duration {
+        let end = request.opened_by.expires();
+        end.map_or(terms.life, |end| terms.life.min(end.saturating_sub(self.clock.monotonic())))
     }
 
     /// Ends a lease: its handles are dead when this returns. Whether there was one.
@@ -233,6 +243,19 @@ impl LeaseTable {
         for lease in all {
             self.end_locked(&mut state, lease, cause);
         }
+    }
+
+    /// Ends the leases that were opened with a credential, the caller's own or that of the person it acts for.
+    pub(crate) fn end_opened_with(&self, credential: &Credential) -> usize {
+        let mut state = self.lock();
+        let was = |call: &Call| {
+            call.credential == *credential
+                || call.behalf.as_ref().is_some_and(|it| it.credential == *credential)
+        };
+        let theirs = state.leases.iter().filter(|(_, slot)| was(&slot.call)).map(|(lease, _)| *lease);
+        let theirs: Vec<_> = theirs.collect();
+        let ended = theirs.iter().filter(|lease| self.end_locked(&mut state, **lease, EndCause::Credential));
+        ended.count()
     }
 
     fn end_locked(&self, state: &mut State, lease: LeaseId, cause: EndCause) -> bool {
@@ -375,6 +398,7 @@ impl EndCause {
             Self::Shutdown => Reason::EndShutdown,
             Self::Stalled => Reason::EndStalled,
             Self::Unavailable => Reason::EndUnavailable,
+            Self::Credential => Reason::EndCredential,
         }
     }
 }

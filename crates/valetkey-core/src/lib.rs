@@ -21,6 +21,7 @@ mod audit;
 mod bearer;
 mod broker;
 mod clock;
+mod credential;
 mod decision;
 mod gate;
 mod handle;
@@ -43,6 +44,7 @@ pub use audit::{
 pub use bearer::{Bearer, BearerDigest, BearerError, PublicId};
 pub use broker::{Acquire, Broker, Check, CheckAnswer, Redeemed, Refusal};
 pub use clock::{Clock, Timestamp};
+pub use credential::Credential;
 pub use decision::{Allow, Binding, Decision, Deny, Obligations, PolicyId, Redeemer, Revision, Terms};
 pub use gate::{Denial, Gate, Grant, Permission, Survey, Verdict};
 pub use handle::{Handle, HandleId};
@@ -51,7 +53,8 @@ pub use lease::{EndCause, Issued, LeaseEvent, LeaseEvents, LeaseFull, LeaseId, L
 pub use policy::PolicyEngine;
 pub use reference::{Attribute, ReferenceError, SecretReference};
 pub use request::{
-    AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Call, Life, RequestId, TraceId,
+    AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Behalf, Call, Claim, Life,
+    RequestId, TraceId,
 };
 pub use resolver::{
     Directory, Fault, Gap, Located, Provenance, ResolveError, ResolveFailure, Resolved, Resolver,

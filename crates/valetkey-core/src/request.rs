@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bearer::PublicId;
+use crate::credential::Credential;
 use crate::handle::HandleId;
-use crate::identity::{AgentId, Identity, KeyThumbprint, ToolId};
+use crate::identity::{AgentId, Identity, KeyThumbprint, PersonId, ToolId};
 use crate::lease::LeaseId;
 use crate::reference::SecretReference;
 use crate::target::Target;
@@ -25,7 +26,26 @@ pub struct Call {
     pub client: Arc<str>,
     /// The caller's W3C trace id.
     pub trace: Option<TraceId>,
+    /// What the caller showed to be known.
+    pub credential: Credential,
+    /// What it says about the caller, beside the name.
+    pub claims: Arc<[Claim]>,
+    /// The person that the caller acts for, where it proves one.
+    pub behalf: Option<Behalf>,
 }
+
+/// A person that somebody acts for, proved by a token of that person's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behalf {
+    /// The person.
+    pub person: PersonId,
+    /// The proof.
+    pub credential: Credential,
+}
+
+/// Something that a credential says about its bearer, as `name=value`; at most 256 bytes. For policies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Claim(Arc<str>);
 
 /// The id of one call; prints as `vkr_<id>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +60,9 @@ pub struct TraceId(pub [u8; 16]);
 pub struct AccessRequest {
     /// The call that it is part of. Its caller is the principal of the decision.
     pub call: Arc<Call>,
+    /// The call that the lease was opened with, or is to be: on whose behalf, and what was claimed, also
+    /// where somebody else redeems. For a check, the check.
+    pub opened_by: Arc<Call>,
     /// What is asked.
     pub kind: AccessKind,
     /// The agent that holds, or asks for, the lease.
@@ -99,7 +122,7 @@ pub struct AdminRequest {
     pub detail: Arc<str>,
 }
 
-/// What an [`AdminRequest`] asks: one policy action each.
+/// What an [`AdminRequest`] asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AdminAction {
     /// Read audit records.
@@ -108,6 +131,12 @@ pub enum AdminAction {
     Revoke,
     /// See the broker's own state: reflection and health.
     Operate,
+    /// Make a token. This and the next two are one policy action.
+    CreateToken,
+    /// See which tokens there are.
+    ListTokens,
+    /// Revoke a token.
+    RevokeToken,
 }
 
 /// On what an [`AdminRequest`] acts.
@@ -131,6 +160,53 @@ impl AccessRequest {
     #[must_use]
     pub fn principal(&self) -> &Identity {
         &self.call.caller
+    }
+}
+
+impl Call {
+    /// Whether something that it was authenticated by has been revoked since.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.credentials().any(Credential::is_revoked)
+    }
+
+    /// Returns when something that it was authenticated by is revoked.
+    pub async fn revoked(&self) {
+        let other = async {
+            match &self.behalf {
+                Some(behalf) => behalf.credential.revoked().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.credential.revoked() => {}
+            () = other => {}
+        }
+    }
+
+    /// When the first of what it was authenticated by ends, on the monotonic clock.
+    #[must_use]
+    pub fn expires(&self) -> Option<Duration> {
+        self.credentials().filter_map(Credential::expires).min()
+    }
+
+    fn credentials(&self) -> impl Iterator<Item = &Credential> {
+        std::iter::once(&self.credential).chain(self.behalf.as_ref().map(|behalf| &behalf.credential))
+    }
+}
+
+impl Claim {
+    /// Takes a claim, unless it has control characters or is over 256 bytes: cut, it would say another thing.
+    #[must_use]
+    pub fn new(name: &str, value: &str) -> Option<Self> {
+        let claim = format!("{name}={value}");
+        (claim.len() <= CLAIM_MAX && !claim.contains(char::is_control)).then(|| Self(claim.into()))
+    }
+
+    /// As policies see it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -163,3 +239,5 @@ impl fmt::Display for TraceId {
         f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
     }
 }
+
+const CLAIM_MAX: usize = 256;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::audit::{AuditError, AuditLog, AuditOutcome, AuditRecord, Reason, RecordId};
 use crate::bearer::PublicId;
 use crate::clock::{Clock, Timestamp};
+use crate::credential::Credential;
 use crate::decision::{Allow, Decision, Deny, Obligations, PolicyId, Revision};
 use crate::gate::{Grant, Survey};
 use crate::handle::Handle;
@@ -362,6 +363,9 @@ pub fn call(caller: Identity) -> Arc<Call> {
         key: None,
         client: "test".into(),
         trace: None,
+        credential: Credential::new("test", None),
+        claims: [].into(),
+        behalf: None,
     })
 }
 
@@ -425,8 +429,10 @@ pub fn handle() -> Handle {
 #[expect(clippy::unwrap_used, reason = "for tests")]
 pub fn request(text: &str) -> AccessRequest {
     let reference = reference(text);
+    let call = call(Identity::Agent(agent("bot")));
     AccessRequest {
-        call: call(Identity::Agent(agent("bot"))),
+        opened_by: Arc::clone(&call),
+        call,
         kind: AccessKind::Acquire,
         agent: agent("bot"),
         tool: tool("tool"),

@@ -136,6 +136,9 @@ fn bearer_at(rest: &str) -> Option<(usize, usize)> {
     if begins("ops_eyJ") {
         return Some((4, run()));
     }
+    if begins("eyJ") {
+        return jwt_length(rest).map(|length| (0, length));
+    }
     if !begins("vkh_") && !begins("vkt_") {
         return None;
     }
@@ -145,6 +148,16 @@ fn bearer_at(rest: &str) -> Option<(usize, usize)> {
     let secret = run.saturating_sub(public) > 1;
     let bare_id = public == 4 && run <= 4 + 16;
     (secret && !bare_id).then_some((public, run))
+}
+
+/// How long a signed token (JWT) at the beginning of `rest` is: parts of base64 with dots between them. A
+/// header alone opens nothing, and may be an honest word.
+fn jwt_length(rest: &str) -> Option<usize> {
+    let base64 = |c: &u8| c.is_ascii_alphanumeric() || b"_-=".contains(c);
+    let length = rest.bytes().take_while(|c| base64(c) || *c == b'.').count();
+    let mut parts = rest.get(..length)?.split('.');
+    let (header, claims) = (parts.next()?, parts.next()?);
+    (header.len() >= JWT_PART_MIN && claims.len() >= JWT_PART_MIN).then_some(length)
 }
 
 /// Characters that show nothing or change the direction of what follows, so that a log line could read as
@@ -169,6 +182,8 @@ fn bounded(text: &str, max: usize) -> Result<Arc<str>, TextError> {
     Ok(scrub(text, max.saturating_mul(8)).into())
 }
 
+/// `{"alg":""}` and `{"iss":""}` in base64 have more.
+const JWT_PART_MIN: usize = 10;
 const PURPOSE_MAX: usize = 512;
 const SESSION_MAX: usize = 128;
 /// RFC 1035, section 2.3.4.
@@ -193,6 +208,10 @@ mod tests {
         check("ops_eyJzaWduSW5B", "ops_…");
         check("OPS_EYJZAWDU_SW5B-x y", "OPS_… y");
         check("devops_deploy", "devops_deploy");
+        check("Bearer eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl!", "Bearer …!");
+        check("eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0", "…");
+        check("xEYJHBGCIOIJFUZI1NIJ9.EYJZDWIIOIJHIN0.x y", "x… y");
+        check("eyJhbGciOiJFUzI1NiJ9 heyJude.mp3", "eyJhbGciOiJFUzI1NiJ9 heyJude.mp3");
         check(&format!("xvkh_abcdefghijklmnop_{secret}"), "xvkh_abcdefghijklmnop…");
         assert_eq!(scrub("ääää", 3), "ä");
     }

@@ -4,7 +4,7 @@
 //! the broker asks must still fit, or every request would be refused in production rather than here.
 
 use cedar_policy::{Context, Entities, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema};
-use valetkey_core::{AdminResource, ResolveError, Target};
+use valetkey_core::{AdminResource, Claim, ResolveError, Target};
 
 use crate::entities::{Action, Facts, Names, Resource, TYPES, uid};
 use crate::error::EngineError;
@@ -20,8 +20,9 @@ pub(crate) fn gaps(schema: &Schema) -> Vec<String> {
     let secret = unresolved();
     for (principal, action) in access() {
         for full in [false, true] {
-            let outcome =
-                facts(full).context().and_then(|context| take(schema, principal, action, &secret, context));
+            let claims: Vec<_> = Claim::new("any", "thing").filter(|_| full).into_iter().collect();
+            let context = facts(full, &claims).context();
+            let outcome = context.and_then(|context| take(schema, principal, action, &secret, context));
             check(format!("`{}` by `{principal}`", action.name()), outcome);
         }
     }
@@ -60,6 +61,7 @@ fn admin() -> Vec<(&'static EntityTypeName, Action, Resource)> {
     vec![
         (&TYPES.person, Action::ReadAudit, Resource::admin(&AdminResource::AuditLog)),
         (&TYPES.person, Action::Operate, Resource::admin(&AdminResource::Broker)),
+        (&TYPES.person, Action::ManageTokens, Resource::admin(&AdminResource::Broker)),
         (&TYPES.person, Action::Revoke, Resource::lease("vkl_any", None)),
         (&TYPES.agent, Action::Revoke, Resource::lease("vkl_any", Some(uid(&TYPES.agent, "anybody")))),
     ]
@@ -71,13 +73,15 @@ fn unresolved() -> Resource {
 }
 
 /// The least and the most that a request can say.
-fn facts(full: bool) -> Facts<'static> {
+fn facts(full: bool, claims: &[Claim]) -> Facts<'_> {
     let entity = |type_name| RestrictedExpression::new_entity_uid(uid(type_name, "any"));
     Facts {
         tool: entity(&TYPES.tool),
         agent: entity(&TYPES.agent),
         ttl_seconds: 60,
         session: full.then_some("run"),
+        person: full.then(|| uid(&TYPES.person, "any")),
+        claims,
         destination: full.then_some("example.com"),
     }
 }

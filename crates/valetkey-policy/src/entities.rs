@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 
 use cedar_policy::{Context, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
 use valetkey_core::{
-    AccessKind, AccessRequest, AdminAction, AdminResource, AgentId, Facet, Identity, Named, Target, ToolId,
+    AccessKind, AccessRequest, AdminAction, AdminResource, AgentId, Claim, Facet, Identity, Named, PersonId,
+    Target, ToolId,
 };
 
 use crate::error::EngineError;
@@ -20,6 +21,7 @@ pub(crate) enum Action {
     ReadAudit,
     Revoke,
     Operate,
+    ManageTokens,
 }
 
 /// A resource, and the entity that stands for it beside those of `entities.json`.
@@ -89,6 +91,9 @@ impl Action {
             AdminAction::ReadAudit => Self::ReadAudit,
             AdminAction::Revoke => Self::Revoke,
             AdminAction::Operate => Self::Operate,
+            AdminAction::CreateToken | AdminAction::ListTokens | AdminAction::RevokeToken => {
+                Self::ManageTokens
+            }
         }
     }
 
@@ -100,6 +105,7 @@ impl Action {
             Self::ReadAudit => "readAudit",
             Self::Revoke => "revoke",
             Self::Operate => "operate",
+            Self::ManageTokens => "manageTokens",
         }
     }
 
@@ -179,15 +185,25 @@ pub(crate) struct Facts<'a> {
     pub(crate) agent: RestrictedExpression,
     pub(crate) ttl_seconds: i64,
     pub(crate) session: Option<&'a str>,
+    /// The person on whose behalf.
+    pub(crate) person: Option<EntityUid>,
+    pub(crate) claims: &'a [Claim],
     pub(crate) destination: Option<&'a str>,
 }
 
 impl Facts<'_> {
     pub(crate) fn context(self) -> Result<Context, EngineError> {
-        let Self { tool, agent, ttl_seconds, session, destination } = self;
+        let Self { tool, agent, ttl_seconds, session, person, claims, destination } = self;
         let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
-        let session = RestrictedExpression::new_record(session.map(|id| ("id".to_owned(), text(id))))
-            .map_err(EngineError::of)?;
+        let claims = (!claims.is_empty())
+            .then(|| RestrictedExpression::new_set(claims.iter().map(|claim| text(claim.as_str()))));
+        let session = [
+            session.map(|id| ("id", text(id))),
+            person.map(|person| ("on_behalf_of", RestrictedExpression::new_entity_uid(person))),
+            claims.map(|claims| ("claims", claims)),
+        ];
+        let session = session.into_iter().flatten().map(|(name, value)| (name.to_owned(), value));
+        let session = RestrictedExpression::new_record(session).map_err(EngineError::of)?;
         let pairs = [
             Some(("tool", tool)),
             Some(("agent", agent)),
@@ -204,7 +220,7 @@ pub(crate) fn caller(identity: &Identity) -> EntityUid {
     match identity {
         Identity::Agent(id) => agent(id),
         Identity::Tool(id) => tool(id),
-        Identity::Person(id) => uid(&TYPES.person, id.0.as_str()),
+        Identity::Person(id) => person(id),
     }
 }
 
@@ -214,6 +230,10 @@ pub(crate) fn agent(id: &AgentId) -> EntityUid {
 
 pub(crate) fn tool(id: &ToolId) -> EntityUid {
     uid(&TYPES.tool, id.0.as_str())
+}
+
+pub(crate) fn person(id: &PersonId) -> EntityUid {
+    uid(&TYPES.person, id.0.as_str())
 }
 
 pub(crate) fn secret(target: &Target) -> EntityUid {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use valetkey_core::{
-    AccessKind, AccessRequest, AgentId, Call, Facet, FieldTarget, Identity, Life, Name, NameError, Named,
-    PublicId, ReferenceError, RequestId, SecretReference, Target, ToolId,
+    AccessKind, AccessRequest, AgentId, Call, Credential, Facet, FieldTarget, Identity, Life, Name,
+    NameError, Named, PublicId, ReferenceError, RequestId, SecretReference, Target, ToolId,
 };
 
 /// A policy set as texts.
@@ -69,8 +69,19 @@ pub fn request(
         AccessKind::Acquire | AccessKind::Renew | AccessKind::Check => Identity::Agent(agent.clone()),
     };
     let id = RequestId(PublicId::from_bytes([0; 10]));
+    let call = Arc::new(Call {
+        id,
+        caller,
+        key: None,
+        client: "".into(),
+        trace: None,
+        credential: Credential::new("", None),
+        claims: [].into(),
+        behalf: None,
+    });
     Ok(AccessRequest {
-        call: Arc::new(Call { id, caller, key: None, client: "".into(), trace: None }),
+        opened_by: Arc::clone(&call),
+        call,
         kind,
         agent,
         tool,

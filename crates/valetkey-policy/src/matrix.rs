@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use valetkey_core::{
-    AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, AgentId, Binding, Call, Decision,
-    Deny, Facet, FieldTarget, Identity, LeaseId, Life, Name, Named, PersonId, PolicyEngine, PublicId, Reason,
-    Redeemer, ReferenceError, RequestId, SecretReference, Target, ToolId,
+    AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, AgentId, Binding, Call, Credential,
+    Decision, Deny, Facet, FieldTarget, Identity, LeaseId, Life, Name, Named, PersonId, PolicyEngine,
+    PublicId, Reason, Redeemer, ReferenceError, RequestId, SecretReference, Target, ToolId,
 };
 
 use crate::bundle::Bundle;
@@ -138,6 +138,7 @@ impl Matrix {
         let mut columns = vec![
             ("read the log".to_owned(), AdminAction::ReadAudit, AdminResource::AuditLog),
             ("operate".to_owned(), AdminAction::Operate, AdminResource::Broker),
+            ("manage tokens".to_owned(), AdminAction::CreateToken, AdminResource::Broker),
         ];
         columns.extend(
             self.agents
@@ -167,8 +168,10 @@ impl Matrix {
             Redeemer::Tool => Identity::Tool(tool.clone()),
             Redeemer::Agent => Identity::Agent(agent.clone()),
         };
+        let call = call(caller);
         answer(&self.engine.decide(&AccessRequest {
-            call: call(caller),
+            opened_by: Arc::clone(&call),
+            call,
             kind,
             agent: agent.clone(),
             tool: tool.clone(),
@@ -275,7 +278,16 @@ fn names<T>(texts: &[String], make: fn(Name) -> T) -> Result<Vec<T>, CastError> 
 }
 
 fn call(caller: Identity) -> Arc<Call> {
-    Arc::new(Call { id: RequestId::random(), caller, key: None, client: "".into(), trace: None })
+    Arc::new(Call {
+        id: RequestId::random(),
+        caller,
+        key: None,
+        client: "".into(),
+        trace: None,
+        credential: Credential::new("", None),
+        claims: [].into(),
+        behalf: None,
+    })
 }
 
 fn no_id() -> String {

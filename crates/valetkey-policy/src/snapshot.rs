@@ -7,7 +7,9 @@ use cedar_policy::{
     Authorizer, Context, Entities, EntityUid, Policy, PolicyId, PolicySet, Request, RestrictedExpression,
     Schema,
 };
-use valetkey_core::{AccessKind, AccessRequest, AdminRequest, AgentId, Identity, Revision, Target, ToolId};
+use valetkey_core::{
+    AccessKind, AccessRequest, AdminRequest, AgentId, Identity, PersonId, Revision, Target, ToolId,
+};
 
 use crate::bundle::{Bundle, Loaded};
 use crate::cache::Cache;
@@ -44,6 +46,7 @@ struct Key {
     principal: Identity,
     agent: AgentId,
     tool: ToolId,
+    person: Option<PersonId>,
     action: Action,
     target: Arc<Target>,
 }
@@ -157,30 +160,31 @@ impl Snapshot {
     }
 
     fn slice(&self, request: &AccessRequest) -> Result<Arc<Slice>, EngineError> {
-        let AccessRequest { call, agent, tool, target, .. } = request;
+        let AccessRequest { call, opened_by, agent, tool, target, .. } = request;
         let key = Key {
             principal: call.caller.clone(),
             agent: agent.clone(),
             tool: tool.clone(),
+            person: opened_by.behalf.as_ref().map(|behalf| behalf.person.clone()),
             action: Action::of(request),
             target: Arc::clone(target),
         };
         let action = key.action;
-        self.slices.obtain(key, || self.cut(entities::caller(&call.caller), agent, tool, action, target))
+        let seen = (entities::agent(agent), entities::tool(tool), person(request));
+        self.slices.obtain(key, || self.cut(entities::caller(&call.caller), seen, action, target))
     }
 
     fn cut(
         &self,
         principal: EntityUid,
-        agent: &AgentId,
-        tool: &ToolId,
+        (agent, tool, person): (EntityUid, EntityUid, Option<EntityUid>),
         action: Action,
         target: &Target,
     ) -> Result<Slice, EngineError> {
-        let (agent, tool) = (entities::agent(agent), entities::tool(tool));
+        let seen: Vec<_> = [&agent, &tool].into_iter().chain(&person).collect();
         let readings = Names::readings(target)
             .into_iter()
-            .map(|names| self.reading(&principal, action, &Resource::secret(target, names), &[&agent, &tool]))
+            .map(|names| self.reading(&principal, action, &Resource::secret(target, names), &seen))
             .collect::<Result<_, _>>()?;
         Ok(Slice {
             principal,
@@ -229,9 +233,16 @@ fn context(
         agent,
         ttl_seconds: ttl_seconds(request),
         session: request.session.as_ref().map(|session| session.as_str()),
+        person: person(request),
+        claims: &request.opened_by.claims,
         destination: request.destination.as_ref().map(|host| host.as_str()),
     };
     facts.context()
+}
+
+/// On whose behalf the lease is, or is to be.
+fn person(request: &AccessRequest) -> Option<EntityUid> {
+    request.opened_by.behalf.as_ref().map(|behalf| entities::person(&behalf.person))
 }
 
 /// What the agreement tests look at.

@@ -317,6 +317,7 @@ fn administration() {
     check(person("ana"), AdminAction::ReadAudit, AdminResource::AuditLog, "allow p0");
     check(person("eve"), AdminAction::ReadAudit, AdminResource::AuditLog, "PolicyNoPermit");
     check(person("ana"), AdminAction::Operate, AdminResource::Broker, "PolicyNoPermit");
+    check(person("ana"), AdminAction::RevokeToken, AdminResource::Broker, "PolicyNoPermit");
     let agent = || Identity::Agent(bot.clone());
     check(agent(), AdminAction::Revoke, lease(Some(&bot)), "allow p1");
     check(agent(), AdminAction::Revoke, lease(Some(&other)), "PolicyNoPermit");

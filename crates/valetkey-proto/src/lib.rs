@@ -3,7 +3,7 @@
 //!
 //! Not here: conversions to and from the domain (`valetkey-server/convert.rs`).
 //!
-//! Invariant: a message that carries a value or a handle shows neither in its `Debug` form.
+//! Invariant: a message that carries a value, a handle or a token shows none of them in its `Debug` form.
 
 mod redact;
 

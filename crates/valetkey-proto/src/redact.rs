@@ -1,8 +1,8 @@
-//! `Debug` for the messages that carry a value or a handle: prost's own would print every byte.
+//! `Debug` for the messages that carry a value, a handle or a token: prost's own would print every byte.
 
 use std::fmt;
 
-use crate::v1::{HandleIssued, RedeemHandleRequest, RedeemHandleResponse};
+use crate::v1::{CreateTokenResponse, HandleIssued, RedeemHandleRequest, RedeemHandleResponse};
 
 impl fmt::Debug for RedeemHandleRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,6 +45,17 @@ impl fmt::Debug for HandleIssued {
             .field("redeemer", redeemer)
             .field("record_id", record_id)
             .field("certificate_bound", certificate_bound)
+            .finish()
+    }
+}
+
+impl fmt::Debug for CreateTokenResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { secret_token: _, token, record_id } = self;
+        f.debug_struct("CreateTokenResponse")
+            .field("secret_token", &REDACTED)
+            .field("token", token)
+            .field("record_id", record_id)
             .finish()
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use valetkey_audit::{AuditStore, Missing, OpenError, StoreOptions};
+use valetkey_audit::{AuditStore, Missing, OpenError, StoreOptions, TokenStoreError};
 use valetkey_core::{
     AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, LeaseTable, PolicyEngine, Reason,
     RecordKind, Resolver,
@@ -21,10 +21,13 @@ use valetkey_policy::{Bundle, Engine, LoadError};
 use valetkey_proto::v1::audit_service_server::{AuditServiceServer, SERVICE_NAME as AUDIT_SERVICE};
 use valetkey_proto::v1::lease_service_server::{LeaseServiceServer, SERVICE_NAME as LEASE_SERVICE};
 use valetkey_proto::v1::operator_service_server::{OperatorServiceServer, SERVICE_NAME as OPERATOR_SERVICE};
+use valetkey_proto::v1::token_service_server::{SERVICE_NAME as TOKEN_SERVICE, TokenServiceServer};
 
 use crate::audit_service::Audit;
 use crate::config::{Config, Limits, SourceConfig};
 use crate::convert::AskLimits;
+use crate::identity::bearers::Bearers;
+use crate::identity::jwt::{ClientError, Issuers};
 use crate::identity::known::Known;
 use crate::identity::{Identifier, IdentityLayer};
 use crate::lease_service::Leases;
@@ -35,6 +38,8 @@ use crate::reload::{Reloader, loaded};
 use crate::sources::{self, SourceError};
 use crate::state::State;
 use crate::tls::{Tls, TlsError};
+use crate::token::Tokens;
+use crate::token_service::{self, TokenDesk};
 
 /// A broker, opened and ready to serve.
 pub struct App {
@@ -42,6 +47,7 @@ pub struct App {
     store: Arc<AuditStore>,
     reloader: Reloader,
     known: Known,
+    bearers: Bearers,
     tls: Option<Arc<Tls>>,
     limits: Limits,
     state: State,
@@ -72,6 +78,12 @@ pub enum StartError {
     /// The audit database cannot be opened.
     #[error("the audit database cannot be used")]
     Audit(#[source] OpenError),
+    /// The tokens in it cannot be read.
+    #[error("the tokens in the audit database cannot be read")]
+    Tokens(#[source] TokenStoreError),
+    /// The keys of an issuer could never be fetched.
+    #[error("an issuer's keys cannot be fetched")]
+    Issuers(#[source] ClientError),
     /// The audit database cannot be written.
     #[error("the audit database cannot be written")]
     Record(#[source] AuditError),
@@ -114,8 +126,12 @@ impl App {
             sources,
             members,
             spiffe_rules,
+            issuers,
             limits,
         } = config;
+        let (known, configured) = Known::new(members, spiffe_rules);
+        let tokens = Arc::new(Tokens::new(configured, Arc::clone(&clock)));
+        let issuers = Issuers::new(issuers, Arc::clone(&clock)).map_err(StartError::Issuers)?;
         let bundle = Bundle::load(&policies).map_err(StartError::Policies)?;
         let sources = open_sources(&sources, &audit_database, &clock)?;
         let tls = match tls {
@@ -128,6 +144,8 @@ impl App {
         let options = StoreOptions { missing, ..StoreOptions::default() };
         let store =
             AuditStore::open(&audit_database, options, Arc::clone(&clock)).map_err(StartError::Audit)?;
+
+        token_service::load(store.tokens(), &tokens, clock.now()).map_err(StartError::Tokens)?;
 
         let engine = Arc::new(Engine::new(bundle));
         let store = Arc::new(store);
@@ -153,8 +171,8 @@ impl App {
             started: broker.clock().now(),
         };
         let reloader = Reloader::new(policies, engine, Arc::clone(&broker));
-        let known = Known::new(members, spiffe_rules);
-        Ok(Self { broker, store, reloader, known, tls, limits, state })
+        let bearers = Bearers { tokens, issuers };
+        Ok(Self { broker, store, reloader, known, bearers, tls, limits, state })
     }
 
     /// Opens the sources and lets go of them; for checking a configuration without a broker.
@@ -207,7 +225,7 @@ impl App {
         listeners: impl Into<Listeners>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), RunError> {
-        let Self { broker, store, reloader, known, tls, limits, state } = self;
+        let Self { broker, store, reloader, known, bearers, tls, limits, state } = self;
         let (stop, stopping) = watch::channel(false);
         let (health, health_service) = tonic_health::server::health_reporter();
 
@@ -218,6 +236,9 @@ impl App {
         tasks.spawn(async move { renewer.renew_leases().await });
         tasks.spawn(async move { reloader.follow_files().await });
         tasks.spawn(report_health(health, store.availability()));
+        bearers.issuers.keep(&mut tasks);
+        let tokens = Arc::clone(&bearers.tokens);
+        tasks.spawn(token_service::keep_uses(Arc::clone(&tokens), Arc::clone(store.tokens())));
         let (refusals, told) = Refusals::new();
         tasks.spawn(write_down(told, Arc::clone(&broker)));
         if let Some(tls) = tls.clone() {
@@ -236,12 +257,18 @@ impl App {
             committed: store.committed(),
             stopping: stopping.clone(),
         };
-        let identifier = Arc::new(Identifier { known, broker: Arc::clone(&broker) });
+        let desk = TokenDesk {
+            broker: Arc::clone(&broker),
+            store: Arc::clone(store.tokens()),
+            tokens: Arc::clone(&tokens),
+        };
+        let identifier = Arc::new(Identifier { known, bearers, broker: Arc::clone(&broker) });
         let serving = server(limits)
             .layer(IdentityLayer(identifier))
             .add_service(LeaseServiceServer::new(leases).max_decoding_message_size(MESSAGE_MAX))
             .add_service(AuditServiceServer::new(audit).max_decoding_message_size(MESSAGE_MAX))
             .add_service(OperatorServiceServer::new(Operator(state)).max_decoding_message_size(MESSAGE_MAX))
+            .add_service(TokenServiceServer::new(desk).max_decoding_message_size(MESSAGE_MAX))
             .add_service(health_service)
             .add_optional_service(reflection())
             .serve_with_incoming_shutdown(incoming, stopped(stopping));
@@ -259,6 +286,7 @@ impl App {
         if let Err(error) = broker.note(record).await {
             tracing::error!(%error, "the stop is not written down");
         }
+        token_service::note_uses(&tokens, store.tokens()).await;
         // Closing waits for the disk.
         let _ = tokio::task::spawn_blocking(move || store.close()).await;
         served.map_err(RunError::Serve)
@@ -339,7 +367,7 @@ async fn report_health(health: HealthReporter, mut available: watch::Receiver<bo
             true => ServingStatus::Serving,
             false => ServingStatus::NotServing,
         };
-        for service in ["", LEASE_SERVICE, AUDIT_SERVICE, OPERATOR_SERVICE] {
+        for service in ["", LEASE_SERVICE, AUDIT_SERVICE, OPERATOR_SERVICE, TOKEN_SERVICE] {
             health.set_service_status(service, status).await;
         }
         if available.changed().await.is_err() {

@@ -16,6 +16,8 @@ pub(crate) fn print(record: StoredRecord) -> v1::AuditRecord {
         reason,
         request,
         trace,
+        credential,
+        on_behalf_of,
         caller,
         client,
         agent,
@@ -61,6 +63,8 @@ pub(crate) fn print(record: StoredRecord) -> v1::AuditRecord {
         trace_id: trace.unwrap_or_default(),
         client: client.unwrap_or_default(),
         outcome: outcome.map(print_outcome),
+        credential: credential.unwrap_or_default(),
+        on_behalf_of: on_behalf_of.unwrap_or_default(),
     }
 }
 

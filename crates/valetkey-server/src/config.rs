@@ -1,5 +1,6 @@
 //! The configuration: TOML, parsed whole before anything is done, all faults at once.
 
+mod issuers;
 mod members;
 mod source;
 mod tls;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use valetkey_core::LeaseLimits;
 
+use crate::identity::jwt::Issuer;
 use crate::identity::known::{Member, Proof, SpiffeRule};
 use crate::listen::UnixSettings;
 use crate::tls::TlsSettings;
@@ -42,6 +44,8 @@ pub struct Config {
     pub members: Vec<Member>,
     /// Who else may call, by the names in their SPIFFE ids.
     pub spiffe_rules: Vec<SpiffeRule>,
+    /// Whose signed tokens count.
+    pub issuers: Vec<Issuer>,
     /// The bounds.
     pub limits: Limits,
 }
@@ -134,7 +138,14 @@ impl Config {
             false => Some(LimitsSection::default()),
         };
         let limits = limits.and_then(|limits| limits.check(&mut faults));
+        let no_one = !["identity", "spiffe_rule", "issuer"].iter().any(|key| document.contains_key(*key));
+        if no_one {
+            faults.push(
+                "`identity` is missing: nobody could call; `valetkey token create` makes entries".to_owned(),
+            );
+        }
         let (members, spiffe_rules) = members::read_all(&mut document, &mut faults);
+        let issuers = issuers::read_all(&mut document, folder, &mut faults);
         for key in document.keys() {
             faults.push(format!("`{key}` is not a known key"));
         }
@@ -165,6 +176,7 @@ impl Config {
                 sources,
                 members,
                 spiffe_rules,
+                issuers,
                 limits,
             }),
             _ => Err(faults),

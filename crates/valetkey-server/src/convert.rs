@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use prost_types::Timestamp as WireTimestamp;
 use valetkey_core::{
-    Acquire, AgentId, Binding, Call, Check, CheckAnswer, Destination, EndCause, Issued, LeaseEvent, LeaseId,
-    Life, Name, Purpose, Redeemer, SecretReference, Session, TextError, Timestamp, ToolId, scrub,
+    Acquire, AgentId, Binding, Call, Check, CheckAnswer, Destination, EndCause, Identity, Issued, LeaseEvent,
+    LeaseId, Life, Name, PublicId, Purpose, Redeemer, SecretReference, Session, TextError, Timestamp, ToolId,
+    scrub,
 };
 use valetkey_proto::v1;
+
+use crate::token::TOKEN_PREFIX;
 
 /// A field that breaks its rules.
 #[derive(Debug, Clone)]
@@ -100,6 +103,30 @@ pub(crate) fn destination(text: &str) -> Result<Option<Destination>, Vec<Violati
     let mut faults = Faults::default();
     let destination = faults.destination(text);
     if faults.0.is_empty() { Ok(destination) } else { Err(faults.0) }
+}
+
+/// Parses a request for a token: whose it shall be, and how long it shall count.
+pub(crate) fn token(message: v1::CreateTokenRequest) -> Result<(Identity, Duration), Vec<Violation>> {
+    let v1::CreateTokenRequest { identity, ttl } = message;
+    let mut faults = Faults::default();
+    let parsed = Identity::parse(&identity);
+    if parsed.is_none() {
+        let problem = "must be `agent:`, `tool:` or `person:` and a name";
+        faults.add_text("identity", "INVALID_IDENTITY", problem, &identity);
+    }
+    let ttl = match ttl {
+        None => Some(TOKEN_TTL_USUAL),
+        Some(ttl) => faults.take("ttl", INVALID_TTL, within(ttl, TOKEN_TTL_MIN, TOKEN_TTL_MAX)),
+    };
+    parsed.zip(ttl).ok_or(faults.0)
+}
+
+/// Parses a token's id. A whole token is refused: it must not get into a record.
+pub(crate) fn token_id(text: &str) -> Result<PublicId, Vec<Violation>> {
+    text.strip_prefix(TOKEN_PREFIX).and_then(|id| PublicId::parse(id).ok()).ok_or_else(|| {
+        let problem = "must be `vkt_` and 16 characters of `0-9 a-v`, nothing behind them";
+        vec![Violation::new("token_id", "INVALID_TOKEN_ID", problem)]
+    })
 }
 
 /// Parses a lease id.
@@ -196,6 +223,7 @@ fn end_cause(cause: EndCause) -> v1::EndCause {
         EndCause::Shutdown => v1::EndCause::Shutdown,
         EndCause::Stalled => v1::EndCause::Stalled,
         EndCause::Unavailable => v1::EndCause::Unavailable,
+        EndCause::Credential => v1::EndCause::Credential,
     }
 }
 
@@ -216,6 +244,12 @@ fn positive(duration: prost_types::Duration) -> Option<Duration> {
     let prost_types::Duration { seconds, nanos } = duration;
     let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(u64::try_from(seconds).ok()?, nanos))
+}
+
+/// A duration within bounds, or what is wrong with it.
+fn within(ttl: prost_types::Duration, min: Duration, max: Duration) -> Result<Duration, String> {
+    let wrong = || format!("must be between {} s and {} s", min.as_secs(), max.as_secs());
+    positive(ttl).filter(|ttl| (min..=max).contains(ttl)).ok_or_else(wrong)
 }
 
 /// Collects what is wrong, so that all of it is said at once.
@@ -275,14 +309,7 @@ impl Faults {
 
     fn life(&mut self, ttl: Option<prost_types::Duration>, limits: AskLimits) -> Option<Life> {
         let Some(ttl) = ttl else { return Some(Life::Usual(limits.ttl_usual)) };
-        match positive(ttl) {
-            Some(ttl) if ttl >= TTL_MIN && ttl <= limits.ttl_max => Some(Life::Asked(ttl)),
-            _ => {
-                let max = limits.ttl_max.as_secs();
-                self.add("ttl", "INVALID_TTL", format!("must be between 1 s and {max} s"));
-                None
-            }
-        }
+        self.take("ttl", INVALID_TTL, within(ttl, TTL_MIN, limits.ttl_max)).map(Life::Asked)
     }
 
     fn session(&mut self, text: &str) -> Option<Session> {
@@ -304,9 +331,14 @@ impl Faults {
     }
 }
 
+const INVALID_TTL: &str = "INVALID_TTL";
 const INVALID_REFERENCE: &str = "INVALID_SECRET_REFERENCE";
 /// References of one request.
 const REFERENCES_MAX: usize = 64;
 /// What of a malformed text is recorded, in bytes.
 const CAME_MAX: usize = 100;
 const TTL_MIN: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const TOKEN_TTL_MIN: Duration = Duration::from_secs(60);
+const TOKEN_TTL_USUAL: Duration = DAY.saturating_mul(90);
+const TOKEN_TTL_MAX: Duration = DAY.saturating_mul(365);

@@ -6,7 +6,10 @@
 //! that could not be decoded, an unknown method) and has them recorded too: every status of ours carries
 //! details, the transport's own carry none.
 
+pub(crate) mod bearers;
+mod cut;
 pub(crate) mod evidence;
+pub(crate) mod jwt;
 pub(crate) mod known;
 
 use std::convert::Infallible;
@@ -20,24 +23,28 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use valetkey_core::{
-    AdminAction, AdminRequest, AdminResource, AuditRecord, Broker, Call, Identity, Reason, RecordKind,
-    RequestId, TraceId, scrub,
+    AdminAction, AdminRequest, AdminResource, AuditRecord, Broker, Call, Credential, Identity, Reason,
+    RecordKind, RequestId, TraceId, scrub,
 };
 
 use crate::status;
 
+use self::bearers::{Bearers, Shown};
 use self::evidence::{Evidence, Peer};
 use self::known::Known;
 
 /// What the layer needs.
 pub(crate) struct Identifier {
     pub(crate) known: Known,
+    pub(crate) bearers: Bearers,
     pub(crate) broker: Arc<Broker>,
 }
 
-/// A request without an identity.
+/// A request without an identity, or on behalf of nobody that it could prove.
 struct Unidentified {
     reason: Reason,
+    /// Who calls, where only the other is in doubt.
+    caller: Option<(Identity, Credential)>,
     client: Arc<str>,
     trace: Option<TraceId>,
 }
@@ -81,7 +88,8 @@ where
         let identifier = Arc::clone(&self.identifier);
         Box::pin(async move {
             let path = request.uri().path().to_owned();
-            let call = match identifier.identify(&request) {
+            let peer = request.extensions().get::<Peer>().cloned();
+            let call = match identifier.identify(request.headers(), peer.as_ref()).await {
                 Ok(call) => Arc::new(call),
                 Err(unidentified) => return Ok(identifier.refuse(&path, unidentified).await.into_http()),
             };
@@ -96,7 +104,9 @@ where
             };
             let response = response?;
             match foreign_status(response.headers()) {
-                None => Ok(response),
+                // A lease ends by itself, and says so.
+                None if path == ACQUIRE => Ok(response),
+                None => Ok(response.map(|body| cut::cut(body, call))),
                 Some(status) => Ok(identifier.own(&call, &path, &status).await.into_http()),
             }
         })
@@ -105,38 +115,49 @@ where
 
 impl Identifier {
     /// The call, or why there is none.
-    fn identify(&self, request: &Request<Body>) -> Result<Call, Unidentified> {
-        let headers = request.headers();
-        let peer = request.extensions().get::<Peer>();
-        let client = client(headers, peer);
-        let trace = trace(headers);
-        let now = self.broker.clock().now();
-        let identity =
-            Evidence::gather(headers, peer).and_then(|evidence| self.known.identify(&evidence, now));
-        match identity {
-            Ok(caller) => {
-                if let Some(peer) = peer {
-                    peer.know();
-                }
-                let key = peer.and_then(|peer| peer.certificate.as_ref()).map(|it| it.key);
-                Ok(Call { id: RequestId::random(), caller, key, client, trace })
-            }
-            Err(reason) => Err(Unidentified { reason, client, trace }),
+    async fn identify(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Call, Unidentified> {
+        let (client, trace) = (client(headers, peer), trace(headers));
+        let refused = |reason, caller| Unidentified { reason, caller, client: Arc::clone(&client), trace };
+        let Shown { identity, credential, claims } =
+            self.caller(headers, peer).await.map_err(|reason| refused(reason, None))?;
+        if let Some(peer) = peer {
+            peer.know();
         }
+        let behalf = match self.bearers.behalf(headers).await {
+            Ok(behalf) => behalf,
+            Err(reason) => return Err(refused(reason, Some((identity, credential)))),
+        };
+        let key = peer.and_then(|peer| peer.certificate.as_ref()).map(|it| it.key);
+        Ok(Call { id: RequestId::random(), caller: identity, key, client, trace, credential, claims, behalf })
+    }
+
+    async fn caller(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Shown, Reason> {
+        let Evidence { peer, authorization } = Evidence::gather(headers, peer)?;
+        let by_header = match authorization {
+            Some(authorization) => Some(self.bearers.identify(authorization).await?),
+            None => None,
+        };
+        self.known.identify(by_header, peer, self.broker.clock().now())
     }
 
     /// Refuses a caller without identity. Nothing is served either way, so a log that is away changes
     /// nothing about the answer.
     async fn refuse(&self, path: &str, unidentified: Unidentified) -> Status {
-        let Unidentified { reason, client, trace } = unidentified;
+        let Unidentified { reason, caller, client, trace } = unidentified;
         let now = self.broker.clock().now();
-        let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, reason).with_detail(path);
+        let (detail, status) = match &caller {
+            None => (path.to_owned(), status::unauthenticated()),
+            Some(_) => (format!("{path} on behalf of somebody"), status::person_unauthenticated()),
+        };
+        let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, reason).with_detail(&detail);
+        let (caller, credential) = caller.unzip();
         let request = Some(RequestId::random());
-        let record = AuditRecord { request, client: Some(client), trace, ..record };
+        let credential = credential.map(|credential| Arc::clone(credential.id()));
+        let record = AuditRecord { request, caller, credential, client: Some(client), trace, ..record };
         if let Err(error) = self.broker.note(record).await {
             tracing::error!(%error, "a request without identity was refused, but not written down");
         }
-        status::unauthenticated()
+        status
     }
 
     /// Health and reflection are not ours to guard inside: they need `operate`.
@@ -225,6 +246,8 @@ fn trace(headers: &HeaderMap) -> Option<TraceId> {
     (trace != [0; 16]).then_some(TraceId(trace))
 }
 
+/// The method whose stream is a lease.
+const ACQUIRE: &str = "/valetkey.v1.LeaseService/AcquireLease";
 /// The services whose methods ask the gate themselves.
 const OWN_SERVICES: &str = "/valetkey.v1.";
 /// How long a call may take to its first answer, its message included: what a peer sends half and then

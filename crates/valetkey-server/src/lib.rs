@@ -31,11 +31,13 @@ mod state;
 mod status;
 mod tls;
 mod token;
+mod token_service;
 mod watch;
 
 pub use app::{App, Ports, RunError, StartError};
 pub use clock::SystemClock;
 pub use config::{Config, ConfigError, Limits, SourceBounds, SourceConfig, SourceKind};
+pub use identity::jwt::{Algorithm, ClientError, Issuer, KeySource, Rule};
 pub use identity::known::{IdentityKind, Member, Proof, SpiffeRule};
 pub use listen::{BindError, Listeners, UnixSettings};
 pub use reload::{ReloadError, Reloaded, Reloader};

@@ -25,7 +25,7 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     (
         "AGENT_UNAUTHENTICATED",
         Code::Unauthenticated,
-        "Send `authorization: Bearer vkt_...` with a token that the broker knows.",
+        "Send `authorization: Bearer` with a token that the broker knows; the record says what is wrong with it.",
     ),
     ("AMBIGUOUS_REFERENCE", Code::FailedPrecondition, "Name the vault, item, section or field by its id."),
     ("AUDIT_UNAVAILABLE", Code::Unavailable, "Wait for the delay in RetryInfo. Nothing was done."),
@@ -47,6 +47,7 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("INVALID_DESTINATION", Code::InvalidArgument, "See the field violations."),
     ("INVALID_FILTER", Code::InvalidArgument, "See the field violations."),
     ("INVALID_HANDLE", Code::InvalidArgument, "Send the handle whole: 61 characters."),
+    ("INVALID_IDENTITY", Code::InvalidArgument, "See the field violations."),
     ("INVALID_LEASE_ID", Code::InvalidArgument, "Send the lease id as `opened` named it."),
     ("INVALID_MESSAGE", Code::InvalidArgument, "Use the published protos, and messages of at most 1 MiB."),
     ("INVALID_PAGE_SIZE", Code::InvalidArgument, "Send 0 to 1000."),
@@ -55,6 +56,7 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("INVALID_RECORD_ID", Code::InvalidArgument, "Send a decimal sequence number."),
     ("INVALID_SECRET_REFERENCE", Code::InvalidArgument, "See the field violations."),
     ("INVALID_SESSION", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_TOKEN_ID", Code::InvalidArgument, "Send the id alone: `vkt_` and 16 characters."),
     ("INVALID_TOOL", Code::InvalidArgument, "See the field violations."),
     ("INVALID_TTL", Code::InvalidArgument, "See the field violations."),
     ("ITEM_NOT_ACTIVE", Code::FailedPrecondition, "Restore the item, or name another."),
@@ -63,6 +65,11 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("LEASE_NOT_FOUND", Code::NotFound, "The lease has ended already."),
     ("METHOD_UNKNOWN", Code::Unimplemented, "Use the published protos."),
     ("OTP_SEED_MALFORMED", Code::FailedPrecondition, "Mend the one-time password in the vault."),
+    (
+        "PERSON_UNAUTHENTICATED",
+        Code::Unauthenticated,
+        "Send one signed token of the person as `x-valetkey-on-behalf-of`, fresh from its issuer, or none.",
+    ),
     ("POLICY_IN_FLUX", Code::Unavailable, "Ask again: the policies changed while this was decided."),
     ("PRIVATE_KEY_MALFORMED", Code::FailedPrecondition, "Read the key without `?ssh-format=openssh`."),
     ("QUERY_LIMIT", Code::ResourceExhausted, "Ask again with a narrower filter."),
@@ -77,12 +84,42 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("RESOLVER_UNAVAILABLE", Code::Unavailable, "Wait for the delay in RetryInfo."),
     ("SECTION_NOT_FOUND", Code::NotFound, "Check the section's label in the vault."),
     ("SHUTTING_DOWN", Code::Unavailable, "Connect to another broker, or wait for this one to come back."),
+    (
+        "TOKEN_CONFIGURED",
+        Code::FailedPrecondition,
+        "Take the token out of the configuration, and restart the broker.",
+    ),
+    ("TOKEN_LIMIT", Code::ResourceExhausted, "Revoke tokens that are no longer needed."),
+    ("TOKEN_NOT_FOUND", Code::NotFound, "Check the id; the token may be revoked already."),
     ("VAULT_NOT_FOUND", Code::NotFound, "Check the vault's name."),
 ];
 
 /// Nobody knows the caller. Why is for the record alone.
 pub(crate) fn unauthenticated() -> Status {
     build("AGENT_UNAUTHENTICATED", "no valid token came with the request", None, ErrorDetails::new())
+}
+
+/// What the request is on behalf of is not proved. Why is for the record alone.
+pub(crate) fn person_unauthenticated() -> Status {
+    let message = "no valid token of a person came with `x-valetkey-on-behalf-of`";
+    build("PERSON_UNAUTHENTICATED", message, None, ErrorDetails::new())
+}
+
+/// There is no such token to revoke.
+pub(crate) fn token_not_found(record: RecordId) -> Status {
+    build("TOKEN_NOT_FOUND", "there is no such token", Some(record), ErrorDetails::new())
+}
+
+/// The token is in the configuration, which is not the broker's to change.
+pub(crate) fn token_configured(record: RecordId) -> Status {
+    build("TOKEN_CONFIGURED", "the token stands in the configuration", Some(record), ErrorDetails::new())
+}
+
+/// Too many tokens.
+pub(crate) fn token_limit(max: usize, record: RecordId) -> Status {
+    let message = format!("there are {max} tokens already");
+    let details = ErrorDetails::with_quota_failure_violation("tokens", message.clone());
+    Facts::new("TOKEN_LIMIT", message).record(record).fact("max", &max.to_string()).build(details)
 }
 
 /// The kind of caller has no business with this call.
@@ -190,6 +227,7 @@ pub(crate) fn refused(refusal: &Refusal, request: &str) -> Status {
             ErrorDetails::with_retry_info(Some(RETRY_SOON)),
         ),
         Refusal::Draining { record } => shutting_down(Some(*record)),
+        Refusal::CredentialRevoked => unauthenticated(),
         Refusal::AuditUnavailable(error) => {
             tracing::error!(%error, request, "refused: the decision cannot be written down");
             audit_unavailable()

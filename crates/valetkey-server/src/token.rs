@@ -1,29 +1,68 @@
-//! Bearer tokens: `vkt_…` strings whose digests stand in the configuration.
+//! Bearer tokens of our own: `vkt_…` strings. Their digests stand in the configuration, or in the audit
+//! database where `TokenService` made them; the live ones are kept here.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-use valetkey_core::{Bearer, BearerDigest, BearerError, Identity, PublicId, Reason};
+use valetkey_core::{
+    Bearer, BearerDigest, BearerError, Clock, Credential, Identity, PublicId, Reason, Timestamp,
+};
+
+use crate::identity::bearers::Shown;
 
 /// What a token begins with.
 pub const TOKEN_PREFIX: &str = "vkt_";
 
-/// What the configuration keeps of a token: `vkt_<id>:<64 hexadecimal digits>`. Not a secret.
+/// What is kept of a token: `vkt_<id>:<64 hexadecimal digits>`, and when it ends. Not a secret.
 #[derive(Clone, Copy)]
 pub struct TokenDigest {
     id: PublicId,
     digest: BearerDigest,
+    expires: Option<Timestamp>,
 }
 
-/// The known tokens and whose they are.
-#[derive(Default)]
-pub struct Tokens(HashMap<PublicId, (BearerDigest, Identity)>);
+/// The live tokens and whose they are.
+pub struct Tokens {
+    live: RwLock<HashMap<PublicId, Live>>,
+    clock: Arc<dyn Clock>,
+}
+
+struct Live {
+    digest: BearerDigest,
+    shown: Shown,
+    origin: Origin,
+    /// When it was last used, in microseconds since 1970, to the minute. 0: not since that was written down.
+    used: AtomicI64,
+}
+
+/// Where a token is known from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The configuration.
+    Configuration,
+    /// The audit database.
+    Database,
+}
 
 impl TokenDigest {
-    /// The digest of a token.
+    /// The digest of a token that does not end by itself.
     #[must_use]
     pub fn of(token: &Bearer) -> Self {
-        Self { id: token.id(), digest: token.digest() }
+        Self { id: token.id(), digest: token.digest(), expires: None }
+    }
+
+    /// From its parts.
+    pub(crate) fn new(id: PublicId, digest: BearerDigest) -> Self {
+        Self { id, digest, expires: None }
+    }
+
+    /// The same, for a token that ends then.
+    #[must_use]
+    pub fn until(self, expires: Timestamp) -> Self {
+        Self { expires: Some(expires), ..self }
     }
 
     /// The part that may be logged.
@@ -39,7 +78,7 @@ impl TokenDigest {
     pub fn parse(text: &str) -> Result<Self, BearerError> {
         let (id, digest) =
             text.strip_prefix(TOKEN_PREFIX).and_then(|rest| rest.split_once(':')).ok_or(BearerError)?;
-        Ok(Self { id: PublicId::parse(id)?, digest: BearerDigest::parse(digest)? })
+        Ok(Self::new(PublicId::parse(id)?, BearerDigest::parse(digest)?))
     }
 }
 
@@ -50,53 +89,125 @@ impl fmt::Display for TokenDigest {
 }
 
 impl Tokens {
-    /// The tokens of a configuration. Of two with one id the later would win; `config.rs` refuses them.
+    /// The tokens of a configuration. Of two with one id the later would win; the configuration refuses them.
     #[must_use]
-    pub fn new(entries: impl IntoIterator<Item = (TokenDigest, Identity)>) -> Self {
-        Self(entries.into_iter().map(|(token, identity)| (token.id, (token.digest, identity))).collect())
+    pub fn new(configured: impl IntoIterator<Item = (TokenDigest, Identity)>, clock: Arc<dyn Clock>) -> Self {
+        let tokens = Self { live: RwLock::default(), clock };
+        for (digest, identity) in configured {
+            tokens.add(digest, identity, Origin::Configuration);
+        }
+        tokens
     }
 
-    /// Whose token an `authorization` header carries.
+    /// Takes a token from now on.
+    pub(crate) fn add(&self, token: TokenDigest, identity: Identity, origin: Origin) {
+        let TokenDigest { id, digest, expires } = token;
+        let (now, monotonic) = (self.clock.now(), self.clock.monotonic());
+        let end = expires.map(|expires| monotonic.saturating_add(expires.since(now)));
+        let credential = Credential::new(format!("{TOKEN_PREFIX}{id}"), end);
+        let shown = Shown { identity, credential, claims: [].into() };
+        let live = Live { digest, shown, origin, used: AtomicI64::new(0) };
+        self.write().insert(id, live);
+    }
+
+    /// Takes a token no more. What was authenticated by it is revoked with it; `None` where there is none.
+    pub(crate) fn revoke(&self, id: PublicId) -> Option<Credential> {
+        let live = self.write().remove(&id)?;
+        live.shown.credential.revoke();
+        Some(live.shown.credential)
+    }
+
+    /// Where a live token is known from.
+    pub(crate) fn origin(&self, id: PublicId) -> Option<Origin> {
+        self.read().get(&id).map(|live| live.origin)
+    }
+
+    /// How many of the database's tokens are live. Forgets those that are over.
+    pub(crate) fn count(&self) -> usize {
+        let now = self.clock.monotonic();
+        let mut live = self.write();
+        live.retain(|_, it| it.origin == Origin::Configuration || !is_over(&it.shown.credential, now));
+        live.values().filter(|it| it.origin == Origin::Database).count()
+    }
+
+    /// Whose token it is.
     ///
     /// # Errors
     /// The [`Reason`] for the record. The caller is not told.
-    pub fn identify(&self, authorization: &[u8]) -> Result<&Identity, Reason> {
-        let text = str::from_utf8(authorization).map_err(|_| Reason::TokenMalformed)?;
-        let (scheme, token) = text.split_once(' ').ok_or(Reason::TokenMalformed)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Reason::TokenMalformed);
-        }
+    pub(crate) fn identify(&self, token: &str) -> Result<Shown, Reason> {
         let token = Bearer::parse(TOKEN_PREFIX, token).map_err(|_| Reason::TokenMalformed)?;
-        let (digest, identity) = self.0.get(&token.id()).ok_or(Reason::TokenUnknown)?;
-        if !digest.matches(&token.digest()) {
+        let known = self.read();
+        let live = known.get(&token.id()).ok_or(Reason::TokenUnknown)?;
+        if !live.digest.matches(&token.digest()) {
             return Err(Reason::TokenUnknown);
         }
-        Ok(identity)
+        if is_over(&live.shown.credential, self.clock.monotonic()) {
+            return Err(Reason::CredentialExpired);
+        }
+        let minute = self.clock.now().as_micros().div_euclid(MINUTE) * MINUTE;
+        live.used.store(minute, Ordering::Relaxed);
+        Ok(live.shown.clone())
+    }
+
+    /// The uses of the database's tokens since this was last asked, each to the minute.
+    pub(crate) fn take_uses(&self) -> Vec<(PublicId, Timestamp)> {
+        let known = self.read();
+        let of_database = known.iter().filter(|(_, live)| live.origin == Origin::Database);
+        let uses = of_database.map(|(id, live)| (*id, live.used.swap(0, Ordering::Relaxed)));
+        uses.filter(|(_, used)| *used != 0).map(|(id, used)| (id, Timestamp::from_micros(used))).collect()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<PublicId, Live>> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<PublicId, Live>> {
+        self.live.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+fn is_over(credential: &Credential, now: Duration) -> bool {
+    credential.expires().is_some_and(|end| now >= end)
+}
+
+const MINUTE: i64 = 60_000_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use valetkey_core::testing::agent;
+    use valetkey_core::testing::{FakeClock, agent};
 
     #[test]
-    fn tokens_identify() {
-        let (token, other) = (Bearer::random(TOKEN_PREFIX), Bearer::random(TOKEN_PREFIX));
+    fn tokens_identify_until_they_are_over_or_revoked() {
+        let clock = FakeClock::default();
         let bot = Identity::Agent(agent("bot"));
+        let [token, other, short] = [(); 3].map(|()| Bearer::random(TOKEN_PREFIX));
         let digest = TokenDigest::parse(&TokenDigest::of(&token).to_string()).ok().unwrap();
-        let tokens = Tokens::new([(digest, bot.clone())]);
-        let check = |header: &str, who: Result<&Identity, Reason>| {
-            assert_eq!(tokens.identify(header.as_bytes()), who, "{header:?}");
+        let tokens = Tokens::new([(digest, bot.clone())], Arc::new(clock.clone()));
+        let end = clock.now().after(Duration::from_secs(90));
+        tokens.add(TokenDigest::of(&short).until(end), bot.clone(), Origin::Database);
+        let check = |token: &str, who: Result<&Identity, Reason>| {
+            assert_eq!(tokens.identify(token).map(|it| it.identity), who.cloned(), "{token}");
         };
-        let text = token.expose_secret();
-        check(&format!("Bearer {}", *text), Ok(&bot));
-        check(&format!("bearer {}", *text), Ok(&bot));
-        check(&text, Err(Reason::TokenMalformed));
-        check(&format!("Basic {}", *text), Err(Reason::TokenMalformed));
-        check(&format!("Bearer {} ", *text), Err(Reason::TokenMalformed));
-        check(&format!("Bearer {}", *other.expose_secret()), Err(Reason::TokenUnknown));
-        let handle = Bearer::random("vkh_").expose_secret();
-        check(&format!("Bearer {}", *handle), Err(Reason::TokenMalformed));
+        check(&token.expose_secret(), Ok(&bot));
+        check(&other.expose_secret(), Err(Reason::TokenUnknown));
+        check(&Bearer::random("vkh_").expose_secret(), Err(Reason::TokenMalformed));
+        check("", Err(Reason::TokenMalformed));
+        let forged = short.expose_secret().replacen(&short.id().to_string(), &token.id().to_string(), 1);
+        check(&forged, Err(Reason::TokenMalformed));
+
+        clock.advance(Duration::from_secs(70));
+        check(&short.expose_secret(), Ok(&bot));
+        let minute = clock.now().as_micros() / MINUTE * MINUTE;
+        assert_eq!(tokens.take_uses(), [(short.id(), Timestamp::from_micros(minute))]);
+        assert_eq!((tokens.take_uses(), tokens.count()), (vec![], 1));
+        clock.advance(Duration::from_secs(20));
+        check(&short.expose_secret(), Err(Reason::CredentialExpired));
+        assert_eq!(tokens.count(), 0);
+
+        let credential = tokens.identify(&token.expose_secret()).unwrap().credential;
+        assert!(tokens.revoke(token.id()).is_some() && credential.is_revoked());
+        check(&token.expose_secret(), Err(Reason::TokenUnknown));
+        assert!(tokens.revoke(token.id()).is_none());
     }
 }

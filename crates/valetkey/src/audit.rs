@@ -135,6 +135,8 @@ pub(crate) fn cells(record: AuditRecord) -> Vec<Cell> {
         trace_id,
         client,
         outcome,
+        credential,
+        on_behalf_of,
     } = record;
     let AuditTarget { vault_id, item_id, field_id, vault_name, item_name, error } =
         target.unwrap_or_default();
@@ -155,6 +157,8 @@ pub(crate) fn cells(record: AuditRecord) -> Vec<Cell> {
         ("reason", text(reason)),
         ("detail", text(detail)),
         ("caller", text(caller)),
+        ("credential", text(credential)),
+        ("on_behalf_of", text(on_behalf_of)),
         ("agent", text(agent)),
         ("tool", text(tool)),
         ("reference", text(reference)),

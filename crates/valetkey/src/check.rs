@@ -3,14 +3,14 @@
 use valetkey_client::{Access, CheckAccess};
 
 use crate::cli::{CheckArgs, Format};
-use crate::connection::connect;
+use crate::connection::connect_for;
 use crate::failure::{Exit, Failure};
 use crate::output;
 
 /// Runs it.
 pub(crate) async fn run(args: CheckArgs) -> Result<Exit, Failure> {
-    let CheckArgs { tool, reference, ttl, session, destination, format, connection } = args;
-    let broker = connect(&connection).await?;
+    let CheckArgs { tool, reference, ttl, session, destination, on_behalf_of, format, connection } = args;
+    let broker = connect_for(&connection, on_behalf_of.as_deref()).await?;
     let request = CheckAccess { tool, reference: reference.clone(), ttl, session, destination };
     let Access { allowed, advice, record_id, ttl_max, uses, redeemer, certificate_bound } =
         broker.check(request).await?;

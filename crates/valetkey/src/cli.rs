@@ -40,7 +40,7 @@ pub(crate) enum Command {
     /// Check, test and show policies; needs no broker
     #[command(subcommand, after_help = "Example:\n  valetkey policy check policies/")]
     Policy(PolicyCommand),
-    /// Make tokens; needs no broker
+    /// Make, list and revoke tokens (an operator's side)
     #[command(subcommand, after_help = "Example:\n  valetkey token create --agent travel-bot")]
     Token(TokenCommand),
     /// Make certificates for a try-out of mutual TLS; needs no broker
@@ -96,6 +96,9 @@ pub(crate) struct AcquireArgs {
     /// The host that the secrets will be sent to; policies may look at it
     #[arg(long, value_name = "HOST")]
     pub(crate) destination: Option<String>,
+    /// A file with the signed token of the person that the agent acts for; policies may look at who that is
+    #[arg(long, value_name = "FILE")]
+    pub(crate) on_behalf_of: Option<PathBuf>,
     /// How events are printed
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = StreamFormat::Table)]
     pub(crate) format: StreamFormat,
@@ -139,6 +142,9 @@ pub(crate) struct CheckArgs {
     /// The host that the secret would be sent to
     #[arg(long, value_name = "HOST")]
     pub(crate) destination: Option<String>,
+    /// A file with the signed token of the person that the agent would act for
+    #[arg(long, value_name = "FILE")]
+    pub(crate) on_behalf_of: Option<PathBuf>,
     /// How the answer is printed
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     pub(crate) format: Format,
@@ -249,14 +255,43 @@ pub(crate) enum PolicyCommand {
 
 #[derive(Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make a token: it goes to stdout, once, and its entry for the configuration to stderr
+    /// Make a token: it goes to stdout, once, and what is known of it to stderr
     #[command(after_help = TOKEN_EXAMPLES)]
     Create {
         #[command(flatten)]
         owner: TokenOwner,
+        /// How long it counts, such as 30d or 12h; at most 365d [default: 90d]
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        ttl: Option<Duration>,
+        /// Add it to this configuration, without a broker: for the first person, and for try-outs
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
         /// How they are printed
         #[arg(long, value_enum, value_name = "FORMAT", default_value_t = OneFormat::Table)]
         format: OneFormat,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// List the tokens that `create` made, the newest first, also those that are over
+    #[command(after_help = "Example:\n  valetkey token list --format csv")]
+    List {
+        /// How many tokens at most
+        #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+        /// How tokens are printed
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+        format: Format,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Revoke a token: its leases end, and its handles are dead, when this returns
+    #[command(after_help = "Example:\n  valetkey token revoke vkt_0123456789abcdef")]
+    Revoke {
+        /// The token's id, `vkt_` and 16 characters
+        #[arg(value_name = "ID")]
+        token_id: String,
+        #[command(flatten)]
+        connection: Connection,
     },
 }
 
@@ -416,14 +451,15 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// `90s`, `5m`, `1h`.
+/// `90s`, `5m`, `1h`, `30d`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "must be a whole number of s, m or h, such as `90s`".to_owned();
+    let wrong = || "must be a whole number of s, m, h or d, such as `90s`".to_owned();
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let seconds = match unit {
         "s" => 1,
         "m" => 60,
         "h" => 3600,
+        "d" => 24 * 3600,
         _ => return Err(wrong()),
     };
     let number: u64 = number.parse().map_err(|_| wrong())?;
@@ -507,11 +543,12 @@ Examples:
   valetkey audit watch --after 0 --format jsonl";
 
 const TOKEN_EXAMPLES: &str = "\
-The configuration holds a digest of the token; the token itself is stored nowhere.
+The broker keeps a digest of the token; the token itself is stored nowhere.
 
 Examples:
-  valetkey token create --agent travel-bot 2>> valetkey.toml | pass insert -e valetkey/travel-bot
-  valetkey token create --tool navan.book_flight --format json";
+  valetkey token create --agent travel-bot --ttl 30d > travel-bot.token
+  valetkey token create --tool navan.book_flight --format json
+  valetkey token create --config valetkey.toml --person omar > omar.token    the first one";
 
 const DEV_CA_EXAMPLES: &str = "\
 Makes an authority, and certificates that it signs for the broker, an agent, a tool and a person; they are

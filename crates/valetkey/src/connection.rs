@@ -23,6 +23,16 @@ pub(crate) async fn connect(connection: &Connection) -> Result<Broker, Failure> 
     Ok(Broker::connect(address, credentials).await?)
 }
 
+/// Connects, for calls on behalf of the person whose token is in the file, where there is one.
+pub(crate) async fn connect_for(connection: &Connection, person: Option<&Path>) -> Result<Broker, Failure> {
+    let person = person.map(read).transpose()?;
+    let broker = connect(connection).await?;
+    Ok(match person {
+        Some(person) => broker.on_behalf_of(person),
+        None => broker,
+    })
+}
+
 /// What is to be shown, and whether a token is among it. The token comes from `--token-file`, `VALETKEY_TOKEN` or the
 /// file that `VALETKEY_TOKEN_FILE` names, in this order.
 pub(crate) fn credentials(shown: &Shown) -> Result<(Credentials, bool), Failure> {

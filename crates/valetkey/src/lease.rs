@@ -6,16 +6,26 @@ use time::format_description::well_known::Rfc3339;
 use valetkey_client::{AcquireLease, EndCause, Issued, Lease, LeaseEvent, Refused};
 
 use crate::cli::{AcquireArgs, StreamFormat};
-use crate::connection::connect;
+use crate::connection::connect_for;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::signals::Interrupts;
 
 /// Runs it.
 pub(crate) async fn run(args: AcquireArgs) -> Result<Exit, Failure> {
-    let AcquireArgs { tool, purpose, ttl, partial, session, destination, format, references, connection } =
-        args;
-    let broker = connect(&connection).await?;
+    let AcquireArgs {
+        tool,
+        purpose,
+        ttl,
+        partial,
+        session,
+        destination,
+        on_behalf_of,
+        format,
+        references,
+        connection,
+    } = args;
+    let broker = connect_for(&connection, on_behalf_of.as_deref()).await?;
     let request = AcquireLease { tool, references, purpose, ttl, partial, session, destination };
     let mut lease = broker.acquire(request).await?;
     // Before this moment an interrupt ends the process, and with it the stream and the lease.
@@ -65,7 +75,7 @@ fn show(event: &LeaseEvent, format: StreamFormat) -> Result<(), Failure> {
 /// An agent that takes what it may, and may take nothing, was denied.
 fn ended(cause: EndCause, issued: bool) -> Exit {
     match cause {
-        EndCause::Policy => Exit::Denied,
+        EndCause::Policy | EndCause::Credential => Exit::Denied,
         EndCause::Shutdown | EndCause::Unavailable => Exit::Unavailable,
         EndCause::Disconnect | EndCause::Stalled => Exit::Failed,
         EndCause::Expiry | EndCause::Caller | EndCause::Unspecified if issued => Exit::Done,

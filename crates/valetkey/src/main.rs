@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Policy(command) => policy::run(command),
-        Command::Token(command) => token::run(command),
+        Command::Token(command) => block_on(token::run(command)),
         Command::Config(command) => config::run(command),
         Command::DevCa(args) => dev_ca::run(args),
         Command::Doctor(args) => block_on(doctor::run(args)),

@@ -74,7 +74,8 @@ fn start_exit(error: &StartError) -> Exit {
         StartError::Policies(_) | StartError::Source(_) | StartError::Tls(_) | StartError::Audit(_) => {
             Exit::Invalid
         }
-        StartError::Record(_) => Exit::Unavailable,
+        StartError::Issuers(_) => Exit::Invalid,
+        StartError::Record(_) | StartError::Tokens(_) => Exit::Unavailable,
     }
 }
 

@@ -61,6 +61,7 @@ impl Throwaway {
             }],
             members: self.passes.iter().map(Pass::member).collect(),
             spiffe_rules: Vec::new(),
+            issuers: Vec::new(),
             limits: Limits::default(),
         };
         let clock = Arc::new(SystemClock::default());

@@ -164,12 +164,42 @@ fn policies() {
 
 #[test]
 fn a_token_is_shown_once_and_its_digest_is_what_the_configuration_gets() {
-    let ran = run(&["token", "create", "--tool", "navan.book_flight"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("valetkey.toml");
+    let create = ["token", "create", "--config", file.to_str().unwrap(), "--tool", "navan.book_flight"];
+    let ran = run(&create);
+    assert_eq!((ran.exit, ran.stdout.as_str()), (1, ""), "a missing configuration is not begun");
+    fs::write(&file, "listen = \"127.0.0.1:0\"\n").unwrap();
+    let ran = run(&create);
     let token = ran.stdout.trim_end();
     assert!(token.starts_with("vkt_") && token.len() == 61, "{token}");
-    assert!(ran.stderr.contains("tool = \"navan.book_flight\"\ntoken = \"vkt_"), "{}", ran.stderr);
+    let configuration = fs::read_to_string(&file).unwrap();
+    assert!(configuration.contains("tool = \"navan.book_flight\"\ntoken = \"vkt_"), "{configuration}");
+    assert!(configuration.contains("\nexpires = 2"), "{configuration}");
     let secret = token.get(21..).unwrap();
-    assert!(!ran.stderr.contains(secret), "the configuration must hold no token");
+    assert!(!configuration.contains(secret) && !ran.stderr.contains(secret), "the token stands nowhere else");
+    assert_eq!(run(&[&create[..], &["--ttl", "366d"]].concat()).exit, 64);
+}
+
+#[test]
+fn tokens_are_made_and_revoked_through_the_broker() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let omar = dev.token("person:omar").to_owned();
+    let made =
+        dev.run(&omar, &["token", "create", "--agent", "travel-bot", "--ttl", "1d", "--format", "json"], "");
+    assert_eq!(made.exit, 0, "{}", made.stderr);
+    let made: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
+    let (token, id) = (made["token"].as_str().unwrap(), made["token_id"].as_str().unwrap());
+    let check = ["check", "--tool", "navan.book_flight", "op://Tutorial/Navan/password"];
+    assert_eq!(dev.run(token, &check, "").exit, 0);
+    let listed = dev.run(&omar, &["token", "list", "--format", "csv"], "");
+    assert!(listed.stdout.contains(&format!("{id},agent:travel-bot,active,")), "{}", listed.stdout);
+    assert!(!listed.stdout.contains(&token[21..]));
+    let revoked = dev.run(&omar, &["token", "revoke", id], "");
+    assert_eq!((revoked.exit, revoked.stderr.contains("0 leases ended")), (0, true), "{}", revoked.stderr);
+    assert_eq!(dev.run(token, &check, "").exit, 1);
+    assert_eq!(dev.run(&omar, &["token", "revoke", id], "").exit, 1);
+    assert_eq!(dev.run(dev.token("person:ana"), &["token", "list"], "").exit, 2);
 }
 
 #[test]
@@ -379,9 +409,6 @@ fn a_reader_that_has_seen_enough_is_no_failure_to_report() {
 
 /// A configuration with one agent, `travel-bot`: its file and the agent's token.
 fn configure(folder: &Path, policies: &Path) -> (String, String) {
-    let ran = run(&["token", "create", "--agent", "travel-bot", "--format", "json"]);
-    let token: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    let entry = token["configuration"].as_str().unwrap();
     let vault = folder.join("vault.json");
     fs::copy(repository().join("examples/travel/vault.json"), &vault).unwrap();
     fs::set_permissions(&vault, fs::Permissions::from_mode(0o600)).unwrap();
@@ -391,6 +418,9 @@ fn configure(folder: &Path, policies: &Path) -> (String, String) {
     );
     let file = folder.join("valetkey.toml");
     fs::write(&file, text).unwrap();
+    let config = file.to_str().unwrap();
+    let ran = run(&["token", "create", "--config", config, "--agent", "travel-bot", "--format", "json"]);
+    let token: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     (file.to_str().unwrap().to_owned(), token["token"].as_str().unwrap().to_owned())
 }
 

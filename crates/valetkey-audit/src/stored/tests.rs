@@ -1,6 +1,6 @@
 use super::*;
 use std::sync::Arc;
-use valetkey_core::testing::{agent, call, reference, request};
+use valetkey_core::testing::{agent, call, person, reference, request};
 use valetkey_core::{
     AuditOutcome, AuditRecord, Facet, Handle, Identity, PolicyId, Provenance, ResolveError, Revision, Target,
 };
@@ -26,6 +26,8 @@ fn full() -> AuditRecord {
     AuditRecord {
         ruling: Ruling::Allow,
         trace: Some(TraceId([0xab; 16])),
+        credential: Some("vkt_0123456789abcdef".into()),
+        on_behalf_of: Some(person("ana")),
         policies: Some([PolicyId("one".into()), PolicyId("two".into())].into()),
         revision: Some(Revision { generation: 9, digest: [0xcd; 8] }),
         session: Some("run 7".into()),
@@ -65,6 +67,8 @@ fn every_field_comes_back() {
         reason: Reason::PolicyPermit,
         request: record.request.map(|id| id.to_string()),
         trace: text("abababababababababababababababab"),
+        credential: text("vkt_0123456789abcdef"),
+        on_behalf_of: text("ana"),
         caller: text("agent:bot"),
         client: text("test"),
         agent: text("bot"),

@@ -90,8 +90,13 @@ impl Broker {
             }
         };
         let opened = self.leases.open(&ask.call, &ask.agent, &ask.tool, ask.references.len());
-        // Asked when the lease is in the table: either this sees that the broker stops, or the stop sees
-        // the lease.
+        // Asked when the lease is in the table: either this sees the revocation or the stop, or they see the
+        // lease.
+        if ask.call.is_revoked() {
+            drop(opened);
+            self.gate.note(refusal(Reason::CredentialRevoked)).await?;
+            return Err(Refusal::CredentialRevoked);
+        }
         if self.draining.load(Ordering::Acquire) {
             drop(opened);
             let record = self.gate.note(refusal(Reason::Draining)).await?;
@@ -116,6 +121,7 @@ impl Broker {
         let handle = Handle::random();
         let request = AccessRequest {
             call: Arc::clone(&ask.call),
+            opened_by: Arc::clone(&ask.call),
             kind: AccessKind::Acquire,
             agent: ask.agent.clone(),
             tool: ask.tool.clone(),

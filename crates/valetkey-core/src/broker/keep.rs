@@ -8,7 +8,7 @@ use super::Broker;
 use crate::audit::AuditError;
 use crate::gate::Verdict;
 use crate::handle::Handle;
-use crate::lease::{LeaseEvent, Renewable};
+use crate::lease::{EndCause, LeaseEvent, Renewable};
 use crate::request::{AccessKind, AccessRequest};
 
 impl Broker {
@@ -41,6 +41,8 @@ impl Broker {
     }
 
     async fn renew(&self, due: Vec<Renewable>) {
+        let (due, last): (Vec<_>, Vec<_>) = due.into_iter().partition(Renewable::can_outlive_previous);
+        last.iter().for_each(|it| self.leases.renewal_denied(it.previous, EndCause::Credential));
         let (requests, rest): (Vec<_>, Vec<_>) = due
             .into_iter()
             .map(|renewable| {
@@ -61,13 +63,13 @@ impl Broker {
         for (verdict, (renewable, handle)) in verdicts.into_iter().zip(rest) {
             match verdict {
                 Verdict::Allow(grant) => granted.push((grant, handle, renewable)),
-                Verdict::Deny(_) => self.leases.renewal_denied(renewable.previous),
+                Verdict::Deny(_) => self.leases.renewal_denied(renewable.previous, EndCause::Policy),
                 Verdict::Unknown { .. } => self.leases.renewal_failed(renewable.previous),
             }
         }
         let fetched = self.fetch(&granted.iter().map(|(grant, _, _)| grant).collect::<Vec<_>>()).await;
         for ((grant, handle, renewable), result) in granted.into_iter().zip(fetched) {
-            let Renewable { previous, lease, request: _ } = renewable;
+            let Renewable { previous, lease, expires: _, request: _ } = renewable;
             match self.issue_or_refuse(grant, handle, result) {
                 LeaseEvent::Issued(issued) => self.leases.renewed(lease, previous, issued),
                 _ => self.leases.renewal_failed(previous),

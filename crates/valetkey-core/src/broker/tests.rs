@@ -2,6 +2,7 @@
 
 mod acquire;
 mod change;
+mod credential;
 mod keep;
 mod locate;
 mod redeem;

@@ -15,7 +15,18 @@ use crate::request::AccessRequest;
 pub(crate) struct Renewable {
     pub(crate) previous: HandleId,
     pub(crate) lease: LeaseId,
+    /// When the previous handle dies.
+    pub(crate) expires: Duration,
     pub(crate) request: Arc<AccessRequest>,
+}
+
+impl Renewable {
+    /// Whether a fresh handle would live longer than the one before it: nothing outlives what its lease was
+    /// opened with.
+    pub(crate) fn can_outlive_previous(&self) -> bool {
+        let opened_by = &self.request.opened_by;
+        !opened_by.is_revoked() && opened_by.expires().is_none_or(|end| end > self.expires)
+    }
 }
 
 impl LeaseTable {
@@ -66,16 +77,16 @@ impl LeaseTable {
             *count += 1;
             if *count <= RENEWALS_OF_AGENT_MAX {
                 let request = Arc::clone(&slot.request);
-                due.push((*expires, Renewable { previous: *previous, lease, request }));
+                due.push(Renewable { previous: *previous, lease, expires: *expires, request });
             }
             if due.len() == RENEWALS_MAX {
                 break;
             }
         }
-        for (expires, Renewable { previous, .. }) in &due {
+        for Renewable { previous, expires, lease: _, request: _ } in &due {
             state.renewable.remove(&(*expires, *previous));
         }
-        due.into_iter().map(|(_, renewable)| renewable).collect()
+        due
     }
 
     fn expire(&self, state: &mut State, handle: HandleId) {
@@ -118,9 +129,9 @@ impl LeaseTable {
         self.tell(&mut state, lease, LeaseEvent::Renewed { issued, previous });
     }
 
-    /// Remembers that policy does not allow a renewal; the handle lives on to its own end.
-    pub(crate) fn renewal_denied(&self, handle: HandleId) {
-        self.lock().set_expiry_cause(handle, EndCause::Policy);
+    /// Remembers why a renewal is not allowed; the handle lives on to its own end.
+    pub(crate) fn renewal_denied(&self, handle: HandleId, cause: EndCause) {
+        self.lock().set_expiry_cause(handle, cause);
     }
 
     /// Remembers that a renewal failed, and has it tried again when half of what is left has gone by; the

@@ -61,6 +61,11 @@ impl LeaseTable {
             let detail = format!("bound to the key {}, shown was {}", shown(slot.bound_to), shown(call.key));
             return Err(Inactive { detail: Some(detail), ..inactive(Reason::HandleBinding) });
         }
+        // Whoever redeems need not say on whose behalf; who does must not say another thing than the lease.
+        let person = |call: &Call| call.behalf.as_ref().map(|behalf| behalf.person.clone());
+        if call.behalf.is_some() && person(call) != person(&request.opened_by) {
+            return Err(inactive(Reason::BehalfMismatch));
+        }
         let (uses_left, set_aside) = slot.uses(now).map_err(inactive)?;
         if *uses_left == *set_aside {
             return Err(inactive(Reason::HandleSpent));

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use valetkey_core::{Identity, SpiffeId, SpiffePattern};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use valetkey_core::{Identity, SpiffeId, SpiffePattern, Timestamp};
 
 use super::read;
 use crate::identity::known::{IdentityKind, Member, Proof, SpiffeRule};
@@ -18,6 +20,7 @@ struct IdentitySection {
     tool: Option<String>,
     person: Option<String>,
     token: Option<String>,
+    expires: Option<toml::value::Datetime>,
     spiffe: Option<String>,
     uid: Option<u32>,
     user: Option<String>,
@@ -39,11 +42,6 @@ pub(super) fn read_all(
 ) -> (Vec<Member>, Vec<SpiffeRule>) {
     let entries = list::<IdentitySection>(document, "identity", faults);
     let rules = list::<SpiffeRuleSection>(document, "spiffe_rule", faults);
-    if entries.is_empty() && rules.is_empty() {
-        faults.push(
-            "`identity` is missing: nobody could call; `valetkey token create` makes entries".to_owned(),
-        );
-    }
     let mut seen = HashSet::new();
     let mut members = Vec::with_capacity(entries.len());
     for (key, entry) in entries {
@@ -73,7 +71,7 @@ pub(super) fn read_all(
 }
 
 /// The entries of a list with their keys; one that cannot be read has left its fault, and is `None`.
-fn list<T: DeserializeOwned>(
+pub(super) fn list<T: DeserializeOwned>(
     document: &mut toml::Table,
     name: &str,
     faults: &mut Vec<String>,
@@ -95,14 +93,20 @@ fn list<T: DeserializeOwned>(
 }
 
 fn members_of(entry: IdentitySection) -> Result<Vec<Member>, String> {
-    let IdentitySection { agent, tool, person, token, spiffe, uid, user } = entry;
+    let IdentitySection { agent, tool, person, token, expires, spiffe, uid, user } = entry;
     let (kind, name) = kind_of(agent, tool, person)?;
     let identity = kind.named(&name).map_err(|error| format!("`{name}` {error}"))?;
     let mut shows = Vec::new();
     if let Some(token) = token {
-        shows.push(Proof::Token(TokenDigest::parse(&token).map_err(|_| {
+        let digest = TokenDigest::parse(&token).map_err(|_| {
             "`token` must be a digest, `vkt_<id>:<64 hexadecimal digits>`, as `valetkey token create` prints it"
-        })?));
+        })?;
+        shows.push(Proof::Token(match expires {
+            Some(expires) => digest.until(moment(expires)?),
+            None => digest,
+        }));
+    } else if expires.is_some() {
+        return Err("must have `expires` beside `token` alone".to_owned());
     }
     if let Some(id) = spiffe {
         shows.push(Proof::Spiffe(
@@ -122,6 +126,14 @@ fn members_of(entry: IdentitySection) -> Result<Vec<Member>, String> {
     Ok(shows.into_iter().map(member).collect())
 }
 
+/// A moment with its place on the earth, such as `2027-01-31T00:00:00Z`.
+fn moment(expires: toml::value::Datetime) -> Result<Timestamp, String> {
+    let parsed = OffsetDateTime::parse(&expires.to_string(), &Rfc3339).ok();
+    let micros = parsed.and_then(|moment| i64::try_from(moment.unix_timestamp_nanos() / 1000).ok());
+    let wrong = || format!("`expires` must be a moment such as `2027-01-31T00:00:00Z`, is `{expires}`");
+    micros.map(Timestamp::from_micros).ok_or_else(wrong)
+}
+
 fn spiffe_rule(rule: SpiffeRuleSection) -> Result<SpiffeRule, String> {
     let SpiffeRuleSection { pattern, agent, tool, person } = rule;
     let (kind, name) = kind_of(agent, tool, person)?;
@@ -135,7 +147,7 @@ fn spiffe_rule(rule: SpiffeRuleSection) -> Result<SpiffeRule, String> {
     Ok(SpiffeRule { pattern, kind, prefix: prefix.to_owned(), suffix: suffix.to_owned() })
 }
 
-fn kind_of(
+pub(super) fn kind_of(
     agent: Option<String>,
     tool: Option<String>,
     person: Option<String>,

@@ -85,6 +85,12 @@ impl Peer {
 }
 
 impl ClientCertificate {
+    /// What records call it: `crt_` and the beginning of its SHA-256.
+    pub(crate) fn credential_id(&self) -> String {
+        let begin = self.thumbprint.first_chunk::<10>().map_or(&[][..], |begin| begin.as_slice());
+        format!("crt_{}", data_encoding::BASE32_DNSSEC.encode(begin))
+    }
+
     /// Whether it is within its life. Asked for each request: a connection may outlive a certificate.
     ///
     /// # Errors

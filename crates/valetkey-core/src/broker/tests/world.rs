@@ -158,6 +158,7 @@ impl World {
             Refusal::Draining { record } => ("draining", *record),
             Refusal::PolicyInFlux => return "in flux".to_owned(),
             Refusal::AuditUnavailable(_) => return "no log".to_owned(),
+            Refusal::CredentialRevoked => return "revoked".to_owned(),
             Refusal::Broken => return "broken".to_owned(),
         };
         let reason = self.log.records()[usize::try_from(record.0).unwrap() - 1].reason.as_str();

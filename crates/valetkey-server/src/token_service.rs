@@ -1,0 +1,242 @@
+//! `TokenService`: decide and record, then keep or revoke a token.
+//!
+//! The order, which a crash may interrupt anywhere: the record, the row in the database, the table in memory.
+//! So no token counts that is not written down, and a revocation that was promised is still one after a restart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_encoding::BASE64URL_NOPAD;
+use tonic::{Request, Response, Status};
+use valetkey_audit::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError};
+use valetkey_core::{
+    AdminAction, AdminRequest, AdminResource, AuditRecord, Bearer, Broker, Call, PublicId, Reason, RecordId,
+    RecordKind, Timestamp,
+};
+use valetkey_proto::v1;
+use valetkey_proto::v1::token_service_server::TokenService;
+use valetkey_proto::v1::{
+    CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, RevokeTokenRequest,
+    RevokeTokenResponse,
+};
+
+use crate::convert::{self, Violation, timestamp};
+use crate::identity::call_of;
+use crate::status;
+use crate::token::{Origin, TOKEN_PREFIX, TokenDigest, Tokens};
+
+/// The service.
+pub(crate) struct TokenDesk {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) store: Arc<TokenStore>,
+    pub(crate) tokens: Arc<Tokens>,
+}
+
+#[tonic::async_trait]
+impl TokenService for TokenDesk {
+    async fn create_token(
+        &self,
+        request: Request<CreateTokenRequest>,
+    ) -> Result<Response<CreateTokenResponse>, Status> {
+        let call = call_of(&request)?;
+        let (identity, ttl) = match convert::token(request.into_inner()) {
+            Ok(parsed) => parsed,
+            Err(violations) => return Err(self.invalid(&call, RecordKind::TokenCreate, &violations).await),
+        };
+        let bearer = Bearer::random(TOKEN_PREFIX);
+        let now = self.broker.clock().now();
+        let expire_time = now.after(ttl);
+        let detail = format!("{TOKEN_PREFIX}{} for {identity}, until {expire_time}", bearer.id());
+        let record = self.permit(&call, AdminAction::CreateToken, &detail).await?;
+        if self.tokens.count() >= TOKENS_MAX {
+            return Err(status::token_limit(TOKENS_MAX, record));
+        }
+        let token = NewToken {
+            id: bearer.id(),
+            digest: bearer.digest(),
+            identity: identity.clone(),
+            creator: call.caller.clone(),
+            create_time: now,
+            expire_time,
+        };
+        let token = self
+            .with_store(move |store| {
+                store.insert(&token)?;
+                Ok(StoredToken { token, revoked: None, use_time: None })
+            })
+            .await?;
+        let digest = TokenDigest::new(token.token.id, token.token.digest).until(expire_time);
+        self.tokens.add(digest, identity, Origin::Database);
+        Ok(Response::new(CreateTokenResponse {
+            secret_token: std::mem::take(&mut *bearer.expose_secret()),
+            token: Some(print(token, now)),
+            record_id: record.to_string(),
+        }))
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<ListTokensRequest>,
+    ) -> Result<Response<ListTokensResponse>, Status> {
+        let call = call_of(&request)?;
+        let ListTokensRequest { page_size, page_token } = request.into_inner();
+        let (limit, before) = match parse_page(page_size, &page_token) {
+            Ok(parsed) => parsed,
+            Err(violation) => return Err(self.invalid(&call, RecordKind::TokenList, &[violation]).await),
+        };
+        self.permit(&call, AdminAction::ListTokens, "").await?;
+        let mut tokens = self.with_store(move |store| store.list(before, limit + 1)).await?;
+        let has_more = tokens.len() > limit;
+        tokens.truncate(limit);
+        let next = tokens.last().filter(|_| has_more).map(page_token_of).unwrap_or_default();
+        let now = self.broker.clock().now();
+        let tokens = tokens.into_iter().map(|token| print(token, now)).collect();
+        Ok(Response::new(ListTokensResponse { tokens, next_page_token: next }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<RevokeTokenRequest>,
+    ) -> Result<Response<RevokeTokenResponse>, Status> {
+        let call = call_of(&request)?;
+        let RevokeTokenRequest { token_id } = request.into_inner();
+        let id = match convert::token_id(&token_id) {
+            Ok(id) => id,
+            Err(violations) => return Err(self.invalid(&call, RecordKind::TokenRevoke, &violations).await),
+        };
+        let record = self.permit(&call, AdminAction::RevokeToken, &token_id).await?;
+        if self.tokens.origin(id) == Some(Origin::Configuration) {
+            return Err(status::token_configured(record));
+        }
+        let (revoker, now) = (call.caller.clone(), self.broker.clock().now());
+        if !self.with_store(move |store| store.revoke(id, &revoker, now)).await? {
+            return Err(status::token_not_found(record));
+        }
+        let credential = self.tokens.revoke(id);
+        let ended = credential.map_or(0, |credential| self.broker.end_opened_with(&credential));
+        let leases_ended = u32::try_from(ended).unwrap_or(u32::MAX);
+        Ok(Response::new(RevokeTokenResponse { leases_ended, record_id: record.to_string() }))
+    }
+}
+
+impl TokenDesk {
+    async fn permit(&self, call: &Arc<Call>, action: AdminAction, detail: &str) -> Result<RecordId, Status> {
+        let request = AdminRequest {
+            call: Arc::clone(call),
+            action,
+            resource: AdminResource::Broker,
+            detail: detail.into(),
+        };
+        match self.broker.permit(&request).await {
+            Ok(permission) => Ok(permission.record()),
+            Err(refusal) => Err(status::refused(&refusal, &call.id.to_string())),
+        }
+    }
+
+    /// Refuses a message whose fields break their rules, and records it.
+    async fn invalid(&self, call: &Call, kind: RecordKind, violations: &[Violation]) -> Status {
+        let detail: Vec<_> = violations.iter().map(ToString::to_string).collect();
+        let record = AuditRecord::refusal(self.broker.clock().now(), kind, Reason::FieldInvalid).by(call);
+        let record = self.broker.note(record.with_detail(&detail.join("; "))).await;
+        record.map_or_else(|_| status::audit_unavailable(), |record| status::invalid(violations, record))
+    }
+
+    async fn with_store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&TokenStore) -> Result<T, TokenStoreError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%error, cause, "a token could not be kept, found or revoked");
+                Err(status::audit_unavailable())
+            }
+            Err(_) => Err(status::audit_unavailable()),
+        }
+    }
+}
+
+/// Writes down when tokens were last used, for as long as it is polled: at most one transaction in so long.
+pub(crate) async fn keep_uses(tokens: Arc<Tokens>, store: Arc<TokenStore>) {
+    loop {
+        tokio::time::sleep(USES_EVERY).await;
+        note_uses(&tokens, &store).await;
+    }
+}
+
+/// Writes down when tokens were last used. What cannot be written is lost: nothing is decided by it.
+pub(crate) async fn note_uses(tokens: &Tokens, store: &Arc<TokenStore>) {
+    let (uses, store) = (tokens.take_uses(), Arc::clone(store));
+    if uses.is_empty() {
+        return;
+    }
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.note_uses(&uses)).await {
+        tracing::warn!(%error, "when tokens were last used is not written down");
+    }
+}
+
+/// Takes over the tokens that the database has.
+pub(crate) fn load(store: &TokenStore, tokens: &Tokens, now: Timestamp) -> Result<(), TokenStoreError> {
+    for StoredToken { token, revoked: _, use_time: _ } in store.live(now, TOKENS_MAX)? {
+        let NewToken { id, digest, identity, creator: _, create_time: _, expire_time } = token;
+        tokens.add(TokenDigest::new(id, digest).until(expire_time), identity, Origin::Database);
+    }
+    Ok(())
+}
+
+fn print(token: StoredToken, now: Timestamp) -> v1::Token {
+    let StoredToken { token, revoked, use_time } = token;
+    let NewToken { id, digest: _, identity, creator, create_time, expire_time } = token;
+    let state = match &revoked {
+        Some(_) => v1::TokenState::Revoked,
+        None if expire_time <= now => v1::TokenState::Expired,
+        None => v1::TokenState::Active,
+    };
+    let (revoke_time, revoker) = revoked.map_or((None, String::new()), |(time, who)| (Some(time), who));
+    v1::Token {
+        token_id: format!("{TOKEN_PREFIX}{id}"),
+        identity: identity.to_string(),
+        state: state.into(),
+        creator: creator.to_string(),
+        create_time: Some(timestamp(create_time)),
+        expire_time: Some(timestamp(expire_time)),
+        use_time: use_time.map(timestamp),
+        revoke_time: revoke_time.map(timestamp),
+        revoker,
+    }
+}
+
+fn parse_page(page_size: i32, page_token: &str) -> Result<(usize, Option<TokenPlace>), Violation> {
+    let limit = match usize::try_from(page_size) {
+        Ok(0) => PAGE_SIZE_USUAL,
+        Ok(size) => size.min(PAGE_SIZE_MAX),
+        Err(_) => return Err(Violation::new("page_size", "INVALID_PAGE_SIZE", "must not be negative")),
+    };
+    if page_token.is_empty() {
+        return Ok((limit, None));
+    }
+    let wrong = || Violation::new("page_token", "INVALID_PAGE_TOKEN", "is not a page token");
+    let place = place_of(page_token).ok_or_else(wrong)?;
+    Ok((limit, Some(place)))
+}
+
+/// A position, and no permission: whoever makes one up gets what a list gives anyway.
+fn page_token_of(last: &StoredToken) -> String {
+    let (id, create_time) = (last.token.id, last.token.create_time);
+    BASE64URL_NOPAD.encode(&[&create_time.as_micros().to_be_bytes()[..], id.as_bytes()].concat())
+}
+
+fn place_of(page_token: &str) -> Option<TokenPlace> {
+    let bytes = BASE64URL_NOPAD.decode(page_token.as_bytes()).ok()?;
+    let (micros, id) = bytes.split_first_chunk::<8>()?;
+    let create_time = Timestamp::from_micros(i64::from_be_bytes(*micros));
+    Some(TokenPlace { create_time, id: PublicId::from_bytes(id.try_into().ok()?) })
+}
+
+/// Tokens that count at the same time.
+const TOKENS_MAX: usize = 10_000;
+const PAGE_SIZE_USUAL: usize = 50;
+const PAGE_SIZE_MAX: usize = 1000;
+const USES_EVERY: Duration = Duration::from_secs(60);
