@@ -2,10 +2,12 @@
 //! file a capability; `tests/src` is the harness.
 
 mod audit;
+mod behalf;
 mod connections;
 mod crash;
 mod disk;
 mod hostile;
+mod jwt;
 mod mutual_tls;
 mod no_leaks;
 mod refusals;
@@ -14,5 +16,6 @@ mod rpc_coverage;
 mod sources;
 mod spellings;
 mod story;
+mod tokens;
 mod unix_socket;
 mod workload_api;

@@ -10,14 +10,16 @@ use anyhow::{Context, Result};
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use tonic::{Code, Request, Status};
 use valetkey_audit::Fault;
+use valetkey_core::Clock;
 use valetkey_core::testing::FakeClock;
 use valetkey_proto::v1::acquire_lease_response::Event;
 use valetkey_proto::v1::{
-    AcquireLeaseRequest, AcquireLeaseResponse, CheckAccessRequest, EndLeaseRequest, GetAuditRecordRequest,
-    HandleRenewed, ListAuditRecordsRequest, RedeemHandleRequest, RedeemHandleResponse,
-    WatchAuditRecordsRequest,
+    AcquireLeaseRequest, AcquireLeaseResponse, CheckAccessRequest, CreateTokenRequest, EndLeaseRequest,
+    GetAuditRecordRequest, HandleRenewed, ListAuditRecordsRequest, ListTokensRequest, RedeemHandleRequest,
+    RedeemHandleResponse, RevokeTokenRequest, WatchAuditRecordsRequest,
 };
 use valetkey_tests::hunt::Hunt;
+use valetkey_tests::issuer::{Signer, StandIn};
 use valetkey_tests::lease::{Lease, forged};
 use valetkey_tests::raw::{Raw, RawCall, frame};
 use valetkey_tests::trace::Trace;
@@ -40,7 +42,9 @@ permit (principal == Tool::"navan.book_flight", action == Action::"redeem", reso
 async fn nothing_secret_is_anywhere_else() -> Result<()> {
     let trace = Trace::start()?;
     let clock = FakeClock::default();
-    let setup = Setup::new()?.clock(&clock);
+    let (key, issuer) = (Signer::es256("a")?, StandIn::start().await?);
+    issuer.publish(&[&key]);
+    let setup = Setup::new()?.clock(&clock).issuer(&people(&issuer, "")).issuer(&people(&issuer, "true"));
     std::fs::write(setup.dir().join("policies/all.cedar"), ALL)?;
     let mut hunt = Hunt::default();
     let canaries = plant(&setup, &mut hunt)?;
@@ -55,6 +59,7 @@ async fn nothing_secret_is_anywhere_else() -> Result<()> {
     time_passes(&broker, &clock, &mut lease, &mut hunt).await?;
     handles_where_they_have_no_business(&broker, &mut hunt).await?;
     handles_in_what_is_no_message(&broker, &mut hunt).await?;
+    tokens_are_made_and_signed(&broker, &clock, &key, &mut hunt).await?;
     revoked_by_reload(&broker, &mut hunt).await?;
     the_log_is_read(&broker, &mut hunt).await?;
     hunt.search_files(broker.dir.path(), &["vault.json"])?;
@@ -71,6 +76,84 @@ async fn nothing_secret_is_anywhere_else() -> Result<()> {
     let (found, searched) = hunt.found();
     assert!(found.is_empty(), "{found:#?}");
     assert!(searched > 200, "only {searched} places were searched");
+    Ok(())
+}
+
+/// An issuer's section; `behalf` is whether its tokens say on whose behalf.
+fn people(issuer: &StandIn, behalf: &str) -> String {
+    let behalf = if behalf.is_empty() { "false" } else { behalf };
+    format!(
+        "issuer = \"https://issuer.test\"\naudience = \"{behalf}\"\njwks_url = \"{}\"\non_behalf_of = {behalf}\n\
+         rules = [{{ person = \"{{sub}}\" }}]",
+        issuer.url()
+    )
+}
+
+/// Tokens of the broker's own and signed ones: good, bad, and where they have no business.
+async fn tokens_are_made_and_signed(
+    broker: &TestBroker,
+    clock: &FakeClock,
+    key: &Signer,
+    hunt: &mut Hunt,
+) -> Result<()> {
+    let mut omar = broker.client("omar").await?;
+    let ask = CreateTokenRequest { identity: "agent:travel-bot".into(), ttl: None };
+    let made = omar.tokens.create_token(ask).await?.into_inner();
+    hunt.add_bearer("a token that was made", &made.secret_token);
+    hunt.search("Debug of a token", format!("{made:?}"));
+    let listed = omar.tokens.list_tokens(ListTokensRequest::default()).await?;
+    hunt.search("the list of tokens", format!("{listed:?}"));
+    let revoke = RevokeTokenRequest { token_id: made.secret_token.clone() };
+    refused("a token for its id", omar.tokens.revoke_token(revoke).await, hunt)?;
+    let create = CreateTokenRequest { identity: made.secret_token.clone(), ttl: None };
+    refused("a token for a name", omar.tokens.create_token(create).await, hunt)?;
+
+    let now = clock.now().as_micros() / 1_000_000;
+    let signed = |audience: &str, exp: i64| {
+        let claims = serde_json::json!({
+            "iss": "https://issuer.test", "aud": audience, "sub": "ana", "iat": now - 90, "exp": exp,
+        });
+        key.token(&claims)
+    };
+    let (caller, behalf) = (signed("false", now + 600)?, signed("true", now + 600)?);
+    let all = [caller.clone(), behalf.clone(), signed("false", now - 60)?, signed("other", now + 600)?];
+    for token in &all {
+        let signature = token.rsplit('.').next().context("no signature")?;
+        hunt.add("a signed token", signature.as_bytes());
+    }
+    let filter = ListAuditRecordsRequest { filter: "person:ana".into(), ..Default::default() };
+    let mut ana = broker.client_with(Some(&format!("Bearer {caller}"))).await?;
+    hunt.search("a query by a signed token", format!("{:?}", ana.audit.list_audit_records(filter).await?));
+    let ask = || CheckAccessRequest {
+        tool: BOOK.into(),
+        reference: "op://Tutorial/Navan/username".into(),
+        ..Default::default()
+    };
+    hunt.search(
+        "on behalf",
+        format!("{:?}", broker.client_for("travel-bot", &behalf).await?.leases.check_access(ask()).await?),
+    );
+    for token in &all {
+        let mut as_caller = broker.client_with(Some(&format!("Bearer {token}x"))).await?;
+        refused("a bad signed token", as_caller.leases.check_access(ask()).await, hunt)?;
+        let mut for_person = broker.client_for("travel-bot", &format!("{token}x")).await?;
+        refused("a bad token of a person", for_person.leases.check_access(ask()).await, hunt)?;
+        // In fields: whatever comes of it, the search is for the token.
+        let mut bot = broker.client("travel-bot").await?;
+        for ask in [
+            AcquireLeaseRequest {
+                purpose: token.clone(),
+                ..acquire(BOOK, &["op://Tutorial/Navan/username"])
+            },
+            AcquireLeaseRequest { tool: token.clone(), ..acquire(BOOK, &["op://Tutorial/Navan/username"]) },
+            acquire(BOOK, &[&format!("op://{token}/a/b")]),
+        ] {
+            match bot.leases.acquire_lease(AcquireLeaseRequest { session: token.clone(), ..ask }).await {
+                Ok(events) => drop(events),
+                Err(status) => hunt.search_status("a signed token in a field", &status),
+            }
+        }
+    }
     Ok(())
 }
 
@@ -217,7 +300,7 @@ async fn handles_where_they_have_no_business(broker: &TestBroker, hunt: &mut Hun
 }
 
 async fn in_an_agents_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt) -> Result<()> {
-    let Client { mut leases, audit: _, operator: _ } = broker.client("travel-bot").await?;
+    let Client { mut leases, audit: _, operator: _, tokens: _ } = broker.client("travel-bot").await?;
     let good = || acquire(BOOK, &["op://Tutorial/Navan/password"]);
     let into_reference = [
         text.to_owned(),
@@ -267,7 +350,7 @@ async fn in_an_agents_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt) -
 }
 
 async fn in_a_reviewers_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt) -> Result<()> {
-    let Client { leases: _, mut audit, operator: _ } = broker.client("ana").await?;
+    let Client { leases: _, mut audit, operator: _, tokens: _ } = broker.client("ana").await?;
     for filter in
         [text.to_owned(), format!("handle:{text}"), format!("agent:\"{text}\""), format!("{text}:x")]
     {

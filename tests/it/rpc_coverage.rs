@@ -14,8 +14,8 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use valetkey_core::{Reason, RecordKind};
 use valetkey_proto::v1::{
-    CheckAccessRequest, EndLeaseRequest, GetAuditRecordRequest, ListAuditRecordsRequest, RedeemHandleRequest,
-    WatchAuditRecordsRequest,
+    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, GetAuditRecordRequest, ListAuditRecordsRequest,
+    RedeemHandleRequest, RevokeTokenRequest, WatchAuditRecordsRequest,
 };
 use valetkey_tests::lease::Lease;
 use valetkey_tests::log::Refused;
@@ -38,7 +38,9 @@ struct Row {
 
 /// One row a method. The handle and the lease are live, and not the caller's to use or end.
 fn rows(lease: &str, handle: &str) -> Vec<Row> {
-    use RecordKind::{Acquire, Check, EndLease, Operate, ReadAudit, Redeem};
+    use RecordKind::{
+        Acquire, Check, EndLease, Operate, ReadAudit, Redeem, TokenCreate, TokenList, TokenRevoke,
+    };
     let row = |method, caller, message: Vec<u8>, kind| Row {
         method,
         caller,
@@ -50,6 +52,8 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
     let redeem = RedeemHandleRequest { handle: handle.into(), destination: String::new() };
     let end = EndLeaseRequest { lease_id: lease.into() };
     let get = GetAuditRecordRequest { record_id: "1".into() };
+    let create = CreateTokenRequest { identity: "agent:mine".into(), ttl: None };
+    let revoke = RevokeTokenRequest { token_id: "vkt_0123456789abcdef".into() };
     let reflect = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
@@ -82,6 +86,9 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
             ReadAudit,
         ),
         row("/valetkey.v1.OperatorService/GetStatus", "ana", Vec::new(), Operate),
+        row("/valetkey.v1.TokenService/CreateToken", "ana", create.encode_to_vec(), TokenCreate),
+        row("/valetkey.v1.TokenService/ListTokens", "travel-bot", Vec::new(), TokenList),
+        row("/valetkey.v1.TokenService/RevokeToken", "eve", revoke.encode_to_vec(), TokenRevoke),
         row("/grpc.health.v1.Health/Check", "ana", Vec::new(), Operate),
         row("/grpc.health.v1.Health/Watch", "travel-bot", Vec::new(), Operate),
         row(
