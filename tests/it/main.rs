@@ -9,6 +9,7 @@ mod hostile;
 mod no_leaks;
 mod refusals;
 mod reload;
+mod reviewers;
 mod rpc_coverage;
 mod sources;
 mod spellings;

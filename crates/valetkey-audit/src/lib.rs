@@ -37,6 +37,7 @@ mod strings;
 mod term;
 #[cfg(test)]
 mod testing;
+mod vaults;
 mod writer;
 
 #[cfg(any(test, feature = "test-util"))]
@@ -47,3 +48,4 @@ pub use read::{AuditReader, Page, ReadError, Tail};
 pub use schema::OpenError;
 pub use store::{AuditStore, Missing, StoreOptions};
 pub use stored::{StoredOutcome, StoredRecord, StoredTarget};
+pub use vaults::Vaults;

@@ -40,7 +40,7 @@ pub trait AuditLog: Send + Sync {
 pub struct AuditError(pub Arc<str>);
 
 /// A record's place in the log, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId(pub u64);
 
 /// What is written about one request or event before anything else happens. Never a value, never a

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::audit::{AuditError, AuditOutcome, AuditRecord, OutcomeResult, RecordId};
 use crate::clock::Clock;
-use crate::decision::{Revision, Terms};
+use crate::decision::{AuditScope, Revision, Terms};
 use crate::gate::{Denial, Gate, Grant, Permission, Verdict};
 use crate::identity::{AgentId, ToolId};
 use crate::lease::{EndCause, LeaseFull, LeaseId, LeaseTable};
@@ -21,6 +21,7 @@ use crate::reference::SecretReference;
 use crate::request::{AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Call, Life};
 use crate::resolver::{Directory, ResolveError, ResolveFailure, Resolver};
 use crate::secret::SecretValue;
+use crate::target::Named;
 use crate::text::{Destination, Purpose, Session};
 
 /// The broker: the gate, what exists, where values come from, and what is on lease.
@@ -222,6 +223,20 @@ impl Broker {
     pub async fn permit(&self, request: &AdminRequest) -> Result<Permission, Refusal> {
         let denied = |denial| Refusal::Denied { denial, reference: None };
         self.gate.admit_admin(request).await?.map_err(denied)
+    }
+
+    /// Decides and records how much of the audit log a caller may read, of which `vaults` occur in it.
+    ///
+    /// # Errors
+    /// [`Refusal::Denied`] or [`Refusal::AuditUnavailable`].
+    pub async fn permit_audit(
+        &self,
+        call: &Call,
+        vaults: &[Named],
+        detail: &str,
+    ) -> Result<AuditScope, Refusal> {
+        let denied = |denial| Refusal::Denied { denial, reference: None };
+        self.gate.admit_audit(call, vaults, detail).await?.map_err(denied)
     }
 
     /// Writes down what was refused before it got here, and events.

@@ -42,7 +42,7 @@ pub use audit::{
 pub use bearer::{Bearer, BearerDigest, BearerError, PublicId};
 pub use broker::{Acquire, Broker, Check, CheckAnswer, Redeemed, Refusal};
 pub use clock::{Clock, Timestamp};
-pub use decision::{Allow, Decision, Deny, Obligations, PolicyId, Redeemer, Revision, Terms};
+pub use decision::{Allow, AuditScope, Decision, Deny, Obligations, PolicyId, Redeemer, Revision, Terms};
 pub use gate::{Denial, Gate, Grant, Permission, Survey, Verdict};
 pub use handle::{Handle, HandleId};
 pub use identity::{AgentId, Identity, Name, NameError, PersonId, ToolId};

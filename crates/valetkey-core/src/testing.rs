@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::audit::{AuditError, AuditLog, AuditOutcome, AuditRecord, Reason, RecordId};
 use crate::bearer::PublicId;
 use crate::clock::{Clock, Timestamp};
-use crate::decision::{Allow, Decision, Deny, Obligations, PolicyId, Revision};
+use crate::decision::{Allow, AuditScope, Decision, Deny, Obligations, PolicyId, Revision};
 use crate::gate::{Grant, Survey};
 use crate::handle::Handle;
 use crate::identity::{AgentId, Identity, Name, PersonId, ToolId};
@@ -193,6 +193,21 @@ impl PolicyEngine for FakePolicy {
                 revision,
             }),
             Identity::Agent(_) | Identity::Tool(_) => Decision::Deny(no_permit(revision)),
+        }
+    }
+
+    fn decide_audit(&self, caller: &Identity, vaults: &[Named]) -> (Decision, AuditScope) {
+        let revision = self.revision();
+        let allow = Allow {
+            policies: [PolicyId("fake".into())].into(),
+            obligations: Obligations::default(),
+            revision,
+        };
+        match caller {
+            Identity::Person(_) => (Decision::Allow(allow), AuditScope::Vaults(vaults.into())),
+            Identity::Agent(_) | Identity::Tool(_) => {
+                (Decision::Deny(no_permit(revision)), AuditScope::Vaults([].into()))
+            }
         }
     }
 

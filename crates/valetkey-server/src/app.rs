@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use valetkey_audit::{AuditStore, Missing, OpenError, StoreOptions};
+use valetkey_audit::{AuditReader, AuditStore, Missing, OpenError, ReadError, StoreOptions};
 use valetkey_core::{
     AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, LeaseTable, PolicyEngine, Reason,
     RecordKind, Resolver,
@@ -194,6 +194,7 @@ impl App {
         let renewer = Arc::clone(&broker);
         tasks.spawn(async move { renewer.renew_leases().await });
         tasks.spawn(async move { reloader.follow_files().await });
+        tasks.spawn(learn_vaults(store.reader().clone()));
         tasks.spawn(report_health(health, store.availability()));
 
         let leases = Leases {
@@ -300,6 +301,12 @@ async fn drain(
 async fn stopped(mut stopping: watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop too.
     let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Looks through the log for its vaults, before a reviewer who is limited to some has to wait for it.
+async fn learn_vaults(reader: AuditReader) {
+    // Each try takes its time and goes on where the last one stopped.
+    while let Err(ReadError::Busy | ReadError::TooLong) = reader.vaults().await {}
 }
 
 /// Keeps the health service true: a broker that cannot write its log does not serve.
