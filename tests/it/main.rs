@@ -6,6 +6,7 @@ mod connections;
 mod crash;
 mod disk;
 mod hostile;
+mod limits;
 mod no_leaks;
 mod refusals;
 mod reload;

@@ -38,8 +38,8 @@ use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, AuditRecord, ListAuditRecordsRequest};
 use valetkey_server::{
-    App, Config, Limits, Reloader, RunError, SourceBounds, SourceConfig, SourceKind, SystemClock,
-    TOKEN_PREFIX, TokenDigest,
+    App, Config, Limits, Reloader, RepeatLimits, RunError, SourceBounds, SourceConfig, SourceKind,
+    SystemClock, TOKEN_PREFIX, TokenDigest,
 };
 
 /// Who has a token in every test: the people of the travel story, and some who have no business in it.
@@ -122,7 +122,12 @@ impl Setup {
         });
         Ok(Self {
             dir: Arc::new(dir),
-            limits: Limits { drain_grace: Duration::from_millis(200), ..Limits::default() },
+            limits: Limits {
+                drain_grace: Duration::from_millis(200),
+                // Each refusal is held against its record; `it/limits.rs` has the usual bounds.
+                repeats: RepeatLimits { unauthenticated_max: 100_000, per_source_max: 100_000 },
+                ..Limits::default()
+            },
             clock: Arc::new(SystemClock::default()),
             tokens: tokens.collect(),
             sources,

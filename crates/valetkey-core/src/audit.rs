@@ -129,6 +129,8 @@ pub enum RecordKind {
     Unauthenticated,
     /// A message that could not be read.
     Malformed,
+    /// A caller was over a limit of its own.
+    Limit,
     /// A lease ended.
     LeaseEnd,
     /// A handle expired.
@@ -188,6 +190,10 @@ pub enum Reason {
     HandleForged,
     /// A bound of the lease table is reached.
     LeaseLimit,
+    /// A bound of one identity is reached.
+    IdentityLimit,
+    /// Refused again and again, and no longer written down one by one: the detail begins with how often.
+    Repeated,
     /// The broker is about to stop.
     Draining,
     /// The caller ended it.
@@ -351,7 +357,7 @@ impl AuditOutcome {
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Acquire,
         Self::Renew,
         Self::Redeem,
@@ -368,6 +374,7 @@ impl RecordKind {
         Self::Start,
         Self::Stop,
         Self::Locate,
+        Self::Limit,
     ];
 
     /// The name in queries and answers.
@@ -384,6 +391,7 @@ impl RecordKind {
             Self::Operate => "operate",
             Self::Unauthenticated => "unauthenticated",
             Self::Malformed => "malformed",
+            Self::Limit => "limit",
             Self::LeaseEnd => "lease_end",
             Self::HandleExpire => "handle_expire",
             Self::HandleRevoke => "handle_revoke",
@@ -413,7 +421,7 @@ impl From<AccessKind> for RecordKind {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::PolicyPermit,
         Self::PolicyNoPermit,
         Self::PolicyForbid,
@@ -445,6 +453,8 @@ impl Reason {
         Self::Failed,
         Self::PolicyPossible,
         Self::SourceFailed,
+        Self::IdentityLimit,
+        Self::Repeated,
     ];
 
     /// The stable code.
@@ -472,6 +482,8 @@ impl Reason {
             Self::HandleRedeemer => "HANDLE_REDEEMER",
             Self::HandleForged => "HANDLE_FORGED",
             Self::LeaseLimit => "LEASE_LIMIT",
+            Self::IdentityLimit => "IDENTITY_LIMIT",
+            Self::Repeated => "REPEATED",
             Self::Draining => "DRAINING",
             Self::EndCaller => "END_CALLER",
             Self::EndDisconnect => "END_DISCONNECT",

@@ -95,7 +95,8 @@ pub struct Redeemed {
     pub record: RecordId,
 }
 
-/// Why the broker does not do what was asked. Each has its record, but for the log itself being away.
+/// Why the broker does not do what was asked. Each has its record, but for the log itself being away
+/// and for [`Refusal::AgentLimit`].
 #[derive(Debug)]
 pub enum Refusal {
     /// Policy refuses.
@@ -135,6 +136,12 @@ pub enum Refusal {
         full: LeaseFull,
         /// The record.
         record: RecordId,
+    },
+    /// Too many leases or handles of this agent. Not recorded: the caller records it, once for a while rather than
+    /// once a request.
+    AgentLimit {
+        /// The bound that is reached.
+        full: LeaseFull,
     },
     /// The policies changed again and again while this was decided.
     PolicyInFlux,
@@ -245,6 +252,14 @@ impl Broker {
     /// [`AuditError`] where it could not be written.
     pub async fn note(&self, record: AuditRecord) -> Result<RecordId, AuditError> {
         self.gate.note(record).await
+    }
+
+    /// Writes several of those down: all, or none.
+    ///
+    /// # Errors
+    /// [`AuditError`] where they could not be written.
+    pub async fn note_all(&self, records: Vec<AuditRecord>) -> Result<(), AuditError> {
+        self.gate.note_all(records).await
     }
 
     /// Decides every live lease again, after the policies changed, and revokes what is no longer allowed.

@@ -27,6 +27,7 @@ use crate::config::{Config, Limits, SourceConfig};
 use crate::convert::AskLimits;
 use crate::identity::{Identifier, IdentityLayer};
 use crate::lease_service::Leases;
+use crate::limits::{Identities, Limiter, Repeats};
 use crate::listen::connections;
 use crate::metrics;
 use crate::operator_service::Operator;
@@ -197,9 +198,18 @@ impl App {
         tasks.spawn(learn_vaults(store.reader().clone()));
         tasks.spawn(report_health(health, store.availability()));
 
+        let limiter = Arc::new(Limiter {
+            broker: Arc::clone(&broker),
+            identities: Identities::new(limits.identities, Arc::clone(broker.clock())),
+            repeats: Repeats::new(limits.repeats, Arc::clone(broker.clock())),
+        });
+        let (last_refused, no_more) = watch::channel(false);
+        let counting = tokio::spawn(Arc::clone(&limiter.repeats).keep(Arc::clone(&broker), no_more));
+
         let leases = Leases {
             broker: Arc::clone(&broker),
             limits: AskLimits { ttl_usual: limits.ttl_usual, ttl_max: limits.ttl_max },
+            limiter: Arc::clone(&limiter),
         };
         let audit = Audit {
             broker: Arc::clone(&broker),
@@ -207,7 +217,7 @@ impl App {
             committed: store.committed(),
             stopping: stopping.clone(),
         };
-        let identifier = Arc::new(Identifier { tokens, broker: Arc::clone(&broker) });
+        let identifier = Arc::new(Identifier { tokens, broker: Arc::clone(&broker), limiter });
         let serving = server(limits)
             .layer(IdentityLayer(identifier))
             .add_service(LeaseServiceServer::new(leases).max_decoding_message_size(MESSAGE_MAX))
@@ -215,13 +225,17 @@ impl App {
             .add_service(OperatorServiceServer::new(Operator(state)).max_decoding_message_size(MESSAGE_MAX))
             .add_service(health_service)
             .add_optional_service(reflection())
-            .serve_with_incoming_shutdown(connections(listener, limits.connections_max), stopped(stopping));
+            .serve_with_incoming_shutdown(connections(listener, limits.places), stopped(stopping));
         let draining = drain(Arc::clone(&broker), limits.drain_grace, shutdown, stop);
         let served = tokio::select! {
             served = serving => served,
             () = draining => Ok(()),
         };
 
+        last_refused.send_replace(true);
+        if let Err(error) = counting.await {
+            tracing::error!(%error, "the counts of refusals are not written down");
+        }
         tasks.shutdown().await;
         if let Err(error) = broker.stop().await {
             tracing::error!(%error, "the end of the last leases is not written down");

@@ -6,6 +6,7 @@
 //! details, the transport's own carry none.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,10 +17,11 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use valetkey_core::{
-    AdminAction, AdminRequest, AdminResource, AuditRecord, Broker, Call, Identity, Reason, RecordKind,
-    RequestId, TraceId, scrub,
+    AdminAction, AdminRequest, AdminResource, AuditError, AuditRecord, Broker, Call, Identity, Reason,
+    RecordId, RecordKind, RequestId, TraceId, scrub,
 };
 
+use crate::limits::{Exceeded, Limiter, Meter, Source, What, metered};
 use crate::listen::Peer;
 use crate::status;
 use crate::token::Tokens;
@@ -28,12 +30,14 @@ use crate::token::Tokens;
 pub(crate) struct Identifier {
     pub(crate) tokens: Tokens,
     pub(crate) broker: Arc<Broker>,
+    pub(crate) limiter: Arc<Limiter>,
 }
 
 /// A request without an identity.
 struct Unidentified {
     reason: Reason,
     client: Arc<str>,
+    address: Option<IpAddr>,
     trace: Option<TraceId>,
 }
 
@@ -69,7 +73,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         // The clone is not known to be ready; the one that is must be the one that is called.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
@@ -80,6 +84,10 @@ where
                 Ok(call) => Arc::new(call),
                 Err(unidentified) => return Ok(identifier.refuse(&path, unidentified).await.into_http()),
             };
+            if let Err(exceeded) = identifier.admit(&call, request.extensions().get::<Peer>()) {
+                return Ok(identifier.limiter.refuse(&call, &path, &exceeded).await.into_http());
+            }
+            let (mut request, meter) = identifier.measure(&call, request);
             if !path.starts_with(OWN_SERVICES)
                 && let Err(status) = identifier.permit_operate(&call, &path).await
             {
@@ -90,9 +98,13 @@ where
                 return Ok(identifier.give_up(&call, &path).await.into_http());
             };
             let response = response?;
-            match foreign_status(response.headers()) {
-                None => Ok(response),
-                Some(status) => Ok(identifier.own(&call, &path, &status).await.into_http()),
+            let exceeded = meter.finish();
+            match (foreign_status(response.headers()), exceeded) {
+                (None, _) => Ok(response),
+                (Some(_), Some(exceeded)) => {
+                    Ok(identifier.limiter.refuse(&call, &path, &exceeded).await.into_http())
+                }
+                (Some(status), None) => Ok(identifier.own(&call, &path, &status).await.into_http()),
             }
         })
     }
@@ -112,25 +124,40 @@ impl Identifier {
             (token, _) => self.tokens.identify(token.map(http::HeaderValue::as_bytes)),
         };
         match identity {
-            Ok(caller) => {
-                if let Some(peer) = peer {
-                    peer.know();
-                }
-                Ok(Call { id: RequestId::random(), caller: caller.clone(), client, trace })
+            Ok(caller) => Ok(Call { id: RequestId::random(), caller: caller.clone(), client, trace }),
+            Err(reason) => {
+                Err(Unidentified { reason, client, address: peer.map(|peer| peer.address.ip()), trace })
             }
-            Err(reason) => Err(Unidentified { reason, client, trace }),
         }
+    }
+
+    /// Counts the request and its connection as the caller's.
+    fn admit(&self, call: &Call, peer: Option<&Peer>) -> Result<(), Exceeded> {
+        let identities = &self.limiter.identities;
+        if let Some(peer) = peer {
+            peer.know(&call.caller, identities)?;
+        }
+        identities.request(&call.caller)
+    }
+
+    /// Counts the bytes of the message as the caller's, until the call is answered.
+    fn measure(&self, call: &Call, request: Request<Body>) -> (Request<Body>, Meter) {
+        let (parts, body) = request.into_parts();
+        let (body, meter) = metered(body, self.limiter.identities.message(&call.caller));
+        (Request::from_parts(parts, body), meter)
     }
 
     /// Refuses a caller without identity. Nothing is served either way, so a log that is away changes
     /// nothing about the answer.
     async fn refuse(&self, path: &str, unidentified: Unidentified) -> Status {
-        let Unidentified { reason, client, trace } = unidentified;
+        let Unidentified { reason, client, address, trace } = unidentified;
         let now = self.broker.clock().now();
         let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, reason).with_detail(path);
         let request = Some(RequestId::random());
         let record = AuditRecord { request, client: Some(client), trace, ..record };
-        if let Err(error) = self.broker.note(record).await {
+        let repeats = &self.limiter.repeats;
+        let source = Source::at(address);
+        if let Err(error) = repeats.note(&self.broker, What::Unauthenticated, source, record).await {
             tracing::error!(%error, "a request without identity was refused, but not written down");
         }
         status::unauthenticated()
@@ -156,10 +183,15 @@ impl Identifier {
             AuditRecord::refusal(self.broker.clock().now(), RecordKind::Malformed, Reason::MessageInvalid)
                 .by(call)
                 .with_detail(&format!("{path}: no answer within {} s", CALL_TIME_MAX.as_secs()));
-        match self.broker.note(record).await {
+        match self.note_malformed(call, record).await {
             Ok(record) => status::timed_out(record),
             Err(_) => status::audit_unavailable(),
         }
+    }
+
+    async fn note_malformed(&self, call: &Call, record: AuditRecord) -> Result<Option<RecordId>, AuditError> {
+        let source = Source::Identity(call.caller.clone());
+        self.limiter.repeats.note(&self.broker, What::Malformed, source, record).await
     }
 
     /// Turns a status of the transport's into one of ours, recorded.
@@ -168,7 +200,7 @@ impl Identifier {
             AuditRecord::refusal(self.broker.clock().now(), RecordKind::Malformed, Reason::MessageInvalid)
                 .by(call)
                 .with_detail(&format!("{path}: {}", foreign.message()));
-        let Ok(record) = self.broker.note(record).await else { return status::audit_unavailable() };
+        let Ok(record) = self.note_malformed(call, record).await else { return status::audit_unavailable() };
         match foreign.code() {
             // It says Unimplemented to an encoding too, but then with a message.
             Code::Unimplemented if foreign.message().is_empty() => status::unknown_method(record),
