@@ -1,7 +1,7 @@
 //! The limits of one identity, and of everybody without one: what is refused, that others are not, and that the log
 //! has every refusal, one by one or as a count.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tokio::io::AsyncReadExt;
@@ -200,7 +200,7 @@ async fn silent_connections_keep_nobody_out() -> Result<()> {
     let broker = Setup::new()?.limits(|it| it.places = places).start().await?;
     let mut bot = broker.client(BOT).await?;
     check(&mut bot).await?;
-    let mut silent = Vec::new();
+    let (mut silent, begun) = (Vec::new(), Instant::now());
     for _ in 0..20 {
         silent.push(TcpStream::connect(broker.address).await?);
         check(&mut bot).await.context("who is known stays")?;
@@ -217,6 +217,8 @@ async fn silent_connections_keep_nobody_out() -> Result<()> {
         let closed = tokio::time::timeout(Duration::from_secs(5), socket.read_to_end(&mut Vec::new())).await;
         ensure!(closed.is_ok(), "a silent connection is kept");
     }
+    // Its patience with the silent is ten seconds: nobody waited for that.
+    ensure!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
     for client in &mut known {
         check(client).await?;
     }
