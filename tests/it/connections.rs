@@ -125,28 +125,42 @@ async fn a_reader_that_stalls() -> Result<()> {
 #[tokio::test]
 async fn bounds_of_leases() -> Result<()> {
     type Bound = fn(&mut valetkey_server::Limits);
-    let bounds: [(&str, Bound); 3] = [
-        ("leases_per_agent", |limits| limits.leases.leases_per_agent_max = 2),
-        ("leases", |limits| limits.leases.leases_max = 2),
-        ("handles", |limits| limits.leases.handles_max = 2),
+    const FULL: Refused = Refused {
+        code: Code::ResourceExhausted,
+        reason: "LEASE_LIMIT",
+        kind: RecordKind::Acquire,
+        why: Reason::LeaseLimit,
+    };
+    const OWN: Refused =
+        Refused { reason: "IDENTITY_LIMIT", kind: RecordKind::Limit, why: Reason::IdentityLimit, ..FULL };
+    let bounds: [(&str, Bound, Refused); 4] = [
+        ("leases_per_agent", |limits| limits.leases.leases_per_agent_max = 2, OWN),
+        ("handles_per_agent", |limits| limits.leases.handles_per_agent_max = 2, OWN),
+        ("leases", |limits| limits.leases.leases_max = 2, FULL),
+        ("handles", |limits| limits.leases.handles_max = 2, FULL),
     ];
-    for (bound, limit) in bounds {
+    for (bound, limit, expected) in bounds {
         let broker = Setup::new()?.limits(limit).start().await?;
         let mut bot = broker.client(BOT).await?;
         let one = Lease::open(&mut bot, acquire(BOOK, &[USERNAME])).await?;
         let _two = Lease::open(&mut bot, acquire(BOOK, &[USERNAME])).await?;
         let mark = broker.mark();
         let answer = Lease::open(&mut bot, acquire(BOOK, &[PASSWORD])).await;
-        let expected = Refused {
-            code: Code::ResourceExhausted,
-            reason: "LEASE_LIMIT",
-            kind: RecordKind::Acquire,
-            why: Reason::LeaseLimit,
-        };
         let (status, record) = broker.check_refused(bound, mark, (2, 2), answer, expected).await?;
         let quota = status.get_details_quota_failure().context("no QuotaFailure")?;
         assert_eq!(quota.violations.first().map(|violation| violation.subject.as_str()), Some(bound));
-        assert_eq!(record.detail, Some(format!("{bound} is at its bound of 2")));
+        assert!(record.detail.is_some_and(|it| it.starts_with(&format!("{bound} is at its bound of 2"))));
+        if expected == OWN {
+            // Once for a while, not once a request; and nobody else is at it.
+            let mark = broker.mark();
+            let again = Lease::open(&mut bot, acquire(BOOK, &[PASSWORD])).await.err().context("opened")?;
+            assert_eq!(reason(&again), "IDENTITY_LIMIT");
+            ensure!(again.get_details_retry_info().is_some(), "no RetryInfo");
+            assert!(broker.since(mark).await?.is_empty());
+            let other =
+                broker.client("mail-bot").await?.leases.acquire_lease(acquire(BOOK, &[USERNAME])).await;
+            assert_eq!(other.err().map(|status| status.code()), Some(Code::PermissionDenied));
+        }
 
         drop(one);
         until(|| broker.broker.leases().counts().0 == 1).await?;

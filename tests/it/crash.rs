@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
 use tonic::Code;
 use valetkey_audit::{AuditReader, Filter, StoredRecord, integrity};
-use valetkey_core::{OutcomeResult, Reason, RecordId, RecordKind, Ruling};
+use valetkey_core::{AuditScope, OutcomeResult, Reason, RecordId, RecordKind, Ruling};
 use valetkey_tests::lease::Lease;
 use valetkey_tests::log::Refused;
 use valetkey_tests::process::Process;
@@ -210,7 +210,8 @@ async fn records(home: &Path) -> Result<Vec<StoredRecord>> {
     let mut records = Vec::new();
     loop {
         let last = records.last().map_or(RecordId(0), |record: &StoredRecord| record.id);
-        let tail = reader.after(&Filter::default(), last, 1000).await?;
+        let tail =
+            reader.after(&Filter::default(), &AuditScope::Whole, (last, RecordId(u64::MAX)), 1000).await?;
         if tail.records.is_empty() {
             return Ok(records);
         }

@@ -40,8 +40,8 @@ use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
 use valetkey_proto::v1::token_service_client::TokenServiceClient;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, AuditRecord, ListAuditRecordsRequest};
 use valetkey_server::{
-    App, Config, Issuer, Limits, Listeners, Member, Proof, Reloader, RunError, SourceBounds, SourceConfig,
-    SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest,
+    App, Config, Issuer, Limits, Listeners, Member, Proof, Reloader, RepeatLimits, RunError, SourceBounds,
+    SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest,
 };
 
 /// Who has a token in every test: the people of the travel story, and some who have no business in it.
@@ -138,7 +138,12 @@ impl Setup {
         });
         Ok(Self {
             dir: Arc::new(dir),
-            limits: Limits { drain_grace: Duration::from_millis(200), ..Limits::default() },
+            limits: Limits {
+                drain_grace: Duration::from_millis(200),
+                // Each refusal is held against its record; `it/limits.rs` has the usual bounds.
+                repeats: RepeatLimits { unauthenticated_max: 100_000, per_source_max: 100_000 },
+                ..Limits::default()
+            },
             clock: Arc::new(SystemClock::default()),
             tokens: tokens.collect(),
             sources,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use valetkey_audit::{Filter, StoredRecord};
-use valetkey_core::{Reason, RecordId, RecordKind, Ruling};
+use valetkey_core::{AuditScope, Reason, RecordId, RecordKind, Ruling};
 
 use crate::TestBroker;
 
@@ -37,7 +37,11 @@ impl TestBroker {
     pub async fn since(&self, mark: RecordId) -> Result<Vec<StoredRecord>> {
         let (mut records, mut seen) = (Vec::new(), mark);
         loop {
-            let tail = self.store.reader().after(&Filter::default(), seen, 1000).await?;
+            let tail = self
+                .store
+                .reader()
+                .after(&Filter::default(), &AuditScope::Whole, (seen, RecordId(u64::MAX)), 1000)
+                .await?;
             if tail.seen == seen {
                 return Ok(records);
             }

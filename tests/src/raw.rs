@@ -63,6 +63,14 @@ impl Raw {
     /// # Errors
     /// Where the connection does not take it.
     pub async fn send(&mut self, call: RawCall) -> Result<(ResponseFuture, SendStream<Bytes>)> {
+        self.begin(call, true).await
+    }
+
+    /// The same; unless it `ends`, more may come, or never comes.
+    ///
+    /// # Errors
+    /// Where the connection does not take it.
+    pub async fn begin(&mut self, call: RawCall, ends: bool) -> Result<(ResponseFuture, SendStream<Bytes>)> {
         let RawCall { path, authorization, headers, body } = call;
         let mut request = Request::post(format!("http://broker{path}"))
             .header(header::CONTENT_TYPE, "application/grpc")
@@ -76,7 +84,7 @@ impl Raw {
         }
         std::future::poll_fn(|context| self.requests.poll_ready(context)).await?;
         let (response, mut stream) = self.requests.send_request(request, false)?;
-        stream.send_data(body.into(), true)?;
+        stream.send_data(body.into(), ends)?;
         Ok((response, stream))
     }
 

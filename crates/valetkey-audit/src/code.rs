@@ -42,6 +42,7 @@ impl Code for RecordKind {
             Self::Stop => 15,
             Self::Locate => 16,
             Self::TlsLoad => 17,
+            Self::Limit => 30,
             Self::TokenCreate => 40,
             Self::TokenList => 41,
             Self::TokenRevoke => 42,
@@ -129,6 +130,8 @@ impl Code for Reason {
             Self::BehalfInvalid => 75,
             Self::BehalfMismatch => 76,
             Self::EndCredential => 77,
+            Self::IdentityLimit => 90,
+            Self::Repeated => 91,
         }
     }
 }

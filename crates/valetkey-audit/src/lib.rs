@@ -38,6 +38,7 @@ mod term;
 #[cfg(test)]
 mod testing;
 mod tokens;
+mod vaults;
 mod writer;
 
 #[cfg(any(test, feature = "test-util"))]
@@ -49,3 +50,4 @@ pub use schema::OpenError;
 pub use store::{AuditStore, Missing, StoreOptions};
 pub use stored::{StoredOutcome, StoredRecord, StoredTarget};
 pub use tokens::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError};
+pub use vaults::Vaults;

@@ -2,7 +2,7 @@
 //! person wrote is a parameter.
 
 use rusqlite::types::Value;
-use valetkey_core::{PublicId, Reason};
+use valetkey_core::{AuditScope, PublicId, Reason};
 
 use crate::code::Code;
 use crate::filter::Filter;
@@ -27,6 +27,32 @@ impl Condition {
             whole.values.extend(values);
         }
         whole
+    }
+
+    /// What a scope takes in, whatever is asked.
+    pub(crate) fn within(scope: &AuditScope) -> Self {
+        let vaults = match scope {
+            AuditScope::Whole => return Self { sql: "TRUE".to_owned(), values: Vec::new() },
+            AuditScope::Vaults(vaults) => vaults,
+        };
+        // Looked up once for the query. A text that is not there is NULL, which equals nothing.
+        let id = "(SELECT id FROM strings WHERE text = ?)";
+        let rows = vec![format!("({id}, {id})"); vaults.len()].join(", ");
+        let texts = vaults.iter().flat_map(|vault| [&vault.id, &vault.name]);
+        Self {
+            sql: match vaults.is_empty() {
+                true => "FALSE".to_owned(),
+                false => format!("(r.vault_id, r.vault_name) IN (VALUES {rows})"),
+            },
+            values: texts.map(|text| Value::Text(text.to_string())).collect(),
+        }
+    }
+
+    /// Both.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.sql.push_str(&format!(" AND ({})", other.sql));
+        self.values.extend(other.values);
+        self
     }
 
     fn of_test(test: &Test) -> Self {

@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params_from_iter};
+use rusqlite::{Connection, ErrorCode, params_from_iter};
 use tokio::sync::Semaphore;
-use valetkey_core::RecordId;
+use valetkey_core::{AuditScope, RecordId};
 
 use crate::filter::Filter;
 use crate::query::{Condition, only_record};
 use crate::schema::{self, OpenError};
 use crate::stored::{SELECT, StoredRecord};
+use crate::vaults::{Known, Vaults};
 
 /// Reads the log; clones share its connections. Needs no writer: a log can be read while no broker runs.
 #[derive(Clone)]
@@ -46,9 +47,19 @@ pub enum ReadError {
     /// It took too long.
     #[error("the audit query took too long; a narrower filter helps")]
     TooLong,
+    /// The log has more vaults than are decided on one by one.
+    #[error("the audit log has more than {VAULTS_MAX} vaults: it can only be read as a whole")]
+    TooManyVaults,
     /// The database refuses.
     #[error("the audit database cannot be read")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What is asked of the records.
+#[derive(Clone)]
+struct Query {
+    filter: Filter,
+    scope: AuditScope,
 }
 
 struct Pool {
@@ -56,6 +67,7 @@ struct Pool {
     /// Not in use. Never more than there are permits.
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    vaults: Known,
     /// How long a query waits for its turn, and how long it may then take.
     time_max: Duration,
 }
@@ -73,6 +85,7 @@ impl AuditReader {
             path: path.to_owned(),
             idle: Mutex::new(vec![first]),
             permits,
+            vaults: Known::default(),
             time_max: TIME_MAX,
         })))
     }
@@ -84,35 +97,55 @@ impl AuditReader {
     pub async fn list(
         &self,
         filter: &Filter,
+        scope: &AuditScope,
         before: Option<RecordId>,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let (filter, limit) = (filter.clone(), limit.clamp(1, LIMIT_MAX));
-        self.run(move |connection| list(connection, &filter, before, limit, SCAN_MAX)).await
+        let (query, limit) = (Query::new(filter, scope), limit.clamp(1, LIMIT_MAX));
+        self.run(move |connection| list(connection, &query, before, limit, SCAN_MAX)).await
     }
 
-    /// The records after `after`, for watching; at most `limit`, which is held within 1 and 1,000.
+    /// The records after `after` up to `until`, for watching; at most `limit`, which is held within 1 and 1,000.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn after(&self, filter: &Filter, after: RecordId, limit: usize) -> Result<Tail, ReadError> {
-        let (filter, limit) = (filter.clone(), limit.clamp(1, LIMIT_MAX));
-        self.run(move |connection| tail(connection, &filter, after, limit, SCAN_MAX)).await
+    pub async fn after(
+        &self,
+        filter: &Filter,
+        scope: &AuditScope,
+        (after, until): (RecordId, RecordId),
+        limit: usize,
+    ) -> Result<Tail, ReadError> {
+        let (query, limit) = (Query::new(filter, scope), limit.clamp(1, LIMIT_MAX));
+        self.run(move |connection| tail(connection, &query, (after, until), limit, SCAN_MAX)).await
     }
 
-    /// One record.
+    /// One record; `None` also where it is outside of the scope.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn fetch(&self, id: RecordId) -> Result<Option<StoredRecord>, ReadError> {
-        self.run(move |connection| {
-            let Ok(seq) = i64::try_from(id.0) else { return Ok(None) };
-            connection
-                .prepare_cached(&format!("{SELECT} WHERE r.seq = ?1"))?
-                .query_row([seq], StoredRecord::from_row)
-                .optional()
-        })
-        .await
+    pub async fn fetch(&self, scope: &AuditScope, id: RecordId) -> Result<Option<StoredRecord>, ReadError> {
+        let query = Query::new(&Filter::default(), scope);
+        self.run(move |connection| Ok(select(connection, &query, (id.0, id.0), "ASC", 1)?.pop())).await
+    }
+
+    /// The vaults that occur in the log. The first time the whole log is looked through, as far as the time
+    /// suffices; the next call goes on from there.
+    ///
+    /// # Errors
+    /// [`ReadError::TooLong`] where the log is not looked through yet, [`ReadError::TooManyVaults`].
+    pub async fn vaults(&self) -> Result<Vaults, ReadError> {
+        let end = Instant::now() + self.0.time_max;
+        while Instant::now() < end {
+            let pool = Arc::clone(&self.0);
+            let looked = self.run(move |connection| pool.vaults.look_on(connection, SCAN_MAX)).await?;
+            match looked {
+                Some(vaults) if vaults.vaults.len() > VAULTS_MAX => return Err(ReadError::TooManyVaults),
+                Some(vaults) => return Ok(vaults),
+                None => {}
+            }
+        }
+        Err(ReadError::TooLong)
     }
 
     /// Runs a query on a thread that may block, within a time.
@@ -132,6 +165,12 @@ impl AuditReader {
             pool.run(query)
         };
         tokio::task::spawn_blocking(work).await.map_err(|error| ReadError::Unavailable(error.into()))?
+    }
+}
+
+impl Query {
+    fn new(filter: &Filter, scope: &AuditScope) -> Self {
+        Self { filter: filter.clone(), scope: scope.clone() }
     }
 }
 
@@ -163,7 +202,7 @@ impl ReadError {
 
 fn list(
     connection: &mut Connection,
-    filter: &Filter,
+    query: &Query,
     before: Option<RecordId>,
     limit: usize,
     scan_max: u64,
@@ -171,34 +210,34 @@ fn list(
     let snapshot = connection.transaction()?;
     let last = last_record(&snapshot)?;
     let top = before.map_or(last, |before| before.0.saturating_sub(1).min(last));
-    let (top, bottom) = match only_record(filter) {
+    let (top, bottom) = match only_record(&query.filter) {
         Some(seq) => (top.min(seq), seq),
         None => (top, top.saturating_sub(scan_max - 1).max(1)),
     };
-    let records = select(&snapshot, filter, (bottom, top), "DESC", limit)?;
+    let records = select(&snapshot, query, (bottom, top), "DESC", limit)?;
     let seen = match records.last() {
         Some(record) if records.len() == limit => record.id.0,
         _ => bottom,
     };
-    let more = seen > 1 && top >= bottom && only_record(filter).is_none();
+    let more = seen > 1 && top >= bottom && only_record(&query.filter).is_none();
     Ok(Page { records, next: more.then_some(RecordId(seen)) })
 }
 
 fn tail(
     connection: &mut Connection,
-    filter: &Filter,
-    after: RecordId,
+    query: &Query,
+    (after, until): (RecordId, RecordId),
     limit: usize,
     scan_max: u64,
 ) -> rusqlite::Result<Tail> {
     let snapshot = connection.transaction()?;
     let last = last_record(&snapshot)?;
     let bottom = after.0.saturating_add(1);
-    let top = after.0.saturating_add(scan_max).min(last);
+    let top = after.0.saturating_add(scan_max).min(last).min(until.0);
     if top < bottom {
         return Ok(Tail { records: Vec::new(), seen: after });
     }
-    let records = select(&snapshot, filter, (bottom, top), "ASC", limit)?;
+    let records = select(&snapshot, query, (bottom, top), "ASC", limit)?;
     let seen = match records.last() {
         Some(record) if records.len() == limit => record.id,
         _ => RecordId(top),
@@ -208,12 +247,12 @@ fn tail(
 
 fn select(
     connection: &Connection,
-    filter: &Filter,
+    query: &Query,
     (bottom, top): (u64, u64),
     order: &'static str,
     limit: usize,
 ) -> rusqlite::Result<Vec<StoredRecord>> {
-    let Condition { sql, values } = Condition::of(filter);
+    let Condition { sql, values } = Condition::of(&query.filter).and(Condition::within(&query.scope));
     let sql = format!("{SELECT} WHERE {sql} AND r.seq BETWEEN ? AND ? ORDER BY r.seq {order} LIMIT ?");
     let number = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
     let bounds = [number(bottom), number(top), number(limit as u64)];
@@ -223,7 +262,7 @@ fn select(
     rows.collect()
 }
 
-fn last_record(connection: &Connection) -> rusqlite::Result<u64> {
+pub(crate) fn last_record(connection: &Connection) -> rusqlite::Result<u64> {
     let last =
         connection.query_row("SELECT max(seq) FROM records", [], |row| row.get::<_, Option<u64>>(0))?;
     Ok(last.unwrap_or(0))
@@ -235,6 +274,8 @@ const LIMIT_MAX: usize = 1000;
 const SCAN_MAX: u64 = 100_000;
 /// Queries at the same time.
 const CONNECTIONS_MAX: usize = 2;
+/// Vaults, with their names, that a reader decides on.
+const VAULTS_MAX: usize = 1_024;
 const TIME_MAX: Duration = Duration::from_secs(2);
 /// Instructions of SQLite's machine between looks at the time.
 const CHECK_EVERY: i32 = 10_000;

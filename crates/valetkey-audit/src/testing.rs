@@ -8,8 +8,8 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use valetkey_core::testing::{FakeClock, agent, request};
 use valetkey_core::{
-    AuditError, AuditLog, AuditOutcome, AuditRecord, Clock, Grant, OutcomeResult, PolicyId, Reason, RecordId,
-    RecordKind, Revision, Ruling, Timestamp,
+    AuditError, AuditLog, AuditOutcome, AuditRecord, AuditScope, Clock, Grant, OutcomeResult, PolicyId,
+    Reason, RecordId, RecordKind, Revision, Ruling, Timestamp,
 };
 
 use crate::{AuditStore, Missing, OpenError, StoreOptions, StoredRecord};
@@ -132,7 +132,7 @@ pub(crate) fn settle(store: &AuditStore, record: RecordId, result: OutcomeResult
 }
 
 pub(crate) async fn fetch(store: &AuditStore, record: RecordId) -> StoredRecord {
-    store.reader().fetch(record).await.unwrap().unwrap()
+    store.reader().fetch(&AuditScope::Whole, record).await.unwrap().unwrap()
 }
 
 pub(crate) async fn result_of(store: &AuditStore, record: RecordId) -> Option<OutcomeResult> {

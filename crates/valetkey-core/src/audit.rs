@@ -44,7 +44,7 @@ pub trait AuditLog: Send + Sync {
 pub struct AuditError(pub Arc<str>);
 
 /// A record's place in the log, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId(pub u64);
 
 /// What is written about one request or event before anything else happens. Never a value, never a
@@ -137,6 +137,8 @@ pub enum RecordKind {
     Unauthenticated,
     /// A message that could not be read.
     Malformed,
+    /// A caller was over a limit of its own.
+    Limit,
     /// A lease ended.
     LeaseEnd,
     /// A handle expired.
@@ -307,7 +309,7 @@ impl AuditOutcome {
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Acquire,
         Self::Renew,
         Self::Redeem,
@@ -325,6 +327,7 @@ impl RecordKind {
         Self::Stop,
         Self::Locate,
         Self::TlsLoad,
+        Self::Limit,
         Self::TokenCreate,
         Self::TokenList,
         Self::TokenRevoke,
@@ -344,6 +347,7 @@ impl RecordKind {
             Self::Operate => "operate",
             Self::Unauthenticated => "unauthenticated",
             Self::Malformed => "malformed",
+            Self::Limit => "limit",
             Self::LeaseEnd => "lease_end",
             Self::HandleExpire => "handle_expire",
             Self::HandleRevoke => "handle_revoke",

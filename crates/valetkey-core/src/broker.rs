@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::audit::{AuditError, AuditOutcome, AuditRecord, OutcomeResult, RecordId};
 use crate::clock::Clock;
 use crate::credential::Credential;
-use crate::decision::{Revision, Terms};
+use crate::decision::{AuditScope, Revision, Terms};
 use crate::gate::{Denial, Gate, Grant, Permission, Verdict};
 use crate::identity::{AgentId, ToolId};
 use crate::lease::{EndCause, LeaseFull, LeaseId, LeaseTable};
@@ -22,6 +22,7 @@ use crate::reference::SecretReference;
 use crate::request::{AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Call, Life};
 use crate::resolver::{Directory, ResolveError, ResolveFailure, Resolver};
 use crate::secret::SecretValue;
+use crate::target::Named;
 use crate::text::{Destination, Purpose, Session};
 
 /// The broker: the gate, what exists, where values come from, and what is on lease.
@@ -95,7 +96,8 @@ pub struct Redeemed {
     pub record: RecordId,
 }
 
-/// Why the broker does not do what was asked. Each has its record, but for the log itself being away.
+/// Why the broker does not do what was asked. Each has its record, but for the log itself being away
+/// and for [`Refusal::AgentLimit`].
 #[derive(Debug)]
 pub enum Refusal {
     /// Policy refuses.
@@ -135,6 +137,12 @@ pub enum Refusal {
         full: LeaseFull,
         /// The record.
         record: RecordId,
+    },
+    /// Too many leases or handles of this agent. Not recorded: the caller records it, once for a while rather than
+    /// once a request.
+    AgentLimit {
+        /// The bound that is reached.
+        full: LeaseFull,
     },
     /// The policies changed again and again while this was decided.
     PolicyInFlux,
@@ -234,12 +242,34 @@ impl Broker {
         self.gate.admit_admin(request).await?.map_err(denied)
     }
 
+    /// Decides and records how much of the audit log a caller may read, of which `vaults` occur in it.
+    ///
+    /// # Errors
+    /// [`Refusal::Denied`] or [`Refusal::AuditUnavailable`].
+    pub async fn permit_audit(
+        &self,
+        call: &Call,
+        vaults: &[Named],
+        detail: &str,
+    ) -> Result<AuditScope, Refusal> {
+        let denied = |denial| Refusal::Denied { denial, reference: None };
+        self.gate.admit_audit(call, vaults, detail).await?.map_err(denied)
+    }
+
     /// Writes down what was refused before it got here, and events.
     ///
     /// # Errors
     /// [`AuditError`] where it could not be written.
     pub async fn note(&self, record: AuditRecord) -> Result<RecordId, AuditError> {
         self.gate.note(record).await
+    }
+
+    /// Writes several of those down: all, or none.
+    ///
+    /// # Errors
+    /// [`AuditError`] where they could not be written.
+    pub async fn note_all(&self, records: Vec<AuditRecord>) -> Result<(), AuditError> {
+        self.gate.note_all(records).await
     }
 
     /// Decides every live lease again, after the policies changed, and revokes what is no longer allowed.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::audit::Reason;
 use crate::request::Life;
+use crate::target::Named;
 
 /// What policy answers to one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +102,16 @@ pub struct Terms {
     pub redeemer: Redeemer,
     /// And with what.
     pub binding: Binding,
+}
+
+/// Which part of the audit log a caller may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditScope {
+    /// Every record.
+    Whole,
+    /// The records about these vaults, under the names that they had then; none of the others, and none that is
+    /// about no vault.
+    Vaults(Arc<[Named]>),
 }
 
 impl Default for Obligations {

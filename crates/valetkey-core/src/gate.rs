@@ -24,11 +24,11 @@ use std::sync::Arc;
 
 use crate::audit::{AuditError, AuditLog, AuditOutcome, AuditRecord, Reason, RecordId, RecordKind, Ruling};
 use crate::clock::Clock;
-use crate::decision::{Allow, Binding, Decision, Deny, Terms};
+use crate::decision::{Allow, AuditScope, Binding, Decision, Deny, Terms};
 use crate::policy::PolicyEngine;
-use crate::request::{AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Life};
+use crate::request::{AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Call, Life};
 use crate::resolver::{Gap, ResolveError};
-use crate::target::Target;
+use crate::target::{Named, Target};
 
 /// Proof that a request was allowed and durably recorded; the only key to the resolver and to a lease.
 ///
@@ -191,7 +191,38 @@ impl Gate {
             AdminResource::AuditLog | AdminResource::Broker => None,
         };
         let record = AuditRecord::event(self.clock.now(), kind, Reason::PolicyPermit).by(&request.call);
-        let record = AuditRecord { lease, ..record }.with_detail(&request.detail);
+        self.conclude(AuditRecord { lease, ..record }.with_detail(&request.detail), decision).await
+    }
+
+    /// Decides how much of the audit log may be read, on the vaults that occur in it, likewise. The record names
+    /// the vaults.
+    ///
+    /// # Errors
+    /// [`AuditError`] where nothing could be written: then nothing is permitted either.
+    pub async fn admit_audit(
+        &self,
+        call: &Call,
+        vaults: &[Named],
+        detail: &str,
+    ) -> Result<Result<AuditScope, Denial>, AuditError> {
+        let (decision, scope) = self.engine.decide_audit(&call.caller, vaults);
+        let record =
+            AuditRecord::event(self.clock.now(), RecordKind::ReadAudit, Reason::PolicyPermit).by(call);
+        let record = match (&decision, &scope) {
+            (Decision::Allow(_), AuditScope::Vaults(vaults)) => {
+                record.with_detail(&format!("{}: {detail}", listed(vaults)))
+            }
+            _ => record.with_detail(detail),
+        };
+        Ok(self.conclude(record, decision).await?.map(|_permission| scope))
+    }
+
+    /// Writes a decision down, and then tells it.
+    async fn conclude(
+        &self,
+        record: AuditRecord,
+        decision: Decision,
+    ) -> Result<Result<Permission, Denial>, AuditError> {
         let record = match &decision {
             Decision::Allow(allow) => with_allow(record, allow),
             Decision::Deny(deny) => with_deny(record, deny),
@@ -391,6 +422,13 @@ impl Permission {
     }
 }
 
+/// How many vaults, and which, as far as there is room beside what was asked.
+fn listed(vaults: &[Named]) -> String {
+    let names: Vec<_> = vaults.iter().map(|vault| format!("{} ({})", vault.name, vault.id)).collect();
+    let names = crate::text::scrub(&names.join(", "), VAULTS_TEXT_MAX);
+    format!("in {} vaults, {names}", vaults.len())
+}
+
 fn with_allow(record: AuditRecord, allow: &Allow) -> AuditRecord {
     let Allow { policies, obligations: _, revision } = allow;
     AuditRecord {
@@ -422,3 +460,5 @@ fn with_deny(record: AuditRecord, deny: &Deny) -> AuditRecord {
 }
 
 const BINDING_ADVICE: &str = "connect with a client certificate: what policy allows here is bound to its key";
+/// Bytes of the names of vaults in a detail; half of it.
+const VAULTS_TEXT_MAX: usize = 512;

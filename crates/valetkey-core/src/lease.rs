@@ -49,6 +49,8 @@ pub struct LeaseLimits {
     pub leases_per_agent_max: usize,
     /// Live handles at the same time; renewals may go over it by as many again.
     pub handles_max: usize,
+    /// Live handles of one agent at the same time, likewise.
+    pub handles_per_agent_max: usize,
     /// Dead handles that are remembered, so that a replay is called a replay.
     pub dead_handles_max: usize,
 }
@@ -102,8 +104,10 @@ pub struct LeaseTable {
 /// A bound is reached; which, and how much it is.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseFull {
-    /// `leases`, `leases_per_agent` or `handles`.
+    /// `leases`, `leases_per_agent`, `handles` or `handles_per_agent`.
     pub limit: &'static str,
+    /// Whether it is the agent's own: others are not at it.
+    pub own: bool,
     /// The bound.
     pub max: usize,
 }
@@ -153,21 +157,28 @@ impl LeaseTable {
         };
         state.leases.insert(id, slot);
         state.handles_taken += handles;
-        *state.leases_by_agent.entry(agent.clone()).or_default() += 1;
+        state.take(agent, 1, handles);
         drop(state);
         Ok(LeaseEvents::new(Arc::clone(self), id, received))
     }
 
     fn check_room(&self, state: &State, agent: &AgentId, handles: usize) -> Result<(), LeaseFull> {
-        let LeaseLimits { leases_max, leases_per_agent_max, handles_max, dead_handles_max: _ } = self.limits;
-        let of_agent = state.leases_by_agent.get(agent).copied().unwrap_or_default();
-        for (limit, has, max) in [
-            ("leases", state.leases.len() + 1, leases_max),
-            ("leases_per_agent", of_agent + 1, leases_per_agent_max),
-            ("handles", state.handles_taken + handles, handles_max),
+        let LeaseLimits {
+            leases_max,
+            leases_per_agent_max,
+            handles_max,
+            handles_per_agent_max,
+            dead_handles_max: _,
+        } = self.limits;
+        let own = state.by_agent.get(agent).copied().unwrap_or_default();
+        for (limit, own, has, max) in [
+            ("leases_per_agent", true, own.leases + 1, leases_per_agent_max),
+            ("handles_per_agent", true, own.handles + handles, handles_per_agent_max),
+            ("leases", false, state.leases.len() + 1, leases_max),
+            ("handles", false, state.handles_taken + handles, handles_max),
         ] {
             if has > max {
-                return Err(LeaseFull { limit, max });
+                return Err(LeaseFull { limit, own, max });
             }
         }
         Ok(())
@@ -202,9 +213,11 @@ impl LeaseTable {
         if !renewal {
             slot.places = slot.places.checked_sub(1).ok_or(IssueError::Broken)?;
         }
+        let agent = slot.agent.clone();
         slot.live.push(handle.id());
         slot.issued = true;
         state.handles_taken += usize::from(renewal);
+        state.take(&agent, 0, usize::from(renewal));
         let active = HandleState::Active {
             sealed,
             provenance: resolved.provenance.clone(),
@@ -325,7 +338,9 @@ impl LeaseTable {
         let Some(slot) = state.leases.get_mut(&lease) else { return };
         if slot.places > 0 {
             slot.places -= 1;
+            let agent = slot.agent.clone();
             state.handles_taken = state.handles_taken.saturating_sub(1);
+            state.give_back(&agent, 0, 1);
         }
         self.end_if_empty(&mut state, lease, EndCause::Expiry);
     }

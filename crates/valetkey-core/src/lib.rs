@@ -45,7 +45,9 @@ pub use bearer::{Bearer, BearerDigest, BearerError, PublicId};
 pub use broker::{Acquire, Broker, Check, CheckAnswer, Redeemed, Refusal};
 pub use clock::{Clock, Timestamp};
 pub use credential::Credential;
-pub use decision::{Allow, Binding, Decision, Deny, Obligations, PolicyId, Redeemer, Revision, Terms};
+pub use decision::{
+    Allow, AuditScope, Binding, Decision, Deny, Obligations, PolicyId, Redeemer, Revision, Terms,
+};
 pub use gate::{Denial, Gate, Grant, Permission, Survey, Verdict};
 pub use handle::{Handle, HandleId};
 pub use identity::{AgentId, Identity, KeyThumbprint, Name, NameError, PersonId, ToolId};

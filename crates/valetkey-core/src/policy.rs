@@ -1,7 +1,9 @@
 //! The port to policy.
 
-use crate::decision::{Decision, Revision};
+use crate::decision::{AuditScope, Decision, Revision};
+use crate::identity::Identity;
 use crate::request::{AccessRequest, AdminRequest};
+use crate::target::Named;
 
 /// Decides. Pure computation on one immutable snapshot of the policies: no I/O, no clock, no secrets.
 ///
@@ -17,6 +19,10 @@ pub trait PolicyEngine: Send + Sync {
 
     /// Decides on something other than a secret.
     fn decide_admin(&self, request: &AdminRequest) -> Decision;
+
+    /// Decides how much of the audit log a caller may read: the whole of it, or else what is about those of
+    /// `vaults` that policy allows one by one. All on one snapshot. With a Deny the scope is empty.
+    fn decide_audit(&self, caller: &Identity, vaults: &[Named]) -> (Decision, AuditScope);
 
     /// The snapshot that the next decision will use.
     fn revision(&self) -> Revision;

@@ -12,7 +12,7 @@ use crate::audit::{AuditError, AuditLog, AuditOutcome, AuditRecord, Reason, Reco
 use crate::bearer::PublicId;
 use crate::clock::{Clock, Timestamp};
 use crate::credential::Credential;
-use crate::decision::{Allow, Decision, Deny, Obligations, PolicyId, Revision};
+use crate::decision::{Allow, AuditScope, Decision, Deny, Obligations, PolicyId, Revision};
 use crate::gate::{Grant, Survey};
 use crate::handle::Handle;
 use crate::identity::{AgentId, Identity, KeyThumbprint, Name, PersonId, ToolId};
@@ -194,6 +194,21 @@ impl PolicyEngine for FakePolicy {
                 revision,
             }),
             Identity::Agent(_) | Identity::Tool(_) => Decision::Deny(no_permit(revision)),
+        }
+    }
+
+    fn decide_audit(&self, caller: &Identity, vaults: &[Named]) -> (Decision, AuditScope) {
+        let revision = self.revision();
+        let allow = Allow {
+            policies: [PolicyId("fake".into())].into(),
+            obligations: Obligations::default(),
+            revision,
+        };
+        match caller {
+            Identity::Person(_) => (Decision::Allow(allow), AuditScope::Vaults(vaults.into())),
+            Identity::Agent(_) | Identity::Tool(_) => {
+                (Decision::Deny(no_permit(revision)), AuditScope::Vaults([].into()))
+            }
         }
     }
 

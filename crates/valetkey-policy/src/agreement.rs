@@ -22,7 +22,10 @@ const SCHEMA: &str = include_str!("../../../policies/schema.cedarschema");
 fn schema() -> String {
     SCHEMA
         .replace("entity Team;", "entity Team in [Team] = { owner?: Person } tags Tool;")
-        .replace("entity Vault;", "entity Zone; entity Vault in [Zone] = { keeper?: Team };")
+        .replace(
+            "entity Vault in [Vault];",
+            "entity Zone; entity Vault in [Vault, Zone] = { keeper?: Team };",
+        )
         .replace("entity Agent in [Team];", "entity Agent in [Team] = { vault?: Vault };")
 }
 

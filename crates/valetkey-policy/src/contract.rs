@@ -3,10 +3,12 @@
 //! A schema is the policy author's, and may say more than ours: more entity types, more attributes. What
 //! the broker asks must still fit, or every request would be refused in production rather than here.
 
+use std::collections::HashMap;
+
 use cedar_policy::{Context, Entities, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema};
 use valetkey_core::{AdminResource, Claim, ResolveError, Target};
 
-use crate::entities::{Action, Facts, Names, Resource, TYPES, uid};
+use crate::entities::{Action, Facts, Names, Resource, TYPES, uid, vault};
 use crate::error::EngineError;
 
 /// What the schema does not take; empty for one that serves.
@@ -60,6 +62,11 @@ fn access() -> [(&'static EntityTypeName, Action); 4] {
 fn admin() -> Vec<(&'static EntityTypeName, Action, Resource)> {
     vec![
         (&TYPES.person, Action::ReadAudit, Resource::admin(&AdminResource::AuditLog)),
+        (
+            &TYPES.person,
+            Action::ReadAudit,
+            Resource::vault(vault("any"), &[vault("any name")].into(), HashMap::new()),
+        ),
         (&TYPES.person, Action::Operate, Resource::admin(&AdminResource::Broker)),
         (&TYPES.person, Action::ManageTokens, Resource::admin(&AdminResource::Broker)),
         (&TYPES.person, Action::Revoke, Resource::lease("vkl_any", None)),

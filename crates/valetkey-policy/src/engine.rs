@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use valetkey_core::{AccessRequest, AdminRequest, Decision, PolicyEngine, Revision};
+use valetkey_core::{
+    AccessRequest, AdminRequest, AuditScope, Decision, Identity, Named, PolicyEngine, Revision,
+};
 
 use crate::bundle::Bundle;
 use crate::ruling;
@@ -57,6 +59,12 @@ impl PolicyEngine for Engine {
     fn decide_admin(&self, request: &AdminRequest) -> Decision {
         let snapshot = self.snapshot();
         ruling::decision(snapshot.rule_admin(request), snapshot.revision)
+    }
+
+    fn decide_audit(&self, caller: &Identity, vaults: &[Named]) -> (Decision, AuditScope) {
+        let snapshot = self.snapshot();
+        let (ruling, scope) = snapshot.rule_audit(caller, vaults);
+        (ruling::decision(ruling, snapshot.revision), scope)
     }
 
     fn revision(&self) -> Revision {

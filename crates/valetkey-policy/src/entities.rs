@@ -162,6 +162,16 @@ impl Resource {
         }
     }
 
+    /// A vault whose records are to be read, as `uid` names it: in everything in `within` but itself.
+    pub(crate) fn vault(
+        uid: EntityUid,
+        within: &HashSet<EntityUid>,
+        attributes: HashMap<String, RestrictedExpression>,
+    ) -> Self {
+        let parents = within.iter().filter(|other| **other != uid).cloned().collect();
+        Self { uid, parents, attributes }
+    }
+
     pub(crate) fn lease(id: &str, holder: Option<EntityUid>) -> Self {
         let holder = holder.map(|holder| ("holder".to_owned(), RestrictedExpression::new_entity_uid(holder)));
         Self { attributes: holder.into_iter().collect(), ..Self::plain(uid(&TYPES.lease, id)) }
@@ -234,6 +244,11 @@ pub(crate) fn tool(id: &ToolId) -> EntityUid {
 
 pub(crate) fn person(id: &PersonId) -> EntityUid {
     uid(&TYPES.person, id.0.as_str())
+}
+
+/// A vault, by its id or by its name.
+pub(crate) fn vault(id: &str) -> EntityUid {
+    uid(&TYPES.vault, id)
 }
 
 pub(crate) fn secret(target: &Target) -> EntityUid {

@@ -30,6 +30,7 @@ mod links;
 mod matrix;
 mod obligations;
 mod policy_file;
+mod reviewing;
 mod ruling;
 mod snapshot;
 mod spelling;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use cedar_policy::{Entities, Entity, EntityUid, EvalResult};
+use cedar_policy::{Entities, Entity, EntityUid, EvalResult, RestrictedExpression};
 
 /// Every entity with the entities that it leads to, worked out once per snapshot.
 #[derive(Debug, Default)]
@@ -33,6 +33,19 @@ impl Links {
         for uid in uids {
             found.extend(self.0.get(uid).into_iter().flat_map(|node| &node.ancestors).cloned());
             found.insert(uid.clone());
+        }
+        found
+    }
+
+    /// The attributes of these, the first's before the others'.
+    pub(crate) fn attributes<'a>(
+        &self,
+        uids: impl IntoIterator<Item = &'a EntityUid>,
+    ) -> HashMap<String, RestrictedExpression> {
+        let mut found = HashMap::new();
+        for node in uids.into_iter().filter_map(|uid| self.0.get(uid)) {
+            let (_, attributes, _) = node.entity.clone().into_inner();
+            attributes.into_iter().for_each(|(name, value)| _ = found.entry(name).or_insert(value));
         }
         found
     }

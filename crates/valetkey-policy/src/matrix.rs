@@ -1,5 +1,6 @@
 //! Who may do what: the policies' answers as tables that anybody can read.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,11 +150,26 @@ impl Matrix {
             let cell = |(_, action, resource): &(String, AdminAction, AdminResource)| {
                 self.admin(&caller, *action, resource.clone())
             };
-            (caller.to_string(), columns.iter().map(cell).collect())
+            let vaults = self.vaults().into_iter().map(|vault| self.review(&caller, vault));
+            (caller.to_string(), columns.iter().map(cell).chain(vaults).collect())
         };
         let rows = people.chain(agents).map(row).collect();
-        let heads = columns.iter().map(|(head, _, _)| head.clone()).collect();
+        let vaults = self.vaults().into_iter().map(|vault| format!("read of {}", vault.name));
+        let heads = columns.iter().map(|(head, _, _)| head.clone()).chain(vaults).collect();
         format!("\n== administration ==\n{}", Table { title: "may".to_owned(), heads, rows }.render())
+    }
+
+    /// Each once, in the order of the cast.
+    fn vaults(&self) -> Vec<&Named> {
+        let mut vaults: Vec<&Named> = self.targets.iter().filter_map(|(_, target)| target.vault()).collect();
+        let mut seen = HashSet::new();
+        vaults.retain(|vault| seen.insert(*vault));
+        vaults
+    }
+
+    /// Whether a caller may read what the log has about a vault.
+    fn review(&self, caller: &Identity, vault: &Named) -> String {
+        answer(&self.engine.decide_audit(caller, std::slice::from_ref(vault)).0)
     }
 
     fn access(

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, Schema};
+use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, ResourceConstraint, Schema};
 
 use crate::entities::{Action, TYPES};
 use crate::fault::{Fault, Source};
@@ -90,6 +90,14 @@ impl<'a> Draft<'a> {
     fn check_spelling(&self, faults: &mut Vec<Fault>) {
         for uid in self.policy.entity_literals() {
             faults.extend(spelling::check_uid(&uid).err().map(|message| self.fault_at(&uid, message)));
+        }
+        if let ResourceConstraint::Eq(uid) = self.policy.resource_constraint()
+            && *uid.type_name() == TYPES.vault
+        {
+            let message = format!(
+                "`resource == {uid}` permits nothing: a vault goes by its id and by its name; write `resource in {uid}`"
+            );
+            faults.push(self.fault_at(&uid, message));
         }
         faults.extend(spelling::capitals(&self.policy).into_iter().map(|message| self.fault(message)));
     }

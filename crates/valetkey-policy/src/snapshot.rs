@@ -28,7 +28,7 @@ pub(crate) struct Snapshot {
     policies: Vec<Candidate>,
     annotations: HashMap<PolicyId, Annotations>,
     index: Index,
-    links: Links,
+    pub(crate) links: Links,
     authorizer: Authorizer,
     slices: Cache<Key, Slice>,
 }
@@ -132,8 +132,15 @@ impl Snapshot {
 
     fn try_rule_admin(&self, request: &AdminRequest) -> Result<Result<Permits, Refusal>, EngineError> {
         let principal = entities::caller(&request.call.caller);
-        let action = Action::of_admin(request.action);
-        let resource = Resource::admin(&request.resource);
+        self.try_rule_on(principal, Action::of_admin(request.action), Resource::admin(&request.resource))
+    }
+
+    pub(crate) fn try_rule_on(
+        &self,
+        principal: EntityUid,
+        action: Action,
+        resource: Resource,
+    ) -> Result<Result<Permits, Refusal>, EngineError> {
         let reading = self.reading(&principal, action, &resource, &[])?;
         self.judge((principal, action.uid(), resource.uid), Context::empty(), &[reading])
     }
@@ -214,7 +221,9 @@ impl Snapshot {
         let named = found.iter().flat_map(|candidate| &candidate.literals);
         let roots = [principal, &action].into_iter().chain(seen.iter().copied());
         let entities = self.links.reachable(roots.chain(&resource.parents).chain(named));
-        let entities = entities.into_iter().chain([resource.entity()?]);
+        // A vault can stand in `entities.json` too; what it is in there, the resource is in already.
+        let others = entities.into_iter().filter(|entity| entity.uid() != resource.uid);
+        let entities = others.chain([resource.entity()?]);
         let policies = found.into_iter().map(|candidate| candidate.policy.clone());
         Ok(Reading {
             policies: PolicySet::from_policies(policies).map_err(EngineError::of)?,

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use valetkey_core::{
-    AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, AgentId, Allow, Decision, Deny,
-    Destination, Facet, FieldTarget, Identity, LeaseId, Life, Name, Named, PersonId, PolicyEngine, PublicId,
-    Purpose, Reason, Redeemer, ResolveError, SecretReference, Session, Target,
+    AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, AgentId, Allow, AuditScope,
+    Decision, Deny, Destination, Facet, FieldTarget, Identity, LeaseId, Life, Name, Named, PersonId,
+    PolicyEngine, PublicId, Purpose, Reason, Redeemer, ResolveError, SecretReference, Session, Target,
+    ToolId,
 };
 use valetkey_policy::generate::{field, named, request};
 use valetkey_policy::{Bundle, Engine};
@@ -325,6 +326,75 @@ fn administration() {
     // The schema has no such request: refused, not failed.
     check(agent(), AdminAction::ReadAudit, AdminResource::AuditLog, "PolicyNoPermit");
     check(agent(), AdminAction::Operate, AdminResource::AuditLog, "PolicyNoPermit");
+}
+
+/// What `ana` may read of a log about `payments` and `travel`; of `travel` there are two.
+fn reads(policies: &[&str]) -> String {
+    let vault =
+        |id: &str, name: &str, name_is_unique| Named { id: id.into(), name: name.into(), name_is_unique };
+    let vaults = [
+        vault("v1", "payments", true),
+        vault("v2", "travel", false),
+        vault("v3", "travel", false),
+        vault("v4", "archive", true),
+    ];
+    let ana = Identity::Person(PersonId(Name::parse("ana").unwrap()));
+    let (decision, scope) = engine(policies).decide_audit(&ana, &vaults);
+    let scope = match scope {
+        AuditScope::Whole => "whole".to_owned(),
+        AuditScope::Vaults(vaults) => vaults.iter().map(|vault| &*vault.id).collect::<Vec<_>>().join(" "),
+    };
+    format!("{}: {scope}", answer(decision))
+}
+
+#[test]
+fn a_reviewer_of_some_vaults() {
+    let check = |policies: &[&str], expected: &str| assert_eq!(reads(policies), expected, "{policies:#?}");
+    const READ: &str = r#"principal == Person::"ana", action == Action::"readAudit", resource"#;
+    let permit = |end: &str| format!("permit ({READ}{end}");
+    let forbid = |end: &str| format!("forbid ({READ}{end}");
+    check(&[], "PolicyNoPermit: ");
+    check(&[&permit(" is AuditLog)")], "allow p0: whole");
+    check(&[&permit(")")], "allow p0: whole");
+    // By name and by id.
+    let payments = permit(r#" in Vault::"payments")"#);
+    check(&[&payments], "allow p0: v1");
+    check(&[&permit(r#" in Vault::"v1")"#)], "allow p0: v1");
+    check(&[&payments, &permit(r#" in Vault::"v4")"#)], "allow p0 p1: v1 v4");
+    check(&[&permit(" is Vault)")], "allow p0: v1 v2 v3 v4");
+    check(&[&permit(r#") when { resource in Vault::"archive" }"#)], "allow p0: v4");
+    // A name that two have permits nothing, and forbids.
+    check(&[&permit(r#" in Vault::"travel")"#)], "PolicyNoPermit: ");
+    check(&[&permit(" is Vault)"), &forbid(r#" in Vault::"travel")"#)], "allow p0: v1 v4");
+    check(&[&permit(r#" in Vault::"v2")"#)], "allow p0: v2");
+    // What a name or an id forbids is forbidden, however it is written.
+    let all = permit(" is Vault)");
+    check(&[&all, &forbid(r#") when { resource == Vault::"payments" }"#)], "allow p0: v2 v3 v4");
+    check(&[&all, &forbid(r#") when { resource == Vault::"v1" }"#)], "allow p0: v2 v3 v4");
+    check(&[&permit(r#" is Vault) unless { resource in Vault::"payments" }"#)], "allow p0: v2 v3 v4");
+    check(&[&permit(r#" is Vault) unless { resource == Vault::"v1" }"#)], "allow p0: v2 v3 v4");
+    check(&[&all, &forbid(r#") unless { resource in Vault::"payments" }"#)], "allow p0: v1");
+    // Permitting by `==` would be by one of its names alone.
+    check(&[&permit(r#") when { resource == Vault::"payments" }"#)], "PolicyNoPermit: ");
+    // The log as a whole may be forbidden, and one vault not.
+    check(&[&all, &forbid(" is AuditLog)")], "allow p0: v1 v2 v3 v4");
+    check(&[&all, &forbid(" is Vault)")], "PolicyNoPermit: ");
+    // A policy that cannot be evaluated denies where it stands.
+    let overflow = forbid(r#" in Vault::"payments") when { 9223372036854775807 + 1 > 0 }"#);
+    check(&[&all, &overflow], "allow p0: v2 v3 v4");
+}
+
+#[test]
+fn only_people_review() {
+    let engine = engine(&[ALL]);
+    let vault = Named { id: "v1".into(), name: "payments".into(), name_is_unique: true };
+    for caller in [
+        Identity::Agent(AgentId(Name::parse("bot").unwrap())),
+        Identity::Tool(ToolId(Name::parse("tool").unwrap())),
+    ] {
+        let (decision, scope) = engine.decide_audit(&caller, std::slice::from_ref(&vault));
+        assert_eq!((answer(decision).as_str(), scope), ("PolicyNoPermit", AuditScope::Vaults([].into())));
+    }
 }
 
 #[test]

@@ -98,6 +98,10 @@ fn every_fault_of_a_policy() {
         r#"a.cedar:2:40: `Vault::"Tutorial"` can match nothing"#,
     );
     check(
+        scope(r#"principal, action == Action::"readAudit", resource == Vault::"v""#),
+        r#"a.cedar:2:64: `resource == Vault::"v"` permits nothing: a vault goes by its id and by its name"#,
+    );
+    check(
         scope(r#"principal, action, resource in Item::"navan""#),
         r#"a.cedar:2:40: `Item::"navan"` can match nothing"#,
     );

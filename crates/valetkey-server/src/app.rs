@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use valetkey_audit::{AuditStore, Missing, OpenError, StoreOptions, TokenStoreError};
+use valetkey_audit::{AuditReader, AuditStore, Missing, OpenError, ReadError, StoreOptions, TokenStoreError};
 use valetkey_core::{
     AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, LeaseTable, PolicyEngine, Reason,
     RecordKind, Resolver,
@@ -31,6 +31,7 @@ use crate::identity::jwt::{ClientError, Issuers};
 use crate::identity::known::Known;
 use crate::identity::{Identifier, IdentityLayer};
 use crate::lease_service::Leases;
+use crate::limits::{Identities, Limiter, Repeats};
 use crate::listen::{Listeners, Refusals, connections, write_down};
 use crate::metrics;
 use crate::operator_service::Operator;
@@ -235,6 +236,7 @@ impl App {
         let renewer = Arc::clone(&broker);
         tasks.spawn(async move { renewer.renew_leases().await });
         tasks.spawn(async move { reloader.follow_files().await });
+        tasks.spawn(learn_vaults(store.reader().clone()));
         tasks.spawn(report_health(health, store.availability()));
         bearers.issuers.keep(&mut tasks);
         let tokens = Arc::clone(&bearers.tokens);
@@ -245,11 +247,20 @@ impl App {
             let broker = Arc::clone(&broker);
             tasks.spawn(async move { tls.follow(&broker).await });
         }
-        let incoming = connections(listeners.into(), tls, limits.connections_max, refusals);
+        let incoming = connections(listeners.into(), tls, limits.places, refusals);
+
+        let limiter = Arc::new(Limiter {
+            broker: Arc::clone(&broker),
+            identities: Identities::new(limits.identities, Arc::clone(broker.clock())),
+            repeats: Repeats::new(limits.repeats, Arc::clone(broker.clock())),
+        });
+        let (last_refused, no_more) = watch::channel(false);
+        let counting = tokio::spawn(Arc::clone(&limiter.repeats).keep(Arc::clone(&broker), no_more));
 
         let leases = Leases {
             broker: Arc::clone(&broker),
             limits: AskLimits { ttl_usual: limits.ttl_usual, ttl_max: limits.ttl_max },
+            limiter: Arc::clone(&limiter),
         };
         let audit = Audit {
             broker: Arc::clone(&broker),
@@ -262,7 +273,7 @@ impl App {
             store: Arc::clone(store.tokens()),
             tokens: Arc::clone(&tokens),
         };
-        let identifier = Arc::new(Identifier { known, bearers, broker: Arc::clone(&broker) });
+        let identifier = Arc::new(Identifier { known, bearers, broker: Arc::clone(&broker), limiter });
         let serving = server(limits)
             .layer(IdentityLayer(identifier))
             .add_service(LeaseServiceServer::new(leases).max_decoding_message_size(MESSAGE_MAX))
@@ -278,6 +289,10 @@ impl App {
             () = draining => Ok(()),
         };
 
+        last_refused.send_replace(true);
+        if let Err(error) = counting.await {
+            tracing::error!(%error, "the counts of refusals are not written down");
+        }
         tasks.shutdown().await;
         if let Err(error) = broker.stop().await {
             tracing::error!(%error, "the end of the last leases is not written down");
@@ -358,6 +373,12 @@ async fn drain(
 async fn stopped(mut stopping: watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop too.
     let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Looks through the log for its vaults, before a reviewer who is limited to some has to wait for it.
+async fn learn_vaults(reader: AuditReader) {
+    // Each try takes its time and goes on where the last one stopped.
+    while let Err(ReadError::Busy | ReadError::TooLong) = reader.vaults().await {}
 }
 
 /// Keeps the health service true: a broker that cannot write its log does not serve.

@@ -6,9 +6,9 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
-use valetkey_audit::{AuditReader, Filter, PageToken, ReadError};
+use valetkey_audit::{AuditReader, Filter, PageToken, ReadError, Vaults};
 use valetkey_core::{
-    AdminAction, AdminRequest, AdminResource, AuditRecord, Broker, Call, Reason, RecordId, RecordKind, scrub,
+    AuditRecord, AuditScope, Broker, Call, Identity, Reason, RecordId, RecordKind, Refusal, scrub,
 };
 use valetkey_proto::v1::audit_service_server::AuditService;
 use valetkey_proto::v1::{
@@ -39,10 +39,10 @@ impl AuditService for Audit {
     ) -> Result<Response<ListAuditRecordsResponse>, Status> {
         let call = call_of(&request)?;
         let ListAuditRecordsRequest { filter, page_size, page_token } = request.into_inner();
-        self.permit(&call, &format!("list {filter}")).await?;
+        let Review { scope, .. } = self.permit(&call, &format!("list {filter}")).await?;
         let parsed = self.parse(&call, parse_list(&filter, page_size, &page_token)).await?;
         let (filter, limit, before) = parsed;
-        let page = self.reader.list(&filter, before, limit).await.map_err(unreadable)?;
+        let page = self.reader.list(&filter, &scope, before, limit).await.map_err(unreadable)?;
         Ok(Response::new(ListAuditRecordsResponse {
             records: page.records.into_iter().map(audit_record::print).collect(),
             next_page_token: page.next.map(|before| PageToken { before }.encode(&filter)).unwrap_or_default(),
@@ -55,10 +55,10 @@ impl AuditService for Audit {
     ) -> Result<Response<GetAuditRecordResponse>, Status> {
         let call = call_of(&request)?;
         let GetAuditRecordRequest { record_id } = request.into_inner();
-        self.permit(&call, &format!("get {record_id}")).await?;
+        let Review { scope, .. } = self.permit(&call, &format!("get {record_id}")).await?;
         let record = self.parse(&call, parse_record_id("record_id", &record_id)).await?;
-        let record =
-            self.reader.fetch(record).await.map_err(unreadable)?.ok_or_else(status::record_not_found)?;
+        let record = self.reader.fetch(&scope, record).await.map_err(unreadable)?;
+        let record = record.ok_or_else(status::record_not_found)?;
         Ok(Response::new(GetAuditRecordResponse { record: Some(audit_record::print(record)) }))
     }
 
@@ -71,7 +71,7 @@ impl AuditService for Audit {
         let call = call_of(&request)?;
         let WatchAuditRecordsRequest { filter, after_record_id } = request.into_inner();
         let detail = format!("watch {filter}");
-        self.permit(&call, &detail).await?;
+        let review = self.permit(&call, &detail).await?;
         let filter = self.parse(&call, parse_filter(&filter)).await?;
         let committed = self.committed.clone();
         let after = match after_record_id.as_str() {
@@ -83,7 +83,7 @@ impl AuditService for Audit {
             reader: self.reader.clone(),
             call,
             detail,
-            generation: self.broker.generation(),
+            review,
             filter,
             after,
             committed,
@@ -94,8 +94,8 @@ impl AuditService for Audit {
 }
 
 impl Audit {
-    async fn permit(&self, call: &Arc<Call>, detail: &str) -> Result<(), Status> {
-        permit(&self.broker, call, detail).await
+    async fn permit(&self, call: &Call, detail: &str) -> Result<Review, Status> {
+        permit(&self.broker, &self.reader, call, detail).await
     }
 
     /// Refuses a message whose fields break their rules, and records it.
@@ -112,16 +112,29 @@ impl Audit {
     }
 }
 
-async fn permit(broker: &Broker, call: &Arc<Call>, detail: &str) -> Result<(), Status> {
-    let request = AdminRequest {
-        call: Arc::clone(call),
-        action: AdminAction::ReadAudit,
-        resource: AdminResource::AuditLog,
-        detail: scrub(detail, DETAIL_MAX).into(),
+/// What somebody may read, and what that was decided on.
+struct Review {
+    scope: AuditScope,
+    /// The policies.
+    generation: u64,
+    /// The vaults that occur in the log.
+    vaults: Vaults,
+}
+
+/// Decides how much of the log may be read, and records it. Only people can be limited to some vaults, so for
+/// others nobody needs to know which there are.
+async fn permit(broker: &Broker, reader: &AuditReader, call: &Call, detail: &str) -> Result<Review, Status> {
+    let vaults = match call.caller {
+        Identity::Person(_) => reader.vaults().await,
+        Identity::Agent(_) | Identity::Tool(_) => Ok(Vaults::default()),
     };
-    match broker.permit(&request).await {
-        Ok(_permission) => Ok(()),
-        Err(refusal) => Err(status::refused(&refusal, &call.id.to_string())),
+    let generation = broker.generation();
+    let known = vaults.as_ref().map(|vaults| vaults.vaults.as_slice()).unwrap_or_default();
+    match (broker.permit_audit(call, known, &scrub(detail, DETAIL_MAX)).await, vaults) {
+        (Ok(scope), vaults) => Ok(Review { scope, generation, vaults: vaults.unwrap_or_default() }),
+        // Whoever reads the whole log does not depend on its vaults; a refusal may.
+        (Err(Refusal::Denied { .. }), Err(error)) => Err(unreadable(error)),
+        (Err(refusal), _) => Err(status::refused(&refusal, &call.id.to_string())),
     }
 }
 
@@ -131,30 +144,51 @@ struct Watch {
     reader: AuditReader,
     call: Arc<Call>,
     detail: String,
-    /// The policies under which it was permitted; under others it is decided again.
-    generation: u64,
+    /// What was permitted. Under other policies it is decided again, and where the log has other vaults.
+    review: Review,
     filter: Filter,
     after: RecordId,
     committed: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
 }
 
+/// A log without bound.
+const TO_THE_END: RecordId = RecordId(u64::MAX);
+
 type Batch = Vec<WatchAuditRecordsResponse>;
 
 impl Watch {
+    /// Has it decided again where what it was decided on has changed. Up to which record that holds: a vault that
+    /// comes up later is to be decided on before its records are passed over.
+    async fn decide_again(&mut self) -> Result<RecordId, Status> {
+        let limited = matches!(self.review.scope, AuditScope::Vaults(_));
+        let found = match limited {
+            true => self.reader.vaults().await.map_err(unreadable)?,
+            false => Vaults::default(),
+        };
+        let changed = self.broker.generation() != self.review.generation;
+        if changed || (limited && found.vaults != self.review.vaults.vaults) {
+            self.review = permit(&self.broker, &self.reader, &self.call, &self.detail).await?;
+        } else {
+            self.review.vaults = found;
+        }
+        Ok(match self.review.scope {
+            AuditScope::Whole => TO_THE_END,
+            AuditScope::Vaults(_) => self.review.vaults.seen,
+        })
+    }
+
     /// The next records, as soon as there are any; `None` when the broker stops.
     async fn batch(mut self) -> Result<Option<(Batch, Self)>, Status> {
         loop {
             if *self.stopping.borrow() {
                 return Ok(None);
             }
-            let generation = self.broker.generation();
-            if generation != self.generation {
-                permit(&self.broker, &self.call, &self.detail).await?;
-                self.generation = generation;
-            }
             self.committed.mark_unchanged();
-            let tail = self.reader.after(&self.filter, self.after, WATCH_BATCH).await.map_err(unreadable)?;
+            let until = self.decide_again().await?;
+            let Review { scope, .. } = &self.review;
+            let span = (self.after, until);
+            let tail = self.reader.after(&self.filter, scope, span, WATCH_BATCH).await.map_err(unreadable)?;
             let moved = tail.seen > self.after;
             self.after = tail.seen;
             if !tail.records.is_empty() {
@@ -212,7 +246,9 @@ fn parse_record_id(field: &str, text: &str) -> Result<RecordId, Violation> {
 
 fn unreadable(error: ReadError) -> Status {
     match error {
-        ReadError::Busy | ReadError::TooLong => status::query_limit(&error.to_string()),
+        ReadError::Busy | ReadError::TooLong | ReadError::TooManyVaults => {
+            status::query_limit(&error.to_string())
+        }
         ReadError::Unavailable(source) => {
             tracing::error!(%source, "the audit log cannot be read");
             status::audit_unavailable()

@@ -16,6 +16,7 @@ use valetkey_core::LeaseLimits;
 
 use crate::identity::jwt::Issuer;
 use crate::identity::known::{Member, Proof, SpiffeRule};
+use crate::limits::{IdentityLimits, PlaceLimits, RepeatLimits};
 use crate::listen::UnixSettings;
 use crate::tls::TlsSettings;
 
@@ -59,8 +60,12 @@ pub struct Limits {
     pub ttl_max: Duration,
     /// The bounds of the lease table.
     pub leases: LeaseLimits,
-    /// Connections at the same time.
-    pub connections_max: usize,
+    /// The bounds of each identity.
+    pub identities: IdentityLimits,
+    /// The bounds of connections.
+    pub places: PlaceLimits,
+    /// How much of what is refused again and again is written down one by one.
+    pub repeats: RepeatLimits,
     /// Streams and calls of one connection at the same time.
     pub streams_per_connection_max: u32,
     /// How long leases may go on after the broker was told to stop.
@@ -83,9 +88,12 @@ impl Default for Limits {
                 leases_max: 50_000,
                 leases_per_agent_max: 1_000,
                 handles_max: 200_000,
+                handles_per_agent_max: 10_000,
                 dead_handles_max: 65_536,
             },
-            connections_max: 1_024,
+            identities: IdentityLimits::default(),
+            places: PlaceLimits::default(),
+            repeats: RepeatLimits::default(),
             streams_per_connection_max: 1_024,
             drain_grace: Duration::from_secs(5),
         }
@@ -231,7 +239,16 @@ struct LimitsSection {
     leases_max: Option<usize>,
     leases_per_agent_max: Option<usize>,
     handles_max: Option<usize>,
+    handles_per_agent_max: Option<usize>,
+    requests_per_second: Option<u32>,
+    requests_burst: Option<u32>,
+    connections_per_identity_max: Option<usize>,
+    message_bytes_per_identity_max: Option<usize>,
     connections_max: Option<usize>,
+    unknown_connections_max: Option<usize>,
+    unknown_connections_per_address_max: Option<usize>,
+    refusals_written_max: Option<usize>,
+    refusals_written_per_source_max: Option<usize>,
     streams_per_connection_max: Option<u32>,
     drain_grace_seconds: Option<u64>,
 }
@@ -240,6 +257,7 @@ impl LimitsSection {
     fn check(self, faults: &mut Vec<String>) -> Option<Limits> {
         let usual = Limits::default();
         let seconds = |given: Option<u64>, usual| given.map_or(usual, Duration::from_secs);
+        let places = PlaceLimits::of(self.connections_max.unwrap_or(usual.places.connections_max));
         let limits = Limits {
             ttl_usual: seconds(self.ttl_usual_seconds, usual.ttl_usual),
             ttl_max: seconds(self.ttl_max_seconds, usual.ttl_max),
@@ -247,9 +265,32 @@ impl LimitsSection {
                 leases_max: self.leases_max.unwrap_or(usual.leases.leases_max),
                 leases_per_agent_max: self.leases_per_agent_max.unwrap_or(usual.leases.leases_per_agent_max),
                 handles_max: self.handles_max.unwrap_or(usual.leases.handles_max),
+                handles_per_agent_max: self
+                    .handles_per_agent_max
+                    .unwrap_or(usual.leases.handles_per_agent_max),
                 dead_handles_max: usual.leases.dead_handles_max,
             },
-            connections_max: self.connections_max.unwrap_or(usual.connections_max),
+            identities: IdentityLimits {
+                requests_per_second: self.requests_per_second.unwrap_or(usual.identities.requests_per_second),
+                requests_burst: self.requests_burst.unwrap_or(usual.identities.requests_burst),
+                connections_max: self
+                    .connections_per_identity_max
+                    .unwrap_or(usual.identities.connections_max),
+                message_bytes_max: self
+                    .message_bytes_per_identity_max
+                    .unwrap_or(usual.identities.message_bytes_max),
+            },
+            places: PlaceLimits {
+                connections_max: places.connections_max,
+                unknown_max: self.unknown_connections_max.unwrap_or(places.unknown_max),
+                unknown_per_address_max: self
+                    .unknown_connections_per_address_max
+                    .unwrap_or(places.unknown_per_address_max),
+            },
+            repeats: RepeatLimits {
+                unauthenticated_max: self.refusals_written_max.unwrap_or(usual.repeats.unauthenticated_max),
+                per_source_max: self.refusals_written_per_source_max.unwrap_or(usual.repeats.per_source_max),
+            },
             streams_per_connection_max: self
                 .streams_per_connection_max
                 .unwrap_or(usual.streams_per_connection_max),
@@ -267,7 +308,19 @@ impl LimitsSection {
         within("leases_max", wide(limits.leases.leases_max), 1, COUNT_MAX);
         within("leases_per_agent_max", wide(limits.leases.leases_per_agent_max), 1, COUNT_MAX);
         within("handles_max", wide(limits.leases.handles_max), 1, COUNT_MAX);
-        within("connections_max", wide(limits.connections_max), 1, 100_000);
+        within("handles_per_agent_max", wide(limits.leases.handles_per_agent_max), 1, COUNT_MAX);
+        within("requests_per_second", limits.identities.requests_per_second.into(), 1, 1_000_000);
+        within("requests_burst", limits.identities.requests_burst.into(), 1, 1_000_000);
+        within("connections_per_identity_max", wide(limits.identities.connections_max), 1, 100_000);
+        let bytes = wide(limits.identities.message_bytes_max);
+        within("message_bytes_per_identity_max", bytes, MESSAGE_BYTES_MIN, 1 << 40);
+        within("connections_max", wide(limits.places.connections_max), 1, 100_000);
+        let connections = wide(limits.places.connections_max);
+        within("unknown_connections_max", wide(limits.places.unknown_max), 1, connections);
+        let of_address = wide(limits.places.unknown_per_address_max);
+        within("unknown_connections_per_address_max", of_address, 1, connections);
+        within("refusals_written_max", wide(limits.repeats.unauthenticated_max), 1, COUNT_MAX);
+        within("refusals_written_per_source_max", wide(limits.repeats.per_source_max), 1, COUNT_MAX);
         within("streams_per_connection_max", limits.streams_per_connection_max.into(), 1, 100_000);
         within("drain_grace_seconds", limits.drain_grace.as_secs(), 0, 3_600);
         (faults.len() == before).then_some(limits)
@@ -325,6 +378,8 @@ fn read<T: DeserializeOwned>(value: toml::Value, key: &str, faults: &mut Vec<Str
 
 const SIZE_MAX: u64 = 4 * 1024 * 1024;
 const TTL_MAX_SECONDS: u64 = 24 * 60 * 60;
+/// One message of the largest size.
+const MESSAGE_BYTES_MIN: u64 = 2 * 1024 * 1024;
 const COUNT_MAX: u64 = 10_000_000;
 
 #[cfg(test)]

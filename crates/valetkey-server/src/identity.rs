@@ -13,6 +13,7 @@ pub(crate) mod jwt;
 pub(crate) mod known;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,10 +24,11 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use valetkey_core::{
-    AdminAction, AdminRequest, AdminResource, AuditRecord, Broker, Call, Credential, Identity, Reason,
-    RecordKind, RequestId, TraceId, scrub,
+    AdminAction, AdminRequest, AdminResource, AuditError, AuditRecord, Broker, Call, Identity, Reason,
+    RecordId, RecordKind, RequestId, TraceId, scrub,
 };
 
+use crate::limits::{Exceeded, Limiter, Meter, Source, What, metered};
 use crate::status;
 
 use self::bearers::{Bearers, Shown};
@@ -38,14 +40,14 @@ pub(crate) struct Identifier {
     pub(crate) known: Known,
     pub(crate) bearers: Bearers,
     pub(crate) broker: Arc<Broker>,
+    pub(crate) limiter: Arc<Limiter>,
 }
 
-/// A request without an identity, or on behalf of nobody that it could prove.
+/// A request without an identity.
 struct Unidentified {
     reason: Reason,
-    /// Who calls, where only the other is in doubt.
-    caller: Option<(Identity, Credential)>,
     client: Arc<str>,
+    address: Option<IpAddr>,
     trace: Option<TraceId>,
 }
 
@@ -81,7 +83,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         // The clone is not known to be ready; the one that is must be the one that is called.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
@@ -89,10 +91,20 @@ where
         Box::pin(async move {
             let path = request.uri().path().to_owned();
             let peer = request.extensions().get::<Peer>().cloned();
-            let call = match identifier.identify(request.headers(), peer.as_ref()).await {
-                Ok(call) => Arc::new(call),
+            let mut call = match identifier.identify(request.headers(), peer.as_ref()).await {
+                Ok(call) => call,
                 Err(unidentified) => return Ok(identifier.refuse(&path, unidentified).await.into_http()),
             };
+            // Before another signature is looked at: it is counted as the caller's.
+            if let Err(exceeded) = identifier.admit(&call, peer.as_ref()) {
+                return Ok(identifier.limiter.refuse(&call, &path, &exceeded).await.into_http());
+            }
+            match identifier.bearers.behalf(request.headers()).await {
+                Ok(behalf) => call.behalf = behalf,
+                Err(reason) => return Ok(identifier.refuse_behalf(&call, &path, reason).await.into_http()),
+            }
+            let call = Arc::new(call);
+            let (mut request, meter) = identifier.measure(&call, request);
             if !path.starts_with(OWN_SERVICES)
                 && let Err(status) = identifier.permit_operate(&call, &path).await
             {
@@ -103,32 +115,32 @@ where
                 return Ok(identifier.give_up(&call, &path).await.into_http());
             };
             let response = response?;
-            match foreign_status(response.headers()) {
+            let exceeded = meter.finish();
+            match (foreign_status(response.headers()), exceeded) {
                 // A lease ends by itself, and says so.
-                None if path == ACQUIRE => Ok(response),
-                None => Ok(response.map(|body| cut::cut(body, call))),
-                Some(status) => Ok(identifier.own(&call, &path, &status).await.into_http()),
+                (None, _) if path == ACQUIRE => Ok(response),
+                (None, _) => Ok(response.map(|body| cut::cut(body, call))),
+                (Some(_), Some(exceeded)) => {
+                    Ok(identifier.limiter.refuse(&call, &path, &exceeded).await.into_http())
+                }
+                (Some(status), None) => Ok(identifier.own(&call, &path, &status).await.into_http()),
             }
         })
     }
 }
 
 impl Identifier {
-    /// The call, or why there is none.
+    /// The call, on nobody's behalf yet, or why there is none.
     async fn identify(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Call, Unidentified> {
         let (client, trace) = (client(headers, peer), trace(headers));
-        let refused = |reason, caller| Unidentified { reason, caller, client: Arc::clone(&client), trace };
-        let Shown { identity, credential, claims } =
-            self.caller(headers, peer).await.map_err(|reason| refused(reason, None))?;
-        if let Some(peer) = peer {
-            peer.know();
-        }
-        let behalf = match self.bearers.behalf(headers).await {
-            Ok(behalf) => behalf,
-            Err(reason) => return Err(refused(reason, Some((identity, credential)))),
+        let address = peer.and_then(Peer::address);
+        let Shown { identity, credential, claims } = match self.caller(headers, peer).await {
+            Ok(shown) => shown,
+            Err(reason) => return Err(Unidentified { reason, client, address, trace }),
         };
         let key = peer.and_then(|peer| peer.certificate.as_ref()).map(|it| it.key);
-        Ok(Call { id: RequestId::random(), caller: identity, key, client, trace, credential, claims, behalf })
+        let id = RequestId::random();
+        Ok(Call { id, caller: identity, key, client, trace, credential, claims, behalf: None })
     }
 
     async fn caller(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Shown, Reason> {
@@ -140,24 +152,49 @@ impl Identifier {
         self.known.identify(by_header, peer, self.broker.clock().now())
     }
 
+    /// Counts the request and its connection as the caller's.
+    fn admit(&self, call: &Call, peer: Option<&Peer>) -> Result<(), Exceeded> {
+        let identities = &self.limiter.identities;
+        if let Some(peer) = peer {
+            peer.know(&call.caller, identities)?;
+        }
+        identities.request(&call.caller)
+    }
+
+    /// Counts the bytes of the message as the caller's, until the call is answered.
+    fn measure(&self, call: &Call, request: Request<Body>) -> (Request<Body>, Meter) {
+        let (parts, body) = request.into_parts();
+        let (body, meter) = metered(body, self.limiter.identities.message(&call.caller));
+        (Request::from_parts(parts, body), meter)
+    }
+
     /// Refuses a caller without identity. Nothing is served either way, so a log that is away changes
     /// nothing about the answer.
     async fn refuse(&self, path: &str, unidentified: Unidentified) -> Status {
-        let Unidentified { reason, caller, client, trace } = unidentified;
+        let Unidentified { reason, client, address, trace } = unidentified;
         let now = self.broker.clock().now();
-        let (detail, status) = match &caller {
-            None => (path.to_owned(), status::unauthenticated()),
-            Some(_) => (format!("{path} on behalf of somebody"), status::person_unauthenticated()),
-        };
-        let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, reason).with_detail(&detail);
-        let (caller, credential) = caller.unzip();
+        let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, reason).with_detail(path);
         let request = Some(RequestId::random());
-        let credential = credential.map(|credential| Arc::clone(credential.id()));
-        let record = AuditRecord { request, caller, credential, client: Some(client), trace, ..record };
-        if let Err(error) = self.broker.note(record).await {
+        let record = AuditRecord { request, client: Some(client), trace, ..record };
+        let repeats = &self.limiter.repeats;
+        let source = Source::at(address);
+        if let Err(error) = repeats.note(&self.broker, What::Unauthenticated, source, record).await {
             tracing::error!(%error, "a request without identity was refused, but not written down");
         }
-        status
+        status::unauthenticated()
+    }
+
+    /// Refuses a caller that is known, but not on whose behalf it says it is; likewise.
+    async fn refuse_behalf(&self, call: &Call, path: &str, reason: Reason) -> Status {
+        let now = self.broker.clock().now();
+        let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, reason)
+            .by(call)
+            .with_detail(&format!("{path} on behalf of somebody"));
+        let source = Source::Identity(call.caller.clone());
+        if let Err(error) = self.limiter.repeats.note(&self.broker, What::Behalf, source, record).await {
+            tracing::error!(%error, "a request on behalf of somebody was refused, but not written down");
+        }
+        status::person_unauthenticated()
     }
 
     /// Health and reflection are not ours to guard inside: they need `operate`.
@@ -180,10 +217,15 @@ impl Identifier {
             AuditRecord::refusal(self.broker.clock().now(), RecordKind::Malformed, Reason::MessageInvalid)
                 .by(call)
                 .with_detail(&format!("{path}: no answer within {} s", CALL_TIME_MAX.as_secs()));
-        match self.broker.note(record).await {
+        match self.note_malformed(call, record).await {
             Ok(record) => status::timed_out(record),
             Err(_) => status::audit_unavailable(),
         }
+    }
+
+    async fn note_malformed(&self, call: &Call, record: AuditRecord) -> Result<Option<RecordId>, AuditError> {
+        let source = Source::Identity(call.caller.clone());
+        self.limiter.repeats.note(&self.broker, What::Malformed, source, record).await
     }
 
     /// Turns a status of the transport's into one of ours, recorded.
@@ -192,7 +234,7 @@ impl Identifier {
             AuditRecord::refusal(self.broker.clock().now(), RecordKind::Malformed, Reason::MessageInvalid)
                 .by(call)
                 .with_detail(&format!("{path}: {}", foreign.message()));
-        let Ok(record) = self.broker.note(record).await else { return status::audit_unavailable() };
+        let Ok(record) = self.note_malformed(call, record).await else { return status::audit_unavailable() };
         match foreign.code() {
             // It says Unimplemented to an encoding too, but then with a message.
             Code::Unimplemented if foreign.message().is_empty() => status::unknown_method(record),

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use tonic::{Request, Response, Status};
-use valetkey_core::{AgentId, AuditRecord, Broker, Call, LeaseEvents, Reason, RecordKind, Redeemed};
+use valetkey_core::{AgentId, AuditRecord, Broker, Call, LeaseEvents, Reason, RecordKind, Redeemed, Refusal};
 use valetkey_proto::v1::lease_service_server::LeaseService;
 use valetkey_proto::v1::{
     AcquireLeaseRequest, AcquireLeaseResponse, CheckAccessRequest, CheckAccessResponse, EndLeaseRequest,
@@ -16,12 +16,14 @@ use zeroize::Zeroizing;
 
 use crate::convert::{self, AskLimits, Violation};
 use crate::identity::{agent_of, call_of};
+use crate::limits::Limiter;
 use crate::status;
 
 /// The service.
 pub(crate) struct Leases {
     pub(crate) broker: Arc<Broker>,
     pub(crate) limits: AskLimits,
+    pub(crate) limiter: Arc<Limiter>,
 }
 
 /// The events of a lease, printed. Dropping it ends the lease.
@@ -50,8 +52,11 @@ impl LeaseService for Leases {
             Ok(ask) => ask,
             Err(violations) => return Err(self.invalid(&call, RecordKind::Acquire, &violations).await),
         };
-        let events = self.broker.acquire(ask).await.map_err(|refusal| refused(&refusal, &call))?;
-        Ok(Response::new(LeaseStream(events)))
+        match self.broker.acquire(ask).await {
+            Ok(events) => Ok(Response::new(LeaseStream(events))),
+            Err(Refusal::AgentLimit { full }) => Err(self.limiter.refuse_lease(&call, full).await),
+            Err(refusal) => Err(refused(&refusal, &call)),
+        }
     }
 
     async fn redeem_handle(
@@ -135,7 +140,7 @@ impl Leases {
     }
 }
 
-fn refused(refusal: &valetkey_core::Refusal, call: &Call) -> Status {
+fn refused(refusal: &Refusal, call: &Call) -> Status {
     status::refused(refusal, &call.id.to_string())
 }
 

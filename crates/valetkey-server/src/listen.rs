@@ -12,13 +12,14 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 use valetkey_core::Reason;
 
 use crate::identity::evidence::{ClientCertificate, Origin, Peer};
+use crate::limits::{Place, PlaceLimits, Places};
 use crate::tls::{HandshakeRefused, Tls};
 
 pub use self::bind::{BindError, Listeners, UnixSettings};
@@ -29,9 +30,9 @@ pub(crate) struct Connection {
     socket: Box<dyn Socket>,
     peer: Peer,
     /// The time that is left to a peer that nobody knows yet. Without it, peers without an identity could
-    /// hold all places: the transport's keepalive finds out who is gone, not who has no business here.
+    /// hold their share of places: the transport's keepalive finds out who is gone, not who has no business here.
     opening: Option<Pin<Box<Sleep>>>,
-    _place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// TCP, TLS over it, or a Unix socket.
@@ -42,24 +43,25 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 /// What connections pass on their way in.
 struct Door {
     tls: Option<Arc<Tls>>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     handshakes: Arc<Semaphore>,
     ready: mpsc::Sender<Connection>,
     refusals: Refusals,
 }
 
-/// The connections of some listeners, at most `connections_max` at once; more wait in the kernel's queue. With
-/// `tls`, what comes over the network goes through its handshake first. Dropping it closes the listeners.
+/// The connections of some listeners, as many as there are places; one that has come waits for its place, and more in
+/// the kernel's queue. With `tls`, what comes over the network goes through its handshake first. Dropping it closes the
+/// listeners.
 pub(crate) fn connections(
     listeners: Listeners,
     tls: Option<Arc<Tls>>,
-    connections_max: usize,
+    limits: PlaceLimits,
     refusals: Refusals,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(1);
     let door = Arc::new(Door {
         tls,
-        places: Arc::new(Semaphore::new(connections_max)),
+        places: Places::new(limits),
         handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
         ready,
         refusals,
@@ -82,24 +84,26 @@ pub(crate) fn connections(
 impl Door {
     async fn accept_tcp(self: Arc<Self>, listener: TcpListener) {
         let mut handshakes = JoinSet::new();
-        // The semaphore is never closed.
-        while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
+        loop {
             while handshakes.try_join_next().is_some() {}
             let (socket, address) = accepted(|context| listener.poll_accept(context)).await;
+            let Some(place) = self.places.take(Some(address.ip())).await else { return };
             if let Err(error) = socket.set_nodelay(true) {
                 tracing::debug!(%error, "a connection stays slow");
             }
             let origin = Origin::Address(address);
             match &self.tls {
-                None => self.admit(Box::new(socket), Peer::new(origin, None), place).await,
+                None => self.admit(Box::new(socket), origin, None, place).await,
                 Some(tls) => {
-                    let Ok(turn) = Arc::clone(&self.handshakes).acquire_owned().await else { return };
                     let (door, tls) = (Arc::clone(&self), Arc::clone(tls));
                     handshakes.spawn(async move {
-                        let shaken = door.shake_hands(&tls, socket, origin).await;
-                        drop(turn);
+                        // Whoever is let go meanwhile was a stranger without a word: nobody to tell of.
+                        let shaken = tokio::select! {
+                            shaken = door.shake_hands(&tls, socket, origin) => shaken,
+                            () = place.let_go() => None,
+                        };
                         if let Some((socket, certificate)) = shaken {
-                            door.admit(socket, Peer::new(origin, certificate), place).await;
+                            door.admit(socket, origin, certificate, place).await;
                         }
                     });
                 }
@@ -108,10 +112,11 @@ impl Door {
     }
 
     async fn accept_unix(self: Arc<Self>, listener: UnixListener) {
-        while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
+        loop {
             let (socket, _) = accepted(|context| listener.poll_accept(context)).await;
+            let Some(place) = self.places.take(None).await else { return };
             match process(&socket) {
-                Ok(origin) => self.admit(Box::new(socket), Peer::new(origin, None), place).await,
+                Ok(origin) => self.admit(Box::new(socket), origin, None, place).await,
                 Err(error) => tracing::warn!(%error, "a process did not say whose it is"),
             }
         }
@@ -124,6 +129,8 @@ impl Door {
         socket: TcpStream,
         origin: Origin,
     ) -> Option<(Box<dyn Socket>, Option<Arc<ClientCertificate>>)> {
+        // The semaphore is never closed.
+        let _turn = self.handshakes.acquire().await.ok()?;
         let late = || HandshakeRefused { reason: Reason::TlsHandshake, detail: "too slow".to_owned() };
         let refused = match tokio::time::timeout(HANDSHAKE_MAX, tls.accept(socket)).await {
             Ok(Ok((stream, certificate))) => return Some((Box::new(stream), certificate)),
@@ -136,10 +143,17 @@ impl Door {
         None
     }
 
-    async fn admit(&self, socket: Box<dyn Socket>, peer: Peer, place: OwnedSemaphorePermit) {
+    async fn admit(
+        &self,
+        socket: Box<dyn Socket>,
+        origin: Origin,
+        certificate: Option<Arc<ClientCertificate>>,
+        place: Place,
+    ) {
+        let peer = Peer::new(origin, certificate, Arc::clone(place.standing()));
         let opening = Some(Box::pin(tokio::time::sleep(UNKNOWN_TIME_MAX)));
         // Nobody takes connections any more when the broker stops.
-        let _ = self.ready.send(Connection { socket, peer, opening, _place: place }).await;
+        let _ = self.ready.send(Connection { socket, peer, opening, place }).await;
     }
 }
 
@@ -177,11 +191,12 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.opening.is_some() && self.peer.is_known() {
+        if self.opening.is_some() && self.place.is_known() {
             self.opening = None;
         }
+        let let_go = self.opening.is_some() && self.place.is_let_go(context);
         if let Some(opening) = &mut self.opening
-            && opening.as_mut().poll(context).is_ready()
+            && (let_go || opening.as_mut().poll(context).is_ready())
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

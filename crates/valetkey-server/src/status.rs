@@ -43,6 +43,11 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
         Code::FailedPrecondition,
         "Ask the agent for a fresh handle; the record says why this one is dead.",
     ),
+    (
+        "IDENTITY_LIMIT",
+        Code::ResourceExhausted,
+        "Wait for the delay in RetryInfo, and do less at once: QuotaFailure names the bound.",
+    ),
     ("INTERNAL", Code::Internal, "Show the request id to the operator."),
     ("INVALID_DESTINATION", Code::InvalidArgument, "See the field violations."),
     ("INVALID_FILTER", Code::InvalidArgument, "See the field violations."),
@@ -141,18 +146,36 @@ pub(crate) fn invalid(violations: &[Violation], record: RecordId) -> Status {
 }
 
 /// The message could not be read at all.
-pub(crate) fn invalid_message(record: RecordId) -> Status {
-    build("INVALID_MESSAGE", "the message cannot be read", Some(record), ErrorDetails::new())
+pub(crate) fn invalid_message(record: Option<RecordId>) -> Status {
+    build("INVALID_MESSAGE", "the message cannot be read", record, ErrorDetails::new())
 }
 
 /// The call took too long to its first answer.
-pub(crate) fn timed_out(record: RecordId) -> Status {
-    build("CALL_TIMED_OUT", "the call took too long", Some(record), ErrorDetails::new())
+pub(crate) fn timed_out(record: Option<RecordId>) -> Status {
+    build("CALL_TIMED_OUT", "the call took too long", record, ErrorDetails::new())
 }
 
 /// There is no such method.
-pub(crate) fn unknown_method(record: RecordId) -> Status {
-    build("METHOD_UNKNOWN", "there is no such method", Some(record), ErrorDetails::new())
+pub(crate) fn unknown_method(record: Option<RecordId>) -> Status {
+    build("METHOD_UNKNOWN", "there is no such method", record, ErrorDetails::new())
+}
+
+/// The caller is over a bound of its own. The record is absent where it is one of many.
+pub(crate) fn identity_limit(
+    limit: &str,
+    max: u64,
+    retry_after: Duration,
+    record: Option<RecordId>,
+) -> Status {
+    let message = format!("too much at once: {limit} may be at most {max}");
+    let mut details = ErrorDetails::with_quota_failure_violation(limit, message.clone());
+    details.set_retry_info(Some(retry_after));
+    let facts = Facts::new("IDENTITY_LIMIT", message).fact("limit", limit).fact("max", &max.to_string());
+    match record {
+        Some(record) => facts.record(record),
+        None => facts,
+    }
+    .build(details)
 }
 
 /// The log cannot be written, or read.
@@ -219,6 +242,10 @@ pub(crate) fn refused(refusal: &Refusal, request: &str) -> Status {
                 .fact("limit", full.limit)
                 .fact("max", &full.max.to_string())
                 .build(details)
+        }
+        // Whoever keeps the records of these makes their status too.
+        Refusal::AgentLimit { full } => {
+            identity_limit(full.limit, u64::try_from(full.max).unwrap_or(u64::MAX), RETRY_SOON, None)
         }
         Refusal::PolicyInFlux => build(
             "POLICY_IN_FLUX",

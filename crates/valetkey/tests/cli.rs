@@ -414,7 +414,7 @@ fn configure(folder: &Path, policies: &Path) -> (String, String) {
     fs::set_permissions(&vault, fs::Permissions::from_mode(0o600)).unwrap();
     let text = format!(
         "listen = \"127.0.0.1:0\"\n[audit]\ndatabase = \"audit.db\"\n[policies]\ndirectory = {policies:?}\n\
-         [[source]]\nname = \"embedded\"\nkind = \"file\"\nfile = \"vault.json\"\n{entry}\n"
+         [[source]]\nname = \"embedded\"\nkind = \"file\"\nfile = \"vault.json\"\n"
     );
     let file = folder.join("valetkey.toml");
     fs::write(&file, text).unwrap();

@@ -128,4 +128,5 @@ pub(crate) const BLOCKS: usize = POLICIES / 10;
 /// References of one call, at most.
 pub(crate) const REFERENCES: usize = 64;
 const LIMITS: &str = "leases_max = 100000\nleases_per_agent_max = 100000\nhandles_max = 1000000\n\
+                      handles_per_agent_max = 1000000\nrequests_per_second = 1000000\nrequests_burst = 1000000\n\
                       streams_per_connection_max = 100000";

@@ -2,13 +2,19 @@ use super::*;
 use proptest::prelude::*;
 use valetkey_core::testing::{agent, call, person, request, target, tool};
 use valetkey_core::{
-    AuditLog, AuditOutcome, AuditRecord, Identity, OutcomeResult, PolicyId, Reason, RecordKind, ResolveError,
-    Target, Timestamp,
+    AuditLog, AuditOutcome, AuditRecord, Identity, Named, OutcomeResult, PolicyId, Reason, RecordKind,
+    ResolveError, Target, Timestamp,
 };
 
 use crate::AuditStore;
 use crate::term::{Term, Test};
 use crate::testing::{Log, allowed, denied, grant, now, write};
+
+const TO_THE_END: RecordId = RecordId(u64::MAX);
+
+fn whole(filter: &Filter) -> Query {
+    Query::new(filter, &AuditScope::Whole)
+}
 
 fn filter(text: &str) -> Filter {
     Filter::parse(text).unwrap()
@@ -49,7 +55,7 @@ async fn sample(log: &Log) -> AuditStore {
 }
 
 async fn found(reader: &AuditReader, text: &str) -> Vec<u64> {
-    let page = reader.list(&filter(text), None, 100).await.unwrap();
+    let page = reader.list(&filter(text), &AuditScope::Whole, None, 100).await.unwrap();
     assert_eq!(page.next, None);
     page.records.into_iter().map(|record| record.id.0).collect()
 }
@@ -125,7 +131,7 @@ async fn pages_follow_each_other_without_loss() {
     let deny = filter("decision:deny");
     let (mut seen, mut before) = (Vec::new(), None);
     loop {
-        let page = store.reader().list(&deny, before, 2).await.unwrap();
+        let page = store.reader().list(&deny, &AuditScope::Whole, before, 2).await.unwrap();
         assert!(page.records.len() <= 2);
         seen.extend(page.records.into_iter().map(|record| record.id.0));
         before = page.next;
@@ -136,13 +142,16 @@ async fn pages_follow_each_other_without_loss() {
         write(&store, denied("late")).await.unwrap();
     }
     assert_eq!(seen, [7, 6, 5, 2]);
-    let beyond = store.reader().list(&deny, Some(RecordId(u64::MAX)), 1).await.unwrap();
+    let beyond = store.reader().list(&deny, &AuditScope::Whole, Some(RecordId(u64::MAX)), 1).await.unwrap();
     assert_eq!(beyond.records[0].id, RecordId(*store.committed().borrow()));
     assert_eq!(
-        store.reader().list(&deny, Some(RecordId(1)), 1).await.unwrap(),
+        store.reader().list(&deny, &AuditScope::Whole, Some(RecordId(1)), 1).await.unwrap(),
         Page { records: vec![], next: None }
     );
-    assert_eq!(store.reader().list(&deny, Some(RecordId(0)), 1).await.unwrap().next, None);
+    assert_eq!(
+        store.reader().list(&deny, &AuditScope::Whole, Some(RecordId(0)), 1).await.unwrap().next,
+        None
+    );
 }
 
 #[tokio::test]
@@ -153,7 +162,7 @@ async fn a_page_looks_through_a_bounded_part_of_the_log() {
     let event = filter("decision:event");
     let (mut before, mut pages) = (None, Vec::new());
     loop {
-        let page = list(&mut connection, &event, before, 10, 2).unwrap();
+        let page = list(&mut connection, &whole(&event), before, 10, 2).unwrap();
         pages.push(page.records.into_iter().map(|record| record.id.0).collect::<Vec<_>>());
         before = page.next;
         if before.is_none() {
@@ -162,10 +171,10 @@ async fn a_page_looks_through_a_bounded_part_of_the_log() {
     }
     assert_eq!(pages, [vec![], vec![4], vec![], vec![]]);
     // A record that is named is found at once, wherever it is.
-    let page = list(&mut connection, &filter("record:1"), None, 10, 2).unwrap();
+    let page = list(&mut connection, &whole(&filter("record:1")), None, 10, 2).unwrap();
     assert_eq!((page.records.len(), page.next), (1, None));
 
-    let tail = tail(&mut connection, &event, RecordId(0), 10, 2).unwrap();
+    let tail = tail(&mut connection, &whole(&event), (RecordId(0), TO_THE_END), 10, 2).unwrap();
     assert_eq!(tail, Tail { records: vec![], seen: RecordId(2) });
 }
 
@@ -176,19 +185,19 @@ async fn a_watch_sees_each_record_once_and_is_woken() {
     let deny = filter("decision:deny");
     let (mut seen, mut after) = (Vec::new(), RecordId(0));
     while after < RecordId(7) {
-        let tail = store.reader().after(&deny, after, 2).await.unwrap();
+        let tail = store.reader().after(&deny, &AuditScope::Whole, (after, TO_THE_END), 2).await.unwrap();
         seen.extend(tail.records.into_iter().map(|record| record.id.0));
         after = tail.seen;
     }
     assert_eq!(seen, [2, 5, 6, 7]);
-    let nothing = store.reader().after(&deny, after, 2).await.unwrap();
+    let nothing = store.reader().after(&deny, &AuditScope::Whole, (after, TO_THE_END), 2).await.unwrap();
     assert_eq!(nothing, Tail { records: vec![], seen: RecordId(7) });
 
     let mut committed = store.committed();
     committed.mark_unchanged();
     let (_, woken) = tokio::join!(write(&store, denied("new")), committed.changed());
     woken.unwrap();
-    let tail = store.reader().after(&deny, after, 2).await.unwrap();
+    let tail = store.reader().after(&deny, &AuditScope::Whole, (after, TO_THE_END), 2).await.unwrap();
     assert_eq!((tail.records.len(), tail.seen), (1, RecordId(8)));
 }
 
@@ -200,6 +209,7 @@ async fn a_query_is_bounded_in_time() {
         path: log.path(),
         idle: Mutex::default(),
         permits: Arc::new(Semaphore::new(permits)),
+        vaults: Known::default(),
         time_max: Duration::from_millis(20),
     };
     let endless = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n";
@@ -207,10 +217,10 @@ async fn a_query_is_bounded_in_time() {
     let result = reader.run(move |connection| connection.query_row(endless, [], |_| Ok(()))).await;
     assert!(matches!(result, Err(ReadError::TooLong)));
     // The connection is as good as before.
-    assert!(reader.fetch(RecordId(1)).await.unwrap().is_none());
+    assert!(reader.fetch(&AuditScope::Whole, RecordId(1)).await.unwrap().is_none());
 
     let none_free = AuditReader(Arc::new(pool(0)));
-    assert!(matches!(none_free.fetch(RecordId(1)).await, Err(ReadError::Busy)));
+    assert!(matches!(none_free.fetch(&AuditScope::Whole, RecordId(1)).await, Err(ReadError::Busy)));
 }
 
 #[tokio::test]
@@ -223,7 +233,96 @@ async fn a_log_is_read_while_no_broker_runs_and_cannot_be_changed_through_it() {
         reader.run(|connection| connection.execute("INSERT INTO strings (text) VALUES ('x')", [])).await;
     assert!(matches!(result, Err(ReadError::Unavailable(_))));
     assert!(matches!(AuditReader::open(&log.path().with_file_name("no.db")), Err(OpenError::Absent(_))));
-    assert!(reader.fetch(RecordId(u64::MAX)).await.unwrap().is_none());
+    assert!(reader.fetch(&AuditScope::Whole, RecordId(u64::MAX)).await.unwrap().is_none());
+}
+
+fn named(id: &str, name: &str, name_is_unique: bool) -> Named {
+    Named { id: id.into(), name: name.into(), name_is_unique }
+}
+
+/// A record about a vault, and nothing more.
+fn about(id: &str, name: &str) -> AuditRecord {
+    let vault = Some(named(id, name, true));
+    let target = Target::Unresolved { vault, item: None, error: ResolveError::ItemNotFound };
+    AuditRecord { target: Some(Arc::new(target)), ..denied("travel-bot") }
+}
+
+#[tokio::test]
+async fn the_vaults_of_a_log_are_known_with_all_their_names() {
+    let log = Log::new();
+    let store = log.open();
+    assert_eq!(store.reader().vaults().await.unwrap(), Vaults::default());
+    for (id, name) in [("v1", "payments"), ("v1", "payments"), ("v2", "travel"), ("v2", "v1")] {
+        write(&store, about(id, name)).await.unwrap();
+    }
+    write(&store, AuditRecord::event(now(), RecordKind::Start, Reason::Done)).await.unwrap();
+    let vaults = store.reader().vaults().await.unwrap();
+    assert_eq!(
+        vaults.vaults,
+        [named("v1", "payments", true), named("v2", "travel", true), named("v2", "v1", false)]
+    );
+    assert_eq!(vaults.seen, RecordId(5));
+    // Another takes the name: from now on it stands for neither. One could be an id of some other.
+    write(&store, about("v3", "payments")).await.unwrap();
+    write(&store, about("v4", &"a".repeat(26))).await.unwrap();
+    let vaults = store.reader().vaults().await.unwrap().vaults;
+    let shared: Vec<_> = vaults.iter().filter(|it| !it.name_is_unique).map(|it| &*it.id).collect();
+    assert_eq!(shared, ["v1", "v2", "v3", "v4"]);
+}
+
+#[tokio::test]
+async fn a_log_is_looked_through_for_vaults_part_by_part() {
+    let log = Log::new();
+    drop(sample(&log).await);
+    let mut connection = schema::open_reader(&log.path()).unwrap();
+    let known = Known::default();
+    for _ in 0..3 {
+        assert_eq!(known.look_on(&mut connection, 2).unwrap(), None);
+    }
+    let vaults = known.look_on(&mut connection, 2).unwrap().unwrap();
+    assert_eq!((vaults.vaults.len(), vaults.seen), (2, RecordId(7)));
+}
+
+#[tokio::test]
+async fn a_scope_takes_in_its_vaults_alone() {
+    let log = Log::new();
+    let store = sample(&log).await;
+    let reader = store.reader();
+    for (id, name) in [("v1", "payments"), ("v2", "payments"), ("v1", "old")] {
+        write(&store, about(id, name)).await.unwrap();
+    }
+    let scope = |vaults: &[(&str, &str)]| {
+        AuditScope::Vaults(vaults.iter().map(|(id, name)| named(id, name, true)).collect())
+    };
+    let cases: &[(AuditScope, &str, &[u64])] = &[
+        (scope(&[("v1", "payments")]), "", &[8]),
+        (scope(&[("v1", "payments"), ("v2", "payments")]), "", &[9, 8]),
+        (scope(&[("v1", "payments"), ("v1", "old")]), "", &[10, 8]),
+        (scope(&[("v1", "payments")]), "-vault:payments", &[]),
+        (scope(&[("v1", "payments")]), "record:1", &[]),
+        (scope(&[("v1", "payments")]), "-agent:nobody", &[8]),
+        (scope(&[("v1", "payments")]), "-reason:POLICY_PERMIT -outcome:open", &[8]),
+        (scope(&[("v1", "nothing")]), "", &[]),
+        (scope(&[("nothing", "payments")]), "", &[]),
+        (scope(&[]), "", &[]),
+    ];
+    for (scope, text, expected) in cases {
+        let filter = filter(text);
+        let page = reader.list(&filter, scope, None, 100).await.unwrap();
+        assert_eq!(page.next, None);
+        let ids: Vec<_> = page.records.iter().map(|record| record.id.0).collect();
+        assert_eq!(ids, *expected, "{scope:?} {text}");
+        let tail = reader.after(&filter, scope, (RecordId(0), TO_THE_END), 100).await.unwrap();
+        assert_eq!((tail.records.len(), tail.seen), (ids.len(), RecordId(10)), "{scope:?} {text}");
+    }
+    let payments = scope(&[("v1", "payments")]);
+    for seq in 0..12 {
+        let found = reader.fetch(&payments, RecordId(seq)).await.unwrap();
+        assert_eq!(found.is_some(), seq == 8, "{seq}");
+    }
+    // No further than it was decided on.
+    let tail = reader.after(&filter(""), &payments, (RecordId(0), RecordId(7)), 100).await.unwrap();
+    assert_eq!(tail, Tail { records: vec![], seen: RecordId(7) });
 }
 
 /// Whether SQLite finds an agent of this name.

@@ -28,7 +28,12 @@ async fn records_are_numbered_from_1_and_stay() {
     let store = log.open();
     assert_eq!(*store.committed().borrow(), 3);
     assert_eq!(write(&store, denied("d")).await.unwrap(), RecordId(4));
-    let agents = store.reader().list(&crate::Filter::default(), None, 10).await.unwrap().records;
+    let agents = store
+        .reader()
+        .list(&crate::Filter::default(), &valetkey_core::AuditScope::Whole, None, 10)
+        .await
+        .unwrap()
+        .records;
     let agents: Vec<_> = agents.into_iter().filter_map(|record| record.agent).collect();
     assert_eq!(agents, ["d", "c", "b", "a"]);
     log.check();

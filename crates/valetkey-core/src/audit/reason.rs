@@ -69,6 +69,10 @@ pub enum Reason {
     HandleForged,
     /// A bound of the lease table is reached.
     LeaseLimit,
+    /// A bound of one identity is reached.
+    IdentityLimit,
+    /// Refused again and again, and no longer written down one by one: the detail begins with how often.
+    Repeated,
     /// The broker is about to stop.
     Draining,
     /// The caller ended it.
@@ -129,7 +133,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 63] = [
         Self::PolicyPermit,
         Self::PolicyNoPermit,
         Self::PolicyForbid,
@@ -191,6 +195,8 @@ impl Reason {
         Self::BehalfInvalid,
         Self::BehalfMismatch,
         Self::EndCredential,
+        Self::IdentityLimit,
+        Self::Repeated,
     ];
 
     /// The stable code.
@@ -230,6 +236,8 @@ impl Reason {
             Self::HandleRedeemer => "HANDLE_REDEEMER",
             Self::HandleForged => "HANDLE_FORGED",
             Self::LeaseLimit => "LEASE_LIMIT",
+            Self::IdentityLimit => "IDENTITY_LIMIT",
+            Self::Repeated => "REPEATED",
             Self::Draining => "DRAINING",
             Self::EndCaller => "END_CALLER",
             Self::EndDisconnect => "END_DISCONNECT",

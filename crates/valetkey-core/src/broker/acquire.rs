@@ -104,6 +104,8 @@ impl Broker {
         }
         match opened {
             Ok(events) => Ok(events),
+            // Whoever asks knows how often this happens to one agent, and when to write it down.
+            Err(full) if full.own => Err(Refusal::AgentLimit { full }),
             Err(full) => {
                 let detail = format!("{} is at its bound of {}", full.limit, full.max);
                 let record = self.gate.note(refusal(Reason::LeaseLimit).with_detail(&detail)).await?;

@@ -20,7 +20,7 @@ pub(super) struct State {
     pub(super) generation: u64,
     pub(super) leases: HashMap<LeaseId, LeaseSlot>,
     pub(super) handles: HashMap<HandleId, HandleSlot>,
-    pub(super) leases_by_agent: HashMap<AgentId, usize>,
+    pub(super) by_agent: HashMap<AgentId, Taken>,
     /// Live handles, and places kept for handles to come.
     pub(super) handles_taken: usize,
     /// When each live handle is next to be looked at: one timer each.
@@ -34,6 +34,13 @@ pub(super) struct State {
     /// What happened and is not yet written down. At most one a lease and one a handle that ever lived;
     /// with a log that cannot be written no new ones live.
     pub(super) notices: VecDeque<AuditRecord>,
+}
+
+/// One agent's leases, and the live handles and kept places in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) leases: usize,
+    pub(super) handles: usize,
 }
 
 pub(super) struct LeaseSlot {
@@ -90,16 +97,26 @@ impl State {
     pub(super) fn remove_lease(&mut self, lease: LeaseId) -> Option<LeaseSlot> {
         let slot = self.leases.remove(&lease)?;
         self.handles_taken = self.handles_taken.saturating_sub(slot.places);
+        self.give_back(&slot.agent, 1, slot.places + slot.live.len());
         if let Some(end) = slot.end {
             self.ends.remove(&(end, lease));
         }
-        if let Some(count) = self.leases_by_agent.get_mut(&slot.agent) {
-            *count -= 1;
-            if *count == 0 {
-                self.leases_by_agent.remove(&slot.agent);
-            }
-        }
         Some(slot)
+    }
+
+    pub(super) fn take(&mut self, agent: &AgentId, leases: usize, handles: usize) {
+        let own = self.by_agent.entry(agent.clone()).or_default();
+        own.leases += leases;
+        own.handles += handles;
+    }
+
+    pub(super) fn give_back(&mut self, agent: &AgentId, leases: usize, handles: usize) {
+        let Some(own) = self.by_agent.get_mut(agent) else { return };
+        own.leases = own.leases.saturating_sub(leases);
+        own.handles = own.handles.saturating_sub(handles);
+        if *own == Taken::default() {
+            self.by_agent.remove(agent);
+        }
     }
 
     /// Moves a live handle to a state at the end of its life, forgetting its value. `None` where it was
@@ -121,6 +138,8 @@ impl State {
         self.handles_taken = self.handles_taken.saturating_sub(1);
         if let Some(lease) = request.lease.and_then(|lease| self.leases.get_mut(&lease)) {
             lease.live.retain(|live| *live != handle);
+            let agent = lease.agent.clone();
+            self.give_back(&agent, 0, 1);
         }
         self.dead.push_back(handle);
         while self.dead.len() > limits.dead_handles_max {

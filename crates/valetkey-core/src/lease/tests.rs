@@ -1,7 +1,8 @@
 //! The table by itself. What the path makes of it is tested with the broker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
+use super::state::Taken;
 use super::*;
 use crate::decision::Revision;
 use crate::identity::Identity;
@@ -30,11 +31,13 @@ impl LeaseTable {
         assert_eq!(state.handles_taken, active.len() + places, "every place is counted once");
         let spent = state.leases.iter().filter_map(|(id, lease)| Some((lease.end?, *id))).collect();
         assert_eq!(state.ends, spent, "an end for each lease that has one");
-        for (agent, count) in &state.leases_by_agent {
-            let has = state.leases.values().filter(|lease| lease.agent == *agent).count();
-            assert_eq!(has, *count, "leases of an agent");
+        let mut by_agent: HashMap<_, Taken> = HashMap::new();
+        for lease in state.leases.values() {
+            let own = by_agent.entry(lease.agent.clone()).or_default();
+            own.leases += 1;
+            own.handles += lease.places + lease.live.len();
         }
-        assert_eq!(state.leases_by_agent.values().sum::<usize>(), state.leases.len());
+        assert_eq!(state.by_agent, by_agent, "what each agent has");
         for (_, slot) in active {
             let HandleState::Active { uses_left, uses_set_aside, .. } = slot.state else { unreachable!() };
             assert!(uses_left >= 1 && uses_set_aside <= uses_left, "{uses_set_aside} of {uses_left} uses");
@@ -46,15 +49,20 @@ impl LeaseTable {
     pub(crate) fn assert_at_rest(&self) {
         self.assert_consistent();
         let state = self.lock();
-        let left = (state.leases.len(), state.leases_by_agent.len(), state.handles_taken, state.timers.len());
+        let left = (state.leases.len(), state.by_agent.len(), state.handles_taken, state.timers.len());
         assert_eq!(left, (0, 0, 0, 0), "leases, agents, places and timers left behind");
         assert!(state.ends.is_empty(), "ends left behind");
         assert_eq!(state.notices.len(), 0, "notices left behind");
     }
 }
 
-const LIMITS: LeaseLimits =
-    LeaseLimits { leases_max: 3, leases_per_agent_max: 2, handles_max: 8, dead_handles_max: 4 };
+const LIMITS: LeaseLimits = LeaseLimits {
+    leases_max: 3,
+    leases_per_agent_max: 2,
+    handles_max: 8,
+    handles_per_agent_max: 8,
+    dead_handles_max: 4,
+};
 
 fn table() -> (Arc<LeaseTable>, FakeClock) {
     let clock = FakeClock::default();

@@ -105,6 +105,44 @@ fn faults_of_sources_are_named() {
     check(&format!("{sdk}library = \"/core.so\"\nrequests_per_hour = 0"), "must be 1 to 1000000, is 0");
 }
 
+/// What `[limits]` makes of it, or the faults.
+fn limits(entries: &str) -> Result<Limits, Vec<String>> {
+    let text = format!("{}[limits]\n{entries}\n", minimal());
+    Config::parse(&text, Path::new("/")).map(|config| config.limits)
+}
+
+#[test]
+fn shares_follow_the_connections() {
+    let places = |entries: &str| {
+        let PlaceLimits { connections_max, unknown_max, unknown_per_address_max } =
+            limits(entries).unwrap().places;
+        (connections_max, unknown_max, unknown_per_address_max)
+    };
+    assert_eq!(places(""), (1_024, 512, 256));
+    assert_eq!(places("connections_max = 100"), (100, 50, 25));
+    assert_eq!(places("connections_max = 1"), (1, 1, 1));
+    assert_eq!(places("unknown_connections_max = 7\nunknown_connections_per_address_max = 3"), (1_024, 7, 3));
+}
+
+#[test]
+fn limits_have_limits() {
+    for (key, value) in [
+        ("handles_per_agent_max", 0),
+        ("requests_per_second", 0),
+        ("requests_burst", 0),
+        ("connections_per_identity_max", 0),
+        ("message_bytes_per_identity_max", 1_048_576),
+        ("unknown_connections_max", 1_025),
+        ("unknown_connections_per_address_max", 0),
+        ("refusals_written_max", 0),
+        ("refusals_written_per_source_max", 10_000_001),
+    ] {
+        let faults = limits(&format!("{key} = {value}")).err().unwrap_or_default();
+        let [fault] = &faults[..] else { panic!("{key}: {faults:?}") };
+        assert!(fault.starts_with(&format!("`limits.{key}` must be ")), "{fault}");
+    }
+}
+
 #[test]
 fn all_faults_come_at_once() {
     let text = "listen = \"0.0.0.0:1\"\nunknown = 1\n[audit]\n[[identity]]\nagent = \"\"\ntoken = \"x\"\n";

@@ -2,22 +2,25 @@
 //! says.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, header};
-use valetkey_core::{KeyThumbprint, Reason, SpiffeId, Timestamp};
+use valetkey_core::{Identity, KeyThumbprint, Reason, SpiffeId, Timestamp};
+
+use crate::limits::{Exceeded, Held, Identities, Standing};
 
 /// A connection's other end and what the connection proves about it, as an extension of its requests.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Peer {
     /// Where it is.
     pub(crate) origin: Origin,
     /// The certificate that it showed in the handshake, verified.
     pub(crate) certificate: Option<Arc<ClientCertificate>>,
-    /// Whether a request with an identity has come over the connection.
-    known: Arc<AtomicBool>,
+    /// Where the connection stands among those that may be open.
+    standing: Arc<Standing>,
+    /// The identities that made requests over the connection: one, but for a proxy.
+    callers: Arc<Mutex<Vec<(Identity, Held)>>>,
 }
 
 /// Where a connection comes from.
@@ -61,18 +64,35 @@ pub(crate) struct Evidence<'a> {
 
 impl Peer {
     /// A peer that nobody knows yet.
-    pub(crate) fn new(origin: Origin, certificate: Option<Arc<ClientCertificate>>) -> Self {
-        Self { origin, certificate, known: Arc::default() }
+    pub(crate) fn new(
+        origin: Origin,
+        certificate: Option<Arc<ClientCertificate>>,
+        standing: Arc<Standing>,
+    ) -> Self {
+        Self { origin, certificate, standing, callers: Arc::default() }
     }
 
-    /// Lets the connection stay: it has brought a request with an identity.
-    pub(crate) fn know(&self) {
-        self.known.store(true, Ordering::Relaxed);
+    /// Counts the connection among those of an identity that makes a request over it, and lets it stay.
+    pub(crate) fn know(&self, who: &Identity, identities: &Arc<Identities>) -> Result<(), Exceeded> {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !callers.iter().any(|(known, _)| known == who) {
+            let held = identities.connection(who)?;
+            // The oldest gives its count back, and takes it again with its next request.
+            if callers.len() >= CALLERS_MAX {
+                callers.remove(0);
+            }
+            callers.push((who.clone(), held));
+        }
+        self.standing.know();
+        Ok(())
     }
 
-    /// Whether it may stay.
-    pub(crate) fn is_known(&self) -> bool {
-        self.known.load(Ordering::Relaxed)
+    /// Its address on the network.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self.origin {
+            Origin::Address(address) => Some(address.ip()),
+            Origin::Process { uid: _, gid: _, pid: _ } => None,
+        }
     }
 
     /// The user at the other end of a Unix socket.
@@ -129,3 +149,6 @@ impl fmt::Display for Origin {
         }
     }
 }
+
+/// Identities of one connection that are counted at the same time.
+const CALLERS_MAX: usize = 64;

@@ -195,7 +195,7 @@ mod tests {
                 not_after: Timestamp::from_micros(2_000),
             })
         });
-        Peer::new(origin, certificate)
+        Peer::new(origin, certificate, Arc::default())
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
             let by_header =
                 header.map(|who| Shown { identity: identity(who), credential, claims: [].into() });
             let shown = known.identify(by_header, Some(&peer), NOW).map(|shown| shown.identity);
-            assert_eq!(shown, who.map(identity), "{header:?} {peer:?}");
+            assert_eq!(shown, who.map(identity), "{header:?} {:?} {:?}", peer.origin, peer.certificate);
         };
         let token = Some("agent:bot");
         check(None, peer(None, None), Err(Reason::TokenMissing));

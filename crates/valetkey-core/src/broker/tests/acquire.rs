@@ -138,15 +138,16 @@ async fn too_long_a_life_is_refused_rather_than_shortened() {
 
 #[tokio::test]
 async fn a_full_table_refuses_and_says_which_bound() {
-    for (limits, limit) in [
-        (LeaseLimits { leases_max: 2, ..LIMITS }, "leases"),
-        (LeaseLimits { leases_per_agent_max: 2, ..LIMITS }, "leases_per_agent"),
-        (LeaseLimits { handles_max: 5, ..LIMITS }, "handles"),
+    for (limits, why) in [
+        (LeaseLimits { leases_max: 2, ..LIMITS }, "leases LEASE_LIMIT"),
+        (LeaseLimits { leases_per_agent_max: 2, ..LIMITS }, "leases_per_agent: not recorded"),
+        (LeaseLimits { handles_max: 5, ..LIMITS }, "handles LEASE_LIMIT"),
+        (LeaseLimits { handles_per_agent_max: 5, ..LIMITS }, "handles_per_agent: not recorded"),
     ] {
         let world = World::bounded(limits, allow);
         let (first, _second) = (world.acquire(&[A, B]).await, world.acquire(&[A, B]).await);
         let refusal = world.try_acquire(world.ask(&[A, B])).await.err().unwrap();
-        assert_eq!(world.why(&refusal), format!("{limit} LEASE_LIMIT"));
+        assert_eq!(world.why(&refusal), why);
         assert_eq!(world.vault.reads().len(), 4);
         drop(first);
         drop(world.acquire(&[A, B]).await);

@@ -26,8 +26,13 @@ pub(super) const B: &str = "op://v/one/b";
 pub(super) const C: &str = "op://v/two/c";
 pub(super) const UNKNOWN: &str = "op://v/none/x";
 
-pub(super) const LIMITS: LeaseLimits =
-    LeaseLimits { leases_max: 20, leases_per_agent_max: 10, handles_max: 1000, dead_handles_max: 1000 };
+pub(super) const LIMITS: LeaseLimits = LeaseLimits {
+    leases_max: 20,
+    leases_per_agent_max: 10,
+    handles_max: 1000,
+    handles_per_agent_max: 1000,
+    dead_handles_max: 1000,
+};
 
 pub(super) struct World {
     pub(super) clock: FakeClock,
@@ -156,6 +161,7 @@ impl World {
             Refusal::LeaseNotFound { record } => ("no lease", *record),
             Refusal::LeaseLimit { full, record } => (full.limit, *record),
             Refusal::Draining { record } => ("draining", *record),
+            Refusal::AgentLimit { full } => return format!("{}: not recorded", full.limit),
             Refusal::PolicyInFlux => return "in flux".to_owned(),
             Refusal::AuditUnavailable(_) => return "no log".to_owned(),
             Refusal::CredentialRevoked => return "revoked".to_owned(),
