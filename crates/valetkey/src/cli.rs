@@ -1,10 +1,18 @@
 //! The command line: arguments and their help.
 
+mod examples;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::examples::{
+    ACQUIRE_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT,
+    INSTALL_EXAMPLES, QUERY_EXAMPLES, REDEEM_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES,
+    WATCH_EXAMPLES,
+};
 
 /// Gives AI agents valet keys to a team's 1Password vaults: handles in place of secrets.
 #[derive(Parser)]
@@ -465,120 +473,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     let number: u64 = number.parse().map_err(|_| wrong())?;
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
 }
-
-const ENVIRONMENT: &str = "\
-Environment:
-  VALETKEY_ADDRESS     the broker, instead of --address
-  VALETKEY_TOKEN       who calls; a token is never an argument
-  VALETKEY_TOKEN_FILE  a file with the token
-  VALETKEY_CA          the authority of the broker's certificate, instead of --ca
-  VALETKEY_CERT        a client certificate, instead of --cert
-  VALETKEY_KEY         its key, instead of --key
-  VALETKEY_LOG         what `serve` logs, such as debug or valetkey_server=debug,warn
-  NO_COLOR             set: no colour
-
-Exit codes:
-  0 done, 1 failed, 2 denied, 3 invalid policy or configuration, 64 usage, 69 unavailable
-
-Try `valetkey demo`.";
-
-const DEMO_EXAMPLES: &str = "\
-Seven secrets for two tools, and everything that must not happen: other tools, other agents, stolen and \
-used handles, handles after the stream closes, and a policy that changes under a live lease. Ends with \
-the report and the audit log of all that. Exits 0 only if every step went as told.
-
-Example:
-  valetkey demo";
-
-const SERVE_EXAMPLES: &str = "\
-SIGHUP loads the policies again (a change of their files does too); SIGINT and SIGTERM end the leases \
-and stop.
-
-Examples:
-  valetkey serve --dev
-  valetkey serve --config valetkey.toml --create-database    the first time
-  valetkey serve --config valetkey.toml --log-format json";
-
-const ACQUIRE_EXAMPLES: &str = "\
-The lease lives until this command ends (Ctrl-C): its handles are dead then. A handle is renewed before \
-it expires; use the newest. Exits 2 where policy refuses or revokes.
-
-Examples:
-  valetkey acquire --tool navan.book_flight --purpose 'book LIS-BER' \\
-      op://Tutorial/Navan/username op://Tutorial/Navan/password
-  valetkey acquire --tool navan.book_flight --purpose 'book LIS-BER' --ttl 2m --format jsonl \\
-      'op://Tutorial/Travel Card/number'";
-
-const REDEEM_EXAMPLES: &str = "\
-The value goes to stdout as it is, without a line end in a pipe.
-
-Examples:
-  printf %s \"$HANDLE\" | valetkey redeem
-  valetkey redeem --token-file /run/secrets/navan-token < handle.txt";
-
-const CHECK_EXAMPLES: &str = "\
-Exits 2 where it would be refused.
-
-Example:
-  valetkey check --tool navan.book_flight op://Tutorial/Navan/password";
-
-const QUERY_EXAMPLES: &str = "\
-JSON, JSON lines and CSV have all fields of a record, the table the main ones. In CSV, a cell that a \
-spreadsheet would run has an apostrophe before it.
-
-Examples:
-  valetkey audit query agent:travel-bot decision:deny
-  valetkey audit query 'created:>=2026-11-01 -tool:web.search' --limit 1000 --format csv";
-
-const SHOW_EXAMPLES: &str = "\
-Example:
-  valetkey audit show 42";
-
-const WATCH_EXAMPLES: &str = "\
-A record comes before what it permits, so its outcome may come later, and is not shown then: `audit show` \
-has it.
-
-Examples:
-  valetkey audit watch decision:deny
-  valetkey audit watch --after 0 --format jsonl";
-
-const TOKEN_EXAMPLES: &str = "\
-The broker keeps a digest of the token; the token itself is stored nowhere.
-
-Examples:
-  valetkey token create --agent travel-bot --ttl 30d > travel-bot.token
-  valetkey token create --tool navan.book_flight --format json
-  valetkey token create --config valetkey.toml --person omar > omar.token    the first one";
-
-const DEV_CA_EXAMPLES: &str = "\
-Makes an authority, and certificates that it signs for the broker, an agent, a tool and a person; they are
-good for a day. The authority's key is not kept: for others, make a fresh set. Prints the configuration, and
-what to set to be each of the callers.
-
-Examples:
-  valetkey dev-ca try-out
-  valetkey dev-ca try-out --host broker.internal --agent notes-bot";
-
-const DOCTOR_EXAMPLES: &str = "\
-One line for each thing that was looked at: ok, warn or fail, and what to do. Asks each source the least that \
-proves it works: one or two requests of its quota. Exits 1 where something fails, 3 where the configuration \
-does.
-
-With --connect, goes from the address to a call that the broker answers, with what the options or the environment say
-is to be shown. The call changes nothing; the broker records it as malformed.
-
-Examples:
-  valetkey doctor --config /etc/valetkey/valetkey.toml
-  valetkey doctor --connect https://broker.example.com:7447
-  valetkey doctor --format json";
-
-const INSTALL_EXAMPLES: &str = "\
-Nothing is installed unless its SHA-256 is that of a known release. Needs python3, and pip unless the wheel \
-is here already. The library is 1Password's and under 1Password's terms.
-
-Examples:
-  valetkey onepassword install
-  pip download --no-deps onepassword-sdk && valetkey onepassword install --offline-wheel onepassword_sdk-*.whl";
 
 #[cfg(test)]
 mod tests {
