@@ -230,17 +230,8 @@ impl App {
         let (stop, stopping) = watch::channel(false);
         let (health, health_service) = tonic_health::server::health_reporter();
 
-        let mut tasks = JoinSet::new();
-        let keeper = Arc::clone(&broker);
-        tasks.spawn(async move { keeper.keep_leases().await });
-        let renewer = Arc::clone(&broker);
-        tasks.spawn(async move { renewer.renew_leases().await });
-        tasks.spawn(async move { reloader.follow_files().await });
-        tasks.spawn(learn_vaults(store.reader().clone()));
+        let mut tasks = background(&broker, &store, &bearers, reloader);
         tasks.spawn(report_health(health, store.availability()));
-        bearers.issuers.keep(&mut tasks);
-        let tokens = Arc::clone(&bearers.tokens);
-        tasks.spawn(token_service::keep_uses(Arc::clone(&tokens), Arc::clone(store.tokens())));
         let (refusals, told) = Refusals::new();
         tasks.spawn(write_down(told, Arc::clone(&broker)));
         if let Some(tls) = tls.clone() {
@@ -271,8 +262,9 @@ impl App {
         let desk = TokenDesk {
             broker: Arc::clone(&broker),
             store: Arc::clone(store.tokens()),
-            tokens: Arc::clone(&tokens),
+            tokens: Arc::clone(&bearers.tokens),
         };
+        let tokens = Arc::clone(&bearers.tokens);
         let identifier = Arc::new(Identifier { known, bearers, broker: Arc::clone(&broker), limiter });
         let serving = server(limits)
             .layer(IdentityLayer(identifier))
@@ -294,18 +286,41 @@ impl App {
             tracing::error!(%error, "the counts of refusals are not written down");
         }
         tasks.shutdown().await;
-        if let Err(error) = broker.stop().await {
-            tracing::error!(%error, "the end of the last leases is not written down");
-        }
-        let record = AuditRecord::event(broker.clock().now(), RecordKind::Stop, Reason::Done);
-        if let Err(error) = broker.note(record).await {
-            tracing::error!(%error, "the stop is not written down");
-        }
-        token_service::note_uses(&tokens, store.tokens()).await;
-        // Closing waits for the disk.
-        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+        close(&broker, store, &tokens).await;
         served.map_err(RunError::Serve)
     }
+}
+
+/// What goes on beside the calls, for as long as the broker serves.
+fn background(
+    broker: &Arc<Broker>,
+    store: &Arc<AuditStore>,
+    bearers: &Bearers,
+    reloader: Reloader,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let (keeper, renewer) = (Arc::clone(broker), Arc::clone(broker));
+    tasks.spawn(async move { keeper.keep_leases().await });
+    tasks.spawn(async move { renewer.renew_leases().await });
+    tasks.spawn(async move { reloader.follow_files().await });
+    tasks.spawn(learn_vaults(store.reader().clone()));
+    bearers.issuers.keep(&mut tasks);
+    tasks.spawn(token_service::keep_uses(Arc::clone(&bearers.tokens), Arc::clone(store.tokens())));
+    tasks
+}
+
+/// Writes down what is left to be written, and closes the log.
+async fn close(broker: &Broker, store: Arc<AuditStore>, tokens: &Tokens) {
+    if let Err(error) = broker.stop().await {
+        tracing::error!(%error, "the end of the last leases is not written down");
+    }
+    let record = AuditRecord::event(broker.clock().now(), RecordKind::Stop, Reason::Done);
+    if let Err(error) = broker.note(record).await {
+        tracing::error!(%error, "the stop is not written down");
+    }
+    token_service::note_uses(tokens, store.tokens()).await;
+    // Closing waits for the disk.
+    let _ = tokio::task::spawn_blocking(move || store.close()).await;
 }
 
 /// Opens the sources; their budgets are kept beside the log.
