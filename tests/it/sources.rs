@@ -9,10 +9,12 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use valetkey_core::testing::FakeClock;
 use valetkey_core::{Name, OutcomeResult, Reason, RecordKind};
-use valetkey_proto::v1::{GetStatusRequest, SourceState};
+use valetkey_proto::v1::{GetStatusRequest, SourceState, SourceStatus};
 use valetkey_server::{SourceBounds, SourceConfig, SourceKind};
-use valetkey_standin::{ConnectFault, ConnectServer, OpProgram, Service, World, sdk_library, skip};
+use valetkey_standin::{ConnectFault, ConnectServer, OpFault, OpProgram, Service, World, sdk_library, skip};
+use valetkey_tests::hunt::Hunt;
 use valetkey_tests::lease::Lease;
+use valetkey_tests::trace::Trace;
 use valetkey_tests::{Setup, TestBroker, acquire, private_file, reason};
 
 use crate::story;
@@ -61,10 +63,14 @@ impl Stage {
         Ok(self.broker.client(BOOK).await?.redeem(handle).await?.secret_value)
     }
 
-    async fn state(&self) -> Result<SourceState> {
+    async fn status(&self) -> Result<SourceStatus> {
         let mut omar = self.broker.client("omar").await?;
         let status = omar.operator.get_status(GetStatusRequest {}).await?.into_inner();
-        Ok(status.sources.first().context("no source")?.state())
+        status.sources.into_iter().next().context("no source")
+    }
+
+    async fn state(&self) -> Result<SourceState> {
+        Ok(self.status().await?.state())
     }
 
     fn item_reads(&self) -> usize {
@@ -230,7 +236,9 @@ async fn a_quota_that_is_spent_says_when_to_ask_again() -> Result<()> {
     // An hour, and the slot of five minutes that the count is kept in.
     assert!((Duration::from_secs(60)..=Duration::from_secs(65 * 60)).contains(&retry), "{retry:?}");
     assert!(stage.server.requests().len() <= 4, "{:?}", stage.server.requests());
-    assert_eq!(stage.state().await?, SourceState::Limited);
+    let hour = stage.status().await?.hour.context("it has a limit")?;
+    assert_eq!(hour.used + hour.left, 4, "{hour:?}");
+    assert!(hour.left <= 1, "an agent alone has four fifths: {hour:?}");
     stage.clock.advance(retry + Duration::from_secs(1));
     stage.acquire(&[PASSWORD]).await?;
     Ok(())
@@ -250,5 +258,57 @@ async fn a_refused_agent_costs_the_source_nothing() -> Result<()> {
     let status = stage.refused("op://Production/Database/password").await?;
     assert_eq!(reason(&status), "ACCESS_DENIED");
     assert!(!stage.server.requests().iter().any(|path| path.contains("items")));
+    Ok(())
+}
+
+/// What the travel story's values and each source's token leave behind: nothing, in the log, in files, in what a
+/// failure says, also where the server repeats the token.
+#[tokio::test]
+async fn no_value_and_no_token_is_left_anywhere() -> Result<()> {
+    let trace = Trace::start()?;
+    let mut hunt = Hunt::default();
+    for value in ["demo-navan-user@travel.example", "demo-navan-password-7f3a91"] {
+        hunt.add(value, value.as_bytes());
+    }
+    hunt.add("the token for Connect", ConnectServer::TOKEN.as_bytes());
+    let server = ConnectServer::start(World::travel()?).await?;
+    let service = Service::start(World::travel()?).await?;
+    hunt.add("the service account's token", service.token().as_bytes());
+    let program = OpProgram::new(&World::travel()?)?;
+    for kind in ["connect", "op", "sdk"] {
+        let setup = Setup::new()?;
+        let token_file = Some(private_file(setup.dir(), "team.token", &service.token())?);
+        let configured = match kind {
+            "connect" => connect(setup.dir(), &server)?,
+            "op" => {
+                source("op", SourceKind::Op { program: program.path(), token_file, allow_loopback: true })?
+            }
+            _ => {
+                let Ok(library) = sdk_library() else { continue };
+                source("team", SourceKind::Sdk { library, sha256: None, token_file, allow_loopback: true })?
+            }
+        };
+        let broker = setup.sources(vec![configured]).start().await?;
+        let mut bot = broker.client("travel-bot").await?;
+        let lease = Lease::open(&mut bot, acquire(BOOK, &[USER, PASSWORD])).await?;
+        broker.client(BOOK).await?.redeem(lease.handle(0)?).await?;
+        server.fail("/", ConnectFault::EchoToken(401));
+        let leak = format!("[ERROR] 2026/11/25 10:00:00 bad token {}", service.token());
+        program.fail(OpFault::Exit(1, &leak))?;
+        service.fail(Some(401));
+        // Past what is shared.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let status = Lease::open(&mut bot, acquire(BOOK, &[PASSWORD])).await.err().context("not refused")?;
+        hunt.search_status(kind, &status);
+        hunt.search("the log", format!("{:?}", broker.records("").await?));
+        let setup = broker.stop().await?;
+        hunt.search_files(setup.dir(), &["vault.json", "team.token", "connect.token"])?;
+        server.mend();
+        program.mend()?;
+        service.fail(None);
+    }
+    hunt.search("the logs", trace.bytes());
+    let (found, searched) = hunt.found();
+    assert!(found.is_empty() && searched > 12, "{found:#?} in {searched} places");
     Ok(())
 }

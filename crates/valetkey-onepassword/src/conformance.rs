@@ -178,7 +178,7 @@ const TABLE: &[(&str, Expected)] = &[
         Value("otpauth://totp/conf?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"),
     ),
     ("op://Main/Authenticator/one-time password?attribute=otp", Code),
-    ("op://Main/Authenticator/Security/otpgood?attribute=totp", Code),
+    ("op://Main/Authenticator/Security/TOTP_good?attribute=totp", Code),
     ("op://Main/Authenticator/username?attribute=otp", Error("FIELD_NOT_OTP")),
     ("op://Main/Authenticator/broken?attribute=otp", Error("OTP_SEED_MALFORMED")),
     // SSH keys.
@@ -199,10 +199,69 @@ const TABLE: &[(&str, Expected)] = &[
 ];
 
 mod tests {
+    use std::ffi::OsString;
+    use std::time::Duration;
+
     use valetkey_core::testing::FakeClock;
+    use valetkey_standin::{ConnectServer, OpProgram, Service, World, sdk_library, skip};
 
     use super::*;
-    use crate::VaultFile;
+    use crate::{
+        ConnectOptions, ConnectToken, ConnectTokenSource, OpOptions, QuotaLimits, SdkOptions, Source,
+        SourceOptions, TokenNames, TokenSource, VaultFile,
+    };
+
+    fn options() -> SourceOptions {
+        let vaults = VAULTS.map(Arc::from).to_vec();
+        SourceOptions { quota: QuotaLimits::NONE, ..SourceOptions::new("conf".into(), vaults) }
+    }
+
+    fn token(token: &str) -> TokenSource {
+        let token = OsString::from(token);
+        let environment = |name: &str| (name == "OP_SERVICE_ACCOUNT_TOKEN").then(|| token.clone());
+        TokenSource::find(&environment, TokenNames::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn connect_conforms() {
+        let clock = FakeClock::default();
+        let server = ConnectServer::start(World::conformance().unwrap()).await.unwrap();
+        let token = ConnectToken::parse(ConnectServer::TOKEN.into()).unwrap();
+        let connect = ConnectOptions::new(server.host(), ConnectTokenSource::Here(token));
+        let source = Source::connect(connect, options(), Arc::new(clock.clone()));
+        check(&source.ok().unwrap(), &clock).await;
+    }
+
+    #[tokio::test]
+    async fn op_conforms() {
+        let clock = FakeClock::default();
+        let world = World::conformance().unwrap();
+        let (program, service) = (OpProgram::new(&world).unwrap(), Service::start(world).await.unwrap());
+        let op = OpOptions {
+            program: program.path(),
+            token: token(&service.token()),
+            allow_loopback: true,
+            timeout: Duration::from_secs(60),
+            processes_max: OpOptions::PROCESSES_MAX,
+        };
+        check(&Source::op(op, options(), Arc::new(clock.clone())).ok().unwrap(), &clock).await;
+    }
+
+    #[tokio::test]
+    async fn the_sdk_core_conforms() {
+        let library = match sdk_library() {
+            Ok(library) => library,
+            Err(why) => return skip("the_sdk_core_conforms", &why),
+        };
+        let clock = FakeClock::default();
+        let service = Service::start(World::conformance().unwrap()).await.unwrap();
+        let sdk = SdkOptions {
+            allow_loopback: true,
+            timeout: Duration::from_secs(60),
+            ..SdkOptions::new(library, token(&service.token()))
+        };
+        check(&Source::sdk(sdk, options(), Arc::new(clock.clone())).ok().unwrap(), &clock).await;
+    }
 
     #[tokio::test]
     async fn the_vault_file_conforms() {
