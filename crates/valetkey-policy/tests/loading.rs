@@ -99,7 +99,7 @@ fn every_fault_of_a_policy() {
     );
     check(
         scope(r#"principal, action == Action::"readAudit", resource == Vault::"v""#),
-        r#"a.cedar:2:64: `resource == Vault::"v"` permits nothing: a vault goes by its id and by its name"#,
+        r#"a.cedar:2:63: `resource == Vault::"v"` permits nothing: a vault goes by its id and by its name"#,
     );
     check(
         scope(r#"principal, action, resource in Item::"navan""#),
