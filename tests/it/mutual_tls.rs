@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tokio::io::AsyncReadExt;
@@ -15,7 +15,9 @@ use valetkey_client::{
 };
 use valetkey_core::testing::FakeClock;
 use valetkey_core::{Reason, RecordKind, SpiffePattern, TrustDomain};
-use valetkey_server::{CertificateSource, ClientCertificates, IdentityKind, SpiffeRule, TlsSettings};
+use valetkey_server::{
+    CertificateSource, ClientCertificates, IdentityKind, PlaceLimits, SpiffeRule, TlsSettings,
+};
 use valetkey_tests::pki::{Authority, Files, Leaf, replace};
 use valetkey_tests::{Setup, TestBroker};
 
@@ -221,6 +223,23 @@ async fn what_is_no_tls_is_refused_and_recorded_once_a_second() -> Result<()> {
     };
     let records = scene.broker.await_records(mark, all).await?;
     ensure!(records <= 5, "{records} records for 50 attempts");
+    Ok(())
+}
+
+/// Strangers that never finish their handshake lose their places to whoever comes, long before its time is over.
+#[tokio::test]
+async fn handshakes_that_stall_keep_nobody_out() -> Result<()> {
+    let places = PlaceLimits { connections_max: 4, unknown_max: 3, unknown_per_address_max: 2 };
+    let scene = Scene::with(Setup::new()?.limits(|limits| limits.places = places), true).await?;
+    let (mut silent, begun) = (Vec::new(), Instant::now());
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(scene.broker.address).await?);
+    }
+    scene.client(BOT_ID).await?.check(check()).await?;
+    let first = silent.first_mut().context("no connections")?;
+    ensure!(first.read(&mut [0]).await.is_ok_and(|read| read == 0), "the oldest is kept");
+    // One handshake may take 5 s, and there are places for four at a time.
+    ensure!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     Ok(())
 }
 
