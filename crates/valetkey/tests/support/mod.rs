@@ -253,7 +253,7 @@ fn stable_line(line: &str) -> String {
 }
 
 fn stable_word(word: &str) -> String {
-    for prefix in ["vkh_", "vkl_", "vkr_"] {
+    for prefix in ["vkh_", "vkl_", "vkr_", "vkt_"] {
         if let Some(rest) = word.strip_prefix(prefix).and_then(|rest| rest.get(16..)) {
             // A handle is random to its end.
             let rest = if rest.len() == 41 { "_#" } else { rest };
