@@ -146,7 +146,7 @@ impl Gate {
     ) -> Result<Vec<Option<Survey>>, AuditError> {
         let possible: Vec<_> = requests
             .into_iter()
-            .map(|(request, gap)| self.engine.may_allow(&request).then_some((request, gap)))
+            .map(|(request, gap)| self.engine.may_allow(&request, gap).then_some((request, gap)))
             .collect();
         let records: Vec<_> = possible
             .iter()

@@ -3,6 +3,7 @@
 use crate::decision::{AuditScope, Decision, Revision};
 use crate::identity::Identity;
 use crate::request::{AccessRequest, AdminRequest};
+use crate::resolver::Gap;
 use crate::target::Named;
 
 /// Decides. Pure computation on one immutable snapshot of the policies: no I/O, no clock, no secrets.
@@ -12,10 +13,10 @@ pub trait PolicyEngine: Send + Sync {
     /// Decides on a secret. The purpose and the spelling of the reference have no influence.
     fn decide(&self, request: &AccessRequest) -> Decision;
 
-    /// Whether some policy may allow the request, whatever its target will turn out to mean within the
-    /// vault and item that are known. `false` only where [`PolicyEngine::decide`] would deny every such
-    /// meaning: then the source is not asked.
-    fn may_allow(&self, request: &AccessRequest) -> bool;
+    /// Whether some policy may allow the request, whatever its target will turn out to mean once the gap is
+    /// closed; what the target says below the gap is old, and does not count. `false` only where
+    /// [`PolicyEngine::decide`] would deny every such meaning: then the source is not asked.
+    fn may_allow(&self, request: &AccessRequest, gap: Gap) -> bool;
 
     /// Decides on something other than a secret.
     fn decide_admin(&self, request: &AdminRequest) -> Decision;

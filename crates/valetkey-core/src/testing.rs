@@ -181,7 +181,7 @@ impl PolicyEngine for FakePolicy {
         }
     }
 
-    fn may_allow(&self, request: &AccessRequest) -> bool {
+    fn may_allow(&self, request: &AccessRequest, _: Gap) -> bool {
         matches!(self.decide(request), Decision::Allow(_))
     }
 

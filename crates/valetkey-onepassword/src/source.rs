@@ -169,6 +169,12 @@ impl Source {
         match landing {
             // The directory knows that now: it is an answer.
             Err(failure) if gap == Gap::Fields && is_gone(&failure.error) => Ok(()),
+            // The list is known, if not of this moment. That the name could not be looked for again must not be
+            // told to one who may not know whether it is there.
+            Err(_) if cause == Cause::Missing => {
+                self.asking.directory.be_patient(self.clock.monotonic());
+                Ok(())
+            }
             landing => landing.map(drop),
         }
     }

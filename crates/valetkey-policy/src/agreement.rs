@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use cedar_policy::{Decision, Response};
 use proptest::prelude::*;
 use valetkey_core::{
-    AccessKind, AccessRequest, Destination, Facet, FieldTarget, Named, ResolveError, Target,
+    AccessKind, AccessRequest, Destination, Facet, FieldTarget, Gap, Named, ResolveError, Target,
 };
 
 use crate::bundle::Bundle;
@@ -214,14 +214,22 @@ proptest! {
     }
 }
 
-/// What a target looks like before its field, and before its item, is known.
-fn less_known(target: &Target) -> [Target; 3] {
+/// What a target looks like before what is beyond each gap is known, and when that was renamed meanwhile.
+fn less_known(target: &Target) -> Vec<(Target, Gap)> {
     let unresolved = |vault: Option<&Named>, item: Option<&Named>| Target::Unresolved {
         vault: vault.cloned(),
         item: item.cloned(),
         error: ResolveError::FieldNotFound,
     };
-    [unresolved(None, None), unresolved(target.vault(), None), unresolved(target.vault(), target.item())]
+    let formerly = |named: Option<&Named>| named.map(|it| Named { name: "formerly".into(), ..it.clone() });
+    let (vault, item) = (target.vault(), target.item());
+    vec![
+        (unresolved(None, None), Gap::Vaults),
+        (unresolved(formerly(vault).as_ref(), formerly(item).as_ref()), Gap::Vaults),
+        (unresolved(vault, None), Gap::Items),
+        (unresolved(vault, formerly(item).as_ref()), Gap::Items),
+        (unresolved(vault, item), Gap::Fields),
+    ]
 }
 
 proptest! {
@@ -238,12 +246,44 @@ proptest! {
         let bundle = bundle.map_err(|error| TestCaseError::fail(format!("{text}\n{error}")))?;
         let snapshot = Snapshot::new(bundle, 1);
         for asked in requests.iter().filter(|asked| snapshot.rule(asked).is_ok()) {
-            for target in less_known(&asked.target) {
+            for (target, gap) in less_known(&asked.target) {
                 let early = AccessRequest { target: target.into(), ..asked.clone() };
-                prop_assert!(snapshot.may_allow(&early), "{}\n{:#?}", text, early);
+                prop_assert!(snapshot.may_allow(&early, gap), "{}\n{:?} {:#?}", text, gap, early);
             }
         }
     }
+}
+
+/// A source is not asked in vain: not about a vault that is nobody's to use, nor for one who is shut out.
+#[test]
+fn what_no_policy_reaches_is_not_looked_up() {
+    const POLICIES: &str = r#"
+        @id("item") permit (principal == Agent::"a0", action == Action::"acquire", resource in Item::"v0/i0");
+        @id("vault") permit (principal == Agent::"a1", action == Action::"acquire", resource in Vault::"v0");
+        @id("out") forbid (principal == Agent::"out", action in Action::"access", resource);
+        @id("in") permit (principal == Agent::"out", action in Action::"access", resource) when { context.ttl < 9 };
+        @id("redeem") permit (principal, action == Action::"redeem", resource);
+    "#;
+    let bundle = Bundle::from_texts(SCHEMA, &[("a.cedar", POLICIES)], "[]").unwrap();
+    let snapshot = Snapshot::new(bundle, 1);
+    let known =
+        |name: &str| Named { id: format!("id-{name}").into(), name: name.into(), name_is_unique: true };
+    let check = |agent: &str, vault: Option<&str>, item: Option<&str>, gap: Gap, expected: bool| {
+        let error = ResolveError::FieldNotFound;
+        let target = Target::Unresolved { vault: vault.map(known), item: item.map(known), error };
+        let asked = request(AccessKind::Acquire, agent, "k0", target).unwrap();
+        assert_eq!(snapshot.may_allow(&asked, gap), expected, "{agent} {vault:?} {item:?} {gap:?}");
+    };
+    check("a0", None, None, Gap::Vaults, true);
+    check("a0", Some("v0"), None, Gap::Items, true);
+    check("a0", Some("v0"), Some("i0"), Gap::Fields, true);
+    check("a0", Some("v0"), Some("i1"), Gap::Fields, false);
+    check("a0", Some("v1"), None, Gap::Items, false);
+    check("a1", Some("v0"), Some("i1"), Gap::Fields, true);
+    check("a1", Some("v1"), None, Gap::Items, false);
+    check("stranger", None, None, Gap::Vaults, false);
+    check("out", None, None, Gap::Vaults, false);
+    check("out", Some("v0"), Some("i0"), Gap::Fields, false);
 }
 
 #[test]

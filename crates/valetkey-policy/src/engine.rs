@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use valetkey_core::{
-    AccessRequest, AdminRequest, AuditScope, Decision, Identity, Named, PolicyEngine, Revision,
+    AccessRequest, AdminRequest, AuditScope, Decision, Gap, Identity, Named, PolicyEngine, Revision,
 };
 
 use crate::bundle::Bundle;
@@ -52,8 +52,8 @@ impl PolicyEngine for Engine {
         ruling::decision(snapshot.rule(request), snapshot.revision)
     }
 
-    fn may_allow(&self, request: &AccessRequest) -> bool {
-        self.snapshot().may_allow(request)
+    fn may_allow(&self, request: &AccessRequest, gap: Gap) -> bool {
+        self.snapshot().may_allow(request, gap)
     }
 
     fn decide_admin(&self, request: &AdminRequest) -> Decision {

@@ -133,12 +133,6 @@ impl Names {
 }
 
 impl Resource {
-    /// The vaults and items that a target is in, by every name that policies may use; `None` where its item
-    /// is not known.
-    pub(crate) fn within(target: &Target) -> Option<HashSet<EntityUid>> {
-        target.item().map(|_| parents(target, Names { vault: true, item: true }))
-    }
-
     /// What a target is to policy. How it was spelled plays no part.
     pub(crate) fn secret(target: &Target, names: Names) -> Self {
         let (field, section, kind) = match target {
@@ -260,7 +254,7 @@ pub(crate) fn uid(type_name: &EntityTypeName, id: &str) -> EntityUid {
 }
 
 /// The vaults and items that a secret is in: each by its id, and by its name where that is to be read.
-fn parents(target: &Target, names: Names) -> HashSet<EntityUid> {
+pub(crate) fn parents(target: &Target, names: Names) -> HashSet<EntityUid> {
     let mut parents = HashSet::new();
     if let Some(vault) = target.vault() {
         parents.insert(uid(&TYPES.vault, &vault.id));

@@ -11,6 +11,8 @@ use cedar_policy::{
     ActionConstraint, Effect, EntityTypeName, EntityUid, Policy, PrincipalConstraint, ResourceConstraint,
 };
 
+use valetkey_core::Named;
+
 use crate::entities::TYPES;
 
 /// Policies by scope.
@@ -20,8 +22,39 @@ pub(crate) struct Index {
     buckets: HashMap<Scope, HashMap<Scope, Vec<usize>>>,
     /// By the policy's number: what its scope says of the action. `None` takes any.
     actions: Vec<Option<Vec<EntityUid>>>,
-    /// By the policy's number: whether it permits.
-    permits: Vec<bool>,
+    /// By the policy's number: what it does where its scope applies.
+    effects: Vec<Standing>,
+}
+
+/// What a policy does where its scope applies.
+#[derive(Debug, Clone, Copy)]
+enum Standing {
+    /// Permits, if its conditions hold.
+    Permit,
+    /// Forbids, if its conditions hold.
+    ForbidSometimes,
+    /// Forbids: it has no conditions.
+    ForbidAlways,
+}
+
+/// The secrets that a reference may still turn out to mean.
+pub(crate) enum Extent<'a> {
+    /// Any.
+    All,
+    /// Those of one vault.
+    Vault {
+        /// The vault.
+        vault: &'a Named,
+        /// The vault by all its names, and what it is in.
+        within: HashSet<EntityUid>,
+    },
+    /// Those of one item.
+    Item {
+        /// The beginning of their ids.
+        prefix: String,
+        /// The item and its vault by all their names, and what they are in.
+        within: HashSet<EntityUid>,
+    },
 }
 
 /// What a scope says of a principal or a resource.
@@ -44,7 +77,11 @@ impl Index {
         for (number, policy) in policies.enumerate() {
             let resources = index.buckets.entry(principal_scope(policy)).or_default();
             resources.entry(resource_scope(policy)).or_default().push(number);
-            index.permits.push(policy.effect() == Effect::Permit);
+            index.effects.push(match policy.effect() {
+                Effect::Permit => Standing::Permit,
+                Effect::Forbid if policy.has_non_scope_constraint() => Standing::ForbidSometimes,
+                Effect::Forbid => Standing::ForbidAlways,
+            });
             index.actions.push(match policy.action_constraint() {
                 ActionConstraint::Any => None,
                 ActionConstraint::In(uids) => Some(uids),
@@ -72,23 +109,26 @@ impl Index {
         found
     }
 
-    /// Whether the scope of some permit takes the principal, one of the actions, and a secret in `within`;
-    /// any secret at all where that is `None`. Conditions may still refuse.
+    /// Whether the scope of some permit takes the principal, the action and a secret of this extent, and no forbid
+    /// without conditions takes them all. Conditions may still refuse.
     pub(crate) fn may_permit(
         &self,
         principal: &Place<'_>,
         actions: &HashSet<EntityUid>,
-        within: Option<&HashSet<EntityUid>>,
+        extent: &Extent<'_>,
     ) -> bool {
-        let reaches = |scope: &Scope| match (scope, within) {
-            (Scope::Any, _) | (_, None) => true,
-            (Scope::Type(name), Some(_)) => *name == TYPES.secret,
-            // A secret's id does not say by which names its item is known; take it for one of these.
-            (Scope::Within(uid), Some(within)) => within.contains(uid) || *uid.type_name() == TYPES.secret,
-        };
         let buckets = scopes(principal).into_iter().filter_map(|scope| self.buckets.get(&scope)).flatten();
-        let mut numbers = buckets.filter(|(scope, _)| reaches(scope)).flat_map(|(_, numbers)| numbers);
-        numbers.any(|number| self.permits.get(*number) == Some(&true) && self.takes(*number, actions))
+        let mut found = false;
+        for (scope, numbers) in buckets {
+            for number in numbers.iter().filter(|number| self.takes(**number, actions)) {
+                match self.effects.get(*number) {
+                    Some(Standing::Permit) => found |= extent.meets(scope),
+                    Some(Standing::ForbidAlways) if extent.lies_in(scope) => return false,
+                    Some(Standing::ForbidAlways | Standing::ForbidSometimes) | None => {}
+                }
+            }
+        }
+        found
     }
 
     fn takes(&self, number: usize, actions: &HashSet<EntityUid>) -> bool {
@@ -97,6 +137,44 @@ impl Index {
             Some(None) | None => true,
         }
     }
+}
+
+impl Extent<'_> {
+    /// Whether a scope may take one of them.
+    fn meets(&self, scope: &Scope) -> bool {
+        match (self, scope) {
+            (Self::All, _) | (_, Scope::Any) => true,
+            (Self::Vault { .. } | Self::Item { .. }, Scope::Type(name)) => *name == TYPES.secret,
+            (Self::Item { prefix, within }, Scope::Within(uid)) => {
+                within.contains(uid) || is_secret_of(uid, prefix)
+            }
+            (Self::Vault { vault, within }, Scope::Within(uid)) => {
+                let id = uid.id().unescaped();
+                let is_of_vault = id.strip_prefix(&*vault.name).is_some_and(|rest| rest.starts_with('/'));
+                within.contains(uid)
+                    || is_secret_of(uid, &format!("{}/", vault.id))
+                    // An item's id does not say whose it is, and a kind of ours that is none of these may hold it.
+                    || (*uid.type_name() == TYPES.item && (is_of_vault || !id.contains('/')))
+                    || ![&TYPES.secret, &TYPES.item, &TYPES.vault].contains(&uid.type_name())
+            }
+        }
+    }
+
+    /// Whether a scope takes all of them.
+    fn lies_in(&self, scope: &Scope) -> bool {
+        match (self, scope) {
+            (_, Scope::Any) => true,
+            (_, Scope::Type(name)) => *name == TYPES.secret,
+            (Self::All, Scope::Within(_)) => false,
+            (Self::Vault { within, .. } | Self::Item { within, .. }, Scope::Within(uid)) => {
+                within.contains(uid)
+            }
+        }
+    }
+}
+
+fn is_secret_of(uid: &EntityUid, prefix: &str) -> bool {
+    *uid.type_name() == TYPES.secret && uid.id().unescaped().starts_with(prefix)
 }
 
 /// Every bucket name that one side of a request answers to; each once, so no policy is found twice.

@@ -8,14 +8,15 @@ use cedar_policy::{
     Schema,
 };
 use valetkey_core::{
-    AccessKind, AccessRequest, AdminRequest, AgentId, Identity, PersonId, Revision, Target, ToolId,
+    AccessKind, AccessRequest, AdminRequest, AgentId, Gap, Identity, PersonId, ResolveError, Revision,
+    Target, ToolId,
 };
 
 use crate::bundle::{Bundle, Loaded};
 use crate::cache::Cache;
 use crate::entities::{self, Action, Facts, Names, Resource};
 use crate::error::EngineError;
-use crate::index::{Index, Place};
+use crate::index::{Extent, Index, Place};
 use crate::links::Links;
 use crate::obligations::Annotations;
 use crate::ruling::{Permits, Refusal};
@@ -100,22 +101,41 @@ impl Snapshot {
         self.try_rule(request).unwrap_or_else(|error| Err(Refusal::unfit(&error)))
     }
 
-    /// Whether some permit's scope takes the request, whatever its target turns out to mean.
-    pub(crate) fn may_allow(&self, request: &AccessRequest) -> bool {
+    /// Whether some permit's scope takes the request, whatever its target turns out to mean once the gap is closed.
+    pub(crate) fn may_allow(&self, request: &AccessRequest, gap: Gap) -> bool {
         let principal = entities::caller(&request.call.caller);
-        let actions: Vec<_> = match request.kind {
-            AccessKind::Redeem => vec![Action::Redeem.uid()],
+        let actions: &[_] = match request.kind {
+            AccessKind::Redeem => &[Action::Redeem],
             // The field may turn out to be a seed.
             AccessKind::Acquire | AccessKind::Renew | AccessKind::Check => {
-                vec![Action::Acquire.uid(), Action::AcquireSeed.uid()]
+                &[Action::Acquire, Action::AcquireSeed]
             }
         };
-        let within = Resource::within(&request.target).map(|parents| self.links.within(&parents));
-        self.index.may_permit(
-            &Place { uid: &principal, within: &self.links.within([&principal]) },
-            &self.links.within(&actions),
-            within.as_ref(),
-        )
+        let place = Place { uid: &principal, within: &self.links.within([&principal]) };
+        let extent = self.extent(&request.target, gap);
+        actions
+            .iter()
+            .any(|action| self.index.may_permit(&place, &self.links.within([&action.uid()]), &extent))
+    }
+
+    /// What a target may still turn out to mean. Below the gap nothing counts: it is not known, or too old.
+    fn extent<'a>(&self, target: &'a Target, gap: Gap) -> Extent<'a> {
+        let names = Names { vault: true, item: true };
+        match (gap, target.vault(), target.item()) {
+            (Gap::Fields, Some(vault), Some(item)) => Extent::Item {
+                prefix: format!("{}/{}/", vault.id, item.id),
+                within: self.links.within(&entities::parents(target, names)),
+            },
+            (Gap::Fields | Gap::Items, Some(vault), _) => {
+                let of_vault = Target::Unresolved {
+                    vault: Some(vault.clone()),
+                    item: None,
+                    error: ResolveError::ItemNotFound,
+                };
+                Extent::Vault { vault, within: self.links.within(&entities::parents(&of_vault, names)) }
+            }
+            (Gap::Fields | Gap::Items | Gap::Vaults, _, _) => Extent::All,
+        }
     }
 
     /// Decides on something other than a secret. These are rare: nothing is kept.

@@ -1,5 +1,6 @@
 //! What happens to leases by themselves: expiry, renewal, and the records of both.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -27,13 +28,13 @@ impl Broker {
 
     /// Renews handles before they expire, for as long as it is polled. Exactly one task runs this, apart
     /// from [`Broker::keep_leases`], so that a slow source delays no expiry.
-    /// Several batches go on at once, so that one slow source delays no other's renewals.
+    /// Each vault's go on by themselves, so that one slow source delays no other's renewals.
     pub async fn renew_leases(&self) {
         let mut under_way = FuturesUnordered::new();
         loop {
             tokio::select! {
                 due = self.leases.wait_renewable(), if under_way.len() < RENEWALS_AT_ONCE => {
-                    under_way.push(self.renew(due));
+                    under_way.extend(by_vault(due).into_iter().map(|of_vault| self.renew(of_vault)));
                 }
                 Some(()) = under_way.next() => {}
             }
@@ -90,7 +91,17 @@ impl Broker {
     }
 }
 
-/// Batches of renewals under way at the same time.
+/// What is due, by the word that each reference has for its vault: one vault has one source.
+fn by_vault(due: Vec<Renewable>) -> Vec<Vec<Renewable>> {
+    let mut vaults: BTreeMap<String, Vec<Renewable>> = BTreeMap::new();
+    for renewable in due {
+        let vault = renewable.request.reference.vault().to_ascii_lowercase();
+        vaults.entry(vault).or_default().push(renewable);
+    }
+    vaults.into_values().collect()
+}
+
+/// Above so many batches of renewals under way, no more are begun.
 const RENEWALS_AT_ONCE: usize = 16;
 const FLUSH_RETRY: Duration = Duration::from_secs(1);
 /// Records of one write of what happened to leases.
