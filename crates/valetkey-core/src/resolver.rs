@@ -139,6 +139,20 @@ pub enum ResolveError {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// What the broker may ask the source, set below the source's quota, is spent.
+    #[error("this broker's budget for the source is spent")]
+    BudgetSpent {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// The source is left alone after it failed like this.
+    #[error("{error}")]
+    Paused {
+        /// How it failed.
+        error: Box<ResolveError>,
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// The source did not answer, or not in time, or not as it should.
     #[error("the source is not available")]
     Unavailable,
@@ -191,10 +205,22 @@ impl ResolveError {
             Self::UnableToFormatPrivateKey => "PRIVATE_KEY_MALFORMED",
             Self::UnsupportedFileFormat => "FILE_NOT_TEXT",
             Self::ItemNotActive => "ITEM_NOT_ACTIVE",
-            Self::RateLimited { .. } => "RESOLVER_RATE_LIMITED",
+            Self::RateLimited { .. } | Self::BudgetSpent { .. } => "RESOLVER_RATE_LIMITED",
+            Self::Paused { error, .. } => error.code(),
             Self::Unavailable => "RESOLVER_UNAVAILABLE",
             Self::CredentialsRefused => "RESOLVER_CREDENTIALS_REFUSED",
             Self::Changed => "REFERENCE_CHANGED",
+        }
+    }
+
+    /// When to ask again, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after }
+            | Self::BudgetSpent { retry_after }
+            | Self::Paused { error: _, retry_after } => Some(*retry_after),
+            _ => None,
         }
     }
 
@@ -205,7 +231,8 @@ impl ResolveError {
             Self::VaultNotFound | Self::ItemNotFound | Self::NoMatchingSections | Self::FieldNotFound => {
                 Fault::NotFound
             }
-            Self::RateLimited { .. } => Fault::RateLimit,
+            Self::RateLimited { .. } | Self::BudgetSpent { .. } => Fault::RateLimit,
+            Self::Paused { error, .. } => error.fault(),
             Self::Unavailable | Self::CredentialsRefused | Self::Changed => Fault::Unavailable,
             Self::TooManyVaults
             | Self::TooManyItems

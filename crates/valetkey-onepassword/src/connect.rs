@@ -39,7 +39,7 @@ impl Connect {
             Ok(answer) => Err(unavailable(&format!("the heartbeat has the status {}", answer.status))),
             Err(Failure::TooLarge) => Err(unavailable("the heartbeat is no heartbeat")),
             Err(Failure::Token(why)) => Err(error(ResolveError::CredentialsRefused, &why.to_string())),
-            Err(Failure::Broken(detail)) => Err(unavailable(&detail)),
+            Err(Failure::Unreachable(detail) | Failure::Broken(detail)) => Err(unavailable(&detail)),
         }
     }
 
@@ -53,8 +53,9 @@ impl Connect {
             }
             Err(Failure::TooLarge) => return Err(unavailable("the answer is over its bound")),
             Err(Failure::Token(why)) => {
-                return Err(error(ResolveError::CredentialsRefused, &why.to_string()));
+                return Err(unsent(ResolveError::CredentialsRefused, &why.to_string()));
             }
+            Err(Failure::Unreachable(detail)) => return Err(unsent(ResolveError::Unavailable, &detail)),
             Err(Failure::Broken(detail)) => return Err(unavailable(&detail)),
         };
         if answer.status == 200 {
@@ -120,11 +121,16 @@ fn file(id: &str) -> Result<&str, UpstreamError> {
 }
 
 fn part(id: &str, is_valid: impl Fn(&str) -> bool, otherwise: ResolveError) -> Result<&str, UpstreamError> {
-    if is_valid(id) { Ok(id) } else { Err(error(otherwise, "an id of this form is never asked for")) }
+    if is_valid(id) { Ok(id) } else { Err(unsent(otherwise, "an id of this form is never asked for")) }
 }
 
 fn error(error: ResolveError, detail: &str) -> UpstreamError {
     UpstreamError::new(error, &format!("Connect: {detail}"))
+}
+
+/// For a question that the server did not get.
+fn unsent(error: ResolveError, detail: &str) -> UpstreamError {
+    UpstreamError::unsent(error, &format!("Connect: {detail}"))
 }
 
 fn unavailable(detail: &str) -> UpstreamError {

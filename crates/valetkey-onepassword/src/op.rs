@@ -123,7 +123,7 @@ impl Upstream for Op {
 
 /// Refuses what can be nothing's id: it must not become an argument.
 fn check(good: bool, error: ResolveError) -> Result<(), UpstreamError> {
-    if good { Ok(()) } else { Err(UpstreamError::new(error, "is no id: `op` was not asked")) }
+    if good { Ok(()) } else { Err(UpstreamError::unsent(error, "is no id: `op` was not asked")) }
 }
 
 #[cfg(test)]

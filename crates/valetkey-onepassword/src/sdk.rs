@@ -35,7 +35,7 @@ use self::answer::{content, items, read, vaults};
 use self::ffi::{Answer, Core};
 use self::item::item;
 use self::request::Request;
-use self::session::Session;
+use self::session::{SIGN_IN_COST, Session};
 use crate::item::{ItemOutline, ItemValues, Vault};
 use crate::token::{Hosts, TokenError, TokenSource};
 use crate::upstream::{ItemSummary, Question, Upstream, UpstreamError};
@@ -146,12 +146,19 @@ impl Upstream for SdkSource {
 
     /// As counted at a stand-in. A vault whose keys the core has not seen costs one more, once.
     fn cost(&self, question: Question) -> u32 {
-        let warm = match question {
+        match question {
             Question::Vaults | Question::Items | Question::Item => 1,
             // The core reads the item first.
             Question::File => 2,
-        };
-        if self.session.is_signed_in() { warm } else { warm + SIGN_IN_COST }
+        }
+    }
+
+    fn sign_in_cost(&self) -> u32 {
+        if self.session.is_signed_in() { 0 } else { SIGN_IN_COST }
+    }
+
+    fn take_sign_in_spending(&self) -> u32 {
+        self.session.take_spending()
     }
 }
 
@@ -159,8 +166,6 @@ fn unavailable(detail: &str) -> UpstreamError {
     UpstreamError::new(ResolveError::Unavailable, detail)
 }
 
-/// Four for signing in, one each for the keys of the account and of the vault.
-const SIGN_IN_COST: u32 = 6;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Questions that are asked at once; more of them wait, within their time.
 const CALLS_MAX: usize = 16;

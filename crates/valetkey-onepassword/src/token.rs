@@ -6,8 +6,10 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
+use tokio::net::TcpStream;
 use zeroize::Zeroizing;
 
 use crate::file::OpenFile;
@@ -150,7 +152,11 @@ impl Hosts {
 }
 
 /// A token that says where it may be sent, and may be. Wiped when dropped; no `Debug`, no `Clone`.
-pub(crate) struct ServiceAccountToken(Zeroizing<String>);
+pub(crate) struct ServiceAccountToken {
+    text: Zeroizing<String>,
+    /// Where to sign in: a host, and a port.
+    host: (String, u16),
+}
 
 impl ServiceAccountToken {
     fn parse(text: &str, hosts: Hosts) -> Result<Self, TokenError> {
@@ -173,12 +179,31 @@ impl ServiceAccountToken {
         if !is_allowed(&address, hosts) {
             return Err(TokenError::ForeignHost);
         }
-        Ok(Self(Zeroizing::new(text.to_owned())))
+        Ok(Self { text: Zeroizing::new(text.to_owned()), host: host_of(&address) })
     }
 
     pub(crate) fn expose_secret(&self) -> &str {
-        &self.0
+        &self.text
     }
+
+    /// Connects to where the token signs in, and sends nothing.
+    pub(crate) async fn knock(&self) -> io::Result<()> {
+        let (host, port) = &self.host;
+        let connected = tokio::time::timeout(KNOCK_MAX, TcpStream::connect((&**host, *port))).await;
+        connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(drop)
+    }
+}
+
+/// The host and the port of an address that is allowed.
+fn host_of(address: &str) -> (String, u16) {
+    let (rest, usual) = match address.strip_prefix("http://") {
+        Some(rest) => (rest, 80),
+        None => (address.strip_prefix("https://").unwrap_or(address), 443),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let given = rest.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let (host, port) = given.unwrap_or((rest, usual));
+    (host.trim_matches(['[', ']']).to_owned(), port)
 }
 
 fn read(path: &Path, forbidden: u32) -> Result<Zeroizing<String>, TokenError> {
@@ -231,5 +256,6 @@ const DOMAINS: [&str; 3] = ["1password.com", "1password.ca", "1password.eu"];
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "[::1]", "localhost"];
 /// In bytes; tokens have about 900.
 const TOKEN_MAX: usize = 16 << 10;
+const KNOCK_MAX: Duration = Duration::from_secs(3);
 const ADDRESS_MAX: usize = 512;
 const HOST_MAX: usize = 253;

@@ -28,6 +28,16 @@ pub(crate) trait Upstream: Send + Sync {
 
     /// How many requests a question costs there, at most: what counts against a quota.
     fn cost(&self, question: Question) -> u32;
+
+    /// How many more the next question may cost, because there has to be a sign-in before it.
+    fn sign_in_cost(&self) -> u32 {
+        0
+    }
+
+    /// How many requests were made for signing in since this was last asked. Counted before they are made.
+    fn take_sign_in_spending(&self) -> u32 {
+        0
+    }
 }
 
 /// An item without its fields.
@@ -52,18 +62,30 @@ pub(crate) struct UpstreamError {
     pub(crate) error: ResolveError,
     /// In its own words, scrubbed; never a value, a token or a part of one.
     detail: String,
+    /// Whether it is certain that the question was never sent.
+    pub(crate) is_unsent: bool,
 }
 
 impl UpstreamError {
     /// A failure and the text that the source gave for it. The text is scrubbed here; that nothing secret is
     /// in it is for the source to see to.
     pub(crate) fn new(error: ResolveError, detail: &str) -> Self {
-        Self { error, detail: scrub(detail, DETAIL_MAX) }
+        Self { error, detail: scrub(detail, DETAIL_MAX), is_unsent: false }
+    }
+
+    /// A failure of a question that was certainly never sent, so that it costs nothing.
+    pub(crate) fn unsent(error: ResolveError, detail: &str) -> Self {
+        Self::new(error, detail).into_unsent()
+    }
+
+    /// The same failure, of a question that was certainly never sent.
+    pub(crate) fn into_unsent(self) -> Self {
+        Self { is_unsent: true, ..self }
     }
 }
 
 impl From<UpstreamError> for ResolveFailure {
-    fn from(UpstreamError { error, detail }: UpstreamError) -> Self {
+    fn from(UpstreamError { error, detail, is_unsent: _ }: UpstreamError) -> Self {
         Self { error, detail: Some(detail.into()) }
     }
 }

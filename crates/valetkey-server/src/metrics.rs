@@ -78,7 +78,7 @@ fn exposition(status: &GetStatusResponse) -> String {
     text.value("valetkey_audit_available", "", status.audit_available.into());
     let sources = &status.sources;
     let ready = |source: &SourceStatus| Some(u64::from(source.state() == SourceState::Ready));
-    text.of_sources("ready", "gauge", "1 where the source answers.", sources, ready);
+    text.of_sources("ready", "gauge", "1 where the source answers, or was not asked yet.", sources, ready);
     text.of_sources("reads_total", "counter", "Questions to the source.", sources, |it| Some(it.reads));
     let shared = |it: &SourceStatus| Some(it.shared_reads);
     text.of_sources("shared_reads_total", "counter", "Questions that shared an answer.", sources, shared);

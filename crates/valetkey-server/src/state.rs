@@ -52,6 +52,7 @@ fn source(figures: SourceFigures, now: Timestamp) -> v1::SourceStatus {
     } = figures;
     let (state, wait) = match state {
         SourceState::Ready => (v1::SourceState::Ready, None),
+        SourceState::Failing { error: _ } => (v1::SourceState::Failing, None),
         SourceState::Spent { retry_after } => (v1::SourceState::Limited, Some(retry_after)),
         SourceState::Paused { error, remaining } => (paused(&error), Some(remaining)),
     };
@@ -73,7 +74,7 @@ fn source(figures: SourceFigures, now: Timestamp) -> v1::SourceStatus {
 
 fn paused(error: &ResolveError) -> v1::SourceState {
     match error {
-        ResolveError::RateLimited { .. } => v1::SourceState::Limited,
+        ResolveError::RateLimited { .. } | ResolveError::BudgetSpent { .. } => v1::SourceState::Limited,
         ResolveError::CredentialsRefused => v1::SourceState::CredentialsRefused,
         _ => v1::SourceState::Unavailable,
     }

@@ -268,10 +268,10 @@ pub(crate) fn refused(refusal: &Refusal, request: &str) -> Status {
 
 /// An allowed agent may know that a reference names nothing; the message is the core's own text.
 fn unresolved(error: &ResolveError, reference: &str, record: RecordId) -> Status {
-    let details = match (error, error.fault()) {
-        (ResolveError::RateLimited { retry_after }, _) => ErrorDetails::with_retry_info(Some(*retry_after)),
-        (_, Fault::Unavailable) => ErrorDetails::with_retry_info(Some(RETRY_SOON)),
-        _ => ErrorDetails::new(),
+    let details = match (error.retry_after(), error.fault()) {
+        (Some(wait), _) => ErrorDetails::with_retry_info(Some(wait)),
+        (None, Fault::Unavailable) => ErrorDetails::with_retry_info(Some(RETRY_SOON)),
+        (None, _) => ErrorDetails::new(),
     };
     Facts::new(error.code(), format!("`{reference}`: {error}"))
         .record(record)
@@ -345,6 +345,8 @@ mod tests {
             UnsupportedFileFormat,
             ItemNotActive,
             RateLimited { retry_after: Duration::from_secs(9) },
+            BudgetSpent { retry_after: Duration::from_secs(9) },
+            Paused { error: CredentialsRefused.into(), retry_after: Duration::from_secs(9) },
             Unavailable,
             CredentialsRefused,
             Changed,
@@ -356,6 +358,27 @@ mod tests {
             assert_eq!(info.metadata["record_id"], "7");
             assert_ne!(status.code(), Code::Internal, "{error}");
         }
+    }
+
+    #[test]
+    fn whoever_has_to_wait_is_told_for_what_and_how_long() {
+        use ResolveError::*;
+        let nine = Duration::from_secs(9);
+        let check = |error: ResolveError, reason: &str, message: &str, wait: Duration| {
+            let status = unresolved(&error, "op://v/i/f", RecordId(7));
+            assert_eq!(status.get_details_error_info().unwrap().reason, reason);
+            assert_eq!(status.message(), format!("`op://v/i/f`: {message}"));
+            assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(wait), "{error:?}");
+        };
+        let paused = |error: ResolveError| Paused { error: error.into(), retry_after: nine };
+        let (limited, down) = ("the source limits its rate", "the source is not available");
+        let refused = "the source does not accept the broker's credentials";
+        let budget = "this broker's budget for the source is spent";
+        check(RateLimited { retry_after: nine }, "RESOLVER_RATE_LIMITED", limited, nine);
+        check(BudgetSpent { retry_after: nine }, "RESOLVER_RATE_LIMITED", budget, nine);
+        check(Unavailable, "RESOLVER_UNAVAILABLE", down, RETRY_SOON);
+        check(paused(Unavailable), "RESOLVER_UNAVAILABLE", down, nine);
+        check(paused(CredentialsRefused), "RESOLVER_CREDENTIALS_REFUSED", refused, nine);
     }
 
     /// docs/errors.md is generated from the catalogue; UPDATE_GOLDEN=1 writes it.

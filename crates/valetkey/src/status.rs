@@ -59,8 +59,13 @@ fn shown(source: &SourceStatus) -> Vec<Cell> {
         ("reads", source.reads.into()),
         ("shared", source.shared_reads.into()),
         ("cached", source.cached_reads.into()),
+        ("last_answer", last_answer(source).into()),
         ("last_error", source.last_error.as_str().into()),
     ]
+}
+
+fn last_answer(source: &SourceStatus) -> String {
+    source.last_success_time.map_or_else(|| "never".to_owned(), |time| moment_to_second(time.seconds))
 }
 
 fn state(source: &SourceStatus) -> String {
@@ -107,5 +112,15 @@ fn source_object(source: SourceStatus) -> Value {
     })
 }
 
-const SHOWN: [&str; 9] =
-    ["source", "kind", "state", "last_hour", "last_day", "reads", "shared", "cached", "last_error"];
+const SHOWN: [&str; 10] = [
+    "source",
+    "kind",
+    "state",
+    "last_hour",
+    "last_day",
+    "reads",
+    "shared",
+    "cached",
+    "last_answer",
+    "last_error",
+];

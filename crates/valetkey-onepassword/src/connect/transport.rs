@@ -47,6 +47,8 @@ pub(super) enum Failure {
     TooLarge,
     /// There is no token to send.
     Token(ConnectError),
+    /// Nobody took the connection: nothing was sent.
+    Unreachable(String),
     /// Everything else, in words that have nothing of the answer's body in them.
     Broken(String),
 }
@@ -195,6 +197,7 @@ fn seconds(headers: &HeaderMap) -> Option<Duration> {
 
 /// The whole chain of a failure, without the address and what came back.
 fn broken(error: reqwest::Error) -> Failure {
+    let is_unsent = error.is_connect();
     let error = error.without_url();
     let mut text = error.to_string();
     let mut next = error.source();
@@ -202,7 +205,7 @@ fn broken(error: reqwest::Error) -> Failure {
         text = format!("{text}: {cause}");
         next = cause.source();
     }
-    Failure::Broken(text)
+    if is_unsent { Failure::Unreachable(text) } else { Failure::Broken(text) }
 }
 
 /// To one server at a time; more wait for their turn.

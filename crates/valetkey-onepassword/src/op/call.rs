@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -28,6 +29,8 @@ pub(super) struct Caller {
     hosts: Hosts,
     timeout: Duration,
     turns: Semaphore,
+    /// Whether the last run could not connect. Then it is tried without a run, which may cost requests.
+    is_unreachable: AtomicBool,
     /// The program's home and configuration: empty, so that no other sign-in is found there. Goes with this.
     home: TempDir,
 }
@@ -41,25 +44,31 @@ impl Caller {
         let home =
             home.map_err(|source| OpProgramError::Inaccessible { path: std::env::temp_dir(), source })?;
         let hosts = Hosts::of(allow_loopback);
-        Ok(Self { program, token, hosts, timeout, turns: Semaphore::new(processes_max.max(1)), home })
+        let turns = Semaphore::new(processes_max.max(1));
+        Ok(Self { program, token, hosts, timeout, turns, is_unreachable: AtomicBool::new(false), home })
     }
 
     /// What the program prints, or why it failed. Takes at most twice the timeout: to get a turn, and to run.
     pub(super) async fn run(&self, arguments: &[&str]) -> Result<Zeroizing<Vec<u8>>, UpstreamError> {
         let turn = timeout(self.timeout, self.turns.acquire()).await;
-        let _turn = turn.map_err(|_| unavailable("`op` is busy: no turn came in time"))?;
+        let _turn = turn.map_err(|_| unsent("`op` is busy: no turn came in time"))?;
         // Read for each run: a new token is found without a restart.
         let token = self
             .token
             .read(self.hosts)
-            .map_err(|error| UpstreamError::new(ResolveError::CredentialsRefused, &error.to_string()))?;
-        let mut run = self
-            .start(arguments, &token)
-            .map_err(|error| unavailable(&format!("cannot start `op`: {error}")))?;
+            .map_err(|error| UpstreamError::unsent(ResolveError::CredentialsRefused, &error.to_string()))?;
+        if self.is_unreachable.load(Ordering::Relaxed) {
+            let knocked = token.knock().await;
+            knocked.map_err(|error| unsent(&format!("1Password cannot be reached: {error}")))?;
+        }
+        let mut run =
+            self.start(arguments, &token).map_err(|error| unsent(&format!("cannot start `op`: {error}")))?;
         let ended = timeout(self.timeout, run.output()).await;
         if !matches!(ended, Ok(Ok(_))) {
             run.end().await;
         }
+        let is_unreachable = matches!(&ended, Ok(Ok(output)) if says(output, "dial tcp"));
+        self.is_unreachable.store(is_unreachable, Ordering::Relaxed);
         match ended {
             Ok(Ok(output)) if output.status.success() => Ok(output.stdout),
             Ok(Ok(output)) => Err(failed(&output, &token)),
@@ -94,6 +103,11 @@ impl Caller {
             .kill_on_drop(true);
         Ok(Run(command.spawn()?))
     }
+}
+
+/// Whether a run failed with such words.
+fn says(output: &Output, words: &str) -> bool {
+    !output.status.success() && output.stderr.windows(words.len()).any(|part| part == words.as_bytes())
 }
 
 fn failed(output: &Output, token: &ServiceAccountToken) -> UpstreamError {
@@ -163,6 +177,10 @@ async fn read(mut pipe: impl AsyncRead + Unpin, max: usize) -> io::Result<Zeroiz
             return Err(io::Error::other(format!("it printed more than {max} bytes")));
         }
     }
+}
+
+fn unsent(detail: &str) -> UpstreamError {
+    UpstreamError::unsent(ResolveError::Unavailable, detail)
 }
 
 fn unavailable(detail: &str) -> UpstreamError {

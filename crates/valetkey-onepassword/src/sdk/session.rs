@@ -1,5 +1,6 @@
 //! The core's client: made once for a token, kept, and made again after it was lost; never in a loop.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use valetkey_core::ResolveError;
 use super::fault::fault;
 use super::ffi::Core;
 use super::request;
-use crate::token::{Hosts, TokenSource};
+use crate::token::{Hosts, ServiceAccountToken, TokenSource};
 use crate::upstream::UpstreamError;
 
 /// The client of one service account. Signing in takes four requests and about a second, so it is done by one
@@ -23,6 +24,8 @@ pub(super) struct Session {
     state: Mutex<State>,
     /// Held by the one who signs in.
     signing_in: tokio::sync::Mutex<()>,
+    /// Requests of sign-ins that nobody has taken to count.
+    spending: AtomicU32,
 }
 
 #[derive(Default)]
@@ -30,14 +33,16 @@ struct State {
     client_id: Option<u64>,
     /// Clients that could not be made or were lost, since a call last succeeded.
     failures: u32,
+    /// Whether the last sign-in came to nothing because nobody answered.
+    is_unreachable: bool,
     /// Until when nobody signs in, and why.
     pause: Option<(Instant, UpstreamError)>,
 }
 
 impl Session {
     pub(super) fn new(core: Arc<Core>, token: TokenSource, hosts: Hosts, timeout: Duration) -> Arc<Self> {
-        let (state, signing_in) = Default::default();
-        Arc::new(Self { core, token, hosts, timeout, state, signing_in })
+        let (state, signing_in, spending) = Default::default();
+        Arc::new(Self { core, token, hosts, timeout, state, signing_in, spending })
     }
 
     /// The id of the client.
@@ -54,6 +59,11 @@ impl Session {
     /// Whether the next question goes without signing in first.
     pub(super) fn is_signed_in(&self) -> bool {
         self.state().client_id.is_some()
+    }
+
+    /// The requests that were made for signing in since this was last asked.
+    pub(super) fn take_spending(&self) -> u32 {
+        self.spending.swap(0, Ordering::AcqRel)
     }
 
     /// Lets a test go on without waiting.
@@ -94,22 +104,40 @@ impl Session {
         let mut state = self.state();
         match &outcome {
             Ok(client_id) => {
-                (state.client_id, state.pause) = (Some(*client_id), None);
+                (state.client_id, state.pause, state.is_unreachable) = (Some(*client_id), None, false);
                 tracing::info!(client_id, "the SDK core is signed in");
             }
-            Err(error) => state.fail(error),
+            Err(error) => {
+                state.is_unreachable = error.error == ResolveError::Unavailable;
+                state.fail(error);
+            }
         }
-        outcome
+        // That the question was not sent is known; what the sign-in cost is counted beside it.
+        outcome.map_err(UpstreamError::into_unsent)
     }
 
     async fn make_client(&self) -> Result<u64, UpstreamError> {
         let refused = |error: crate::TokenError| {
-            UpstreamError::new(ResolveError::CredentialsRefused, &error.to_string())
+            UpstreamError::unsent(ResolveError::CredentialsRefused, &error.to_string())
         };
-        let config = request::client_config(&self.token.read(self.hosts).map_err(refused)?);
+        let token = self.token.read(self.hosts).map_err(refused)?;
+        self.knock(&token).await?;
+        let config = request::client_config(&token);
+        // Before it is sent: whatever comes of it, it is counted.
+        self.spending.fetch_add(SIGN_IN_COST, Ordering::AcqRel);
         let answer = self.core.init_client(&config).await.map_err(|error| fault(None, &error).error)?;
         let client_id = std::str::from_utf8(answer.bytes()).ok().and_then(|id| id.parse().ok());
         client_id.ok_or_else(|| unavailable("the SDK core gave a client without an id"))
+    }
+
+    /// Whether the service can be reached, where it could not the last time. The core does not say whether it
+    /// got as far as sending something; this never does, so that an outage costs nothing.
+    async fn knock(&self, token: &ServiceAccountToken) -> Result<(), UpstreamError> {
+        if !self.state().is_unreachable || has_proxy() {
+            return Ok(());
+        }
+        let unsent = |why: String| UpstreamError::unsent(ResolveError::Unavailable, &why);
+        token.knock().await.map_err(|error| unsent(format!("1Password cannot be reached: {error}")))
     }
 
     /// What can be said without signing in.
@@ -120,7 +148,7 @@ impl Session {
         }
         let (until, error) = state.pause.as_ref()?;
         let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-        let mut error = error.clone();
+        let mut error = error.clone().into_unsent();
         if let ResolveError::RateLimited { retry_after } = &mut error.error {
             *retry_after = left;
         }
@@ -159,10 +187,20 @@ impl State {
     }
 }
 
+/// Whether the core's requests take another way than straight to the service.
+fn has_proxy() -> bool {
+    let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    PROXY_VARIABLES.iter().any(set)
+}
+
 fn unavailable(detail: &str) -> UpstreamError {
     UpstreamError::new(ResolveError::Unavailable, detail)
 }
 
+/// Four for signing in, one each for the keys of the account and of the vault.
+pub(super) const SIGN_IN_COST: u32 = 6;
+const PROXY_VARIABLES: [&str; 6] =
+    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy"];
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Four requests a sign-in: a token that was revoked costs less than 400 requests a day, where the smallest
 /// plan has 1,000.

@@ -15,7 +15,7 @@ use super::flights::{Answer, Departure, Flights, ItemRead, Key, Landing, Sharing
 use super::quota::{Claim, Quota, QuotaError};
 use super::sealed::Sealed;
 use super::turns::{Place, Turns};
-use crate::upstream::{Question, Upstream};
+use crate::upstream::{Question, Upstream, UpstreamError};
 
 /// An upstream and all that stands before it.
 pub(super) struct Asking {
@@ -50,7 +50,7 @@ impl Asking {
             upstream,
             flights: Flights::new(keep),
             turns: Turns::new(options.concurrency_max),
-            breaker: Arc::new(Breaker::new(Arc::clone(&clock))),
+            breaker: Arc::new(Breaker::new(Arc::clone(&options.name), Arc::clone(&clock))),
             counters: Counters::default(),
             clock,
         })
@@ -62,7 +62,8 @@ impl Asking {
         let (flight, via) = self.flights.join(agent, &key, sharing, now, || {
             // In this order: who is over the bound does not pay for it.
             let place = self.turns.line_up(agent)?;
-            let claim = self.quota.claim(agent, self.upstream.cost(key.question()))?;
+            let cost = self.upstream.cost(key.question()).saturating_add(self.upstream.sign_in_cost());
+            let claim = self.quota.claim(agent, cost)?;
             Ok(Arc::clone(self).fly(key.clone(), now, place, claim))
         })?;
         self.counters.count(via);
@@ -71,10 +72,11 @@ impl Asking {
 
     /// How it is, and what it has done.
     pub(super) fn figures(&self) -> SourceFigures {
-        let state = match (self.breaker.open(), self.quota.spent_for()) {
-            (Some((failure, remaining)), _) => SourceState::Paused { error: failure.error, remaining },
-            (None, Some(retry_after)) => SourceState::Spent { retry_after },
-            (None, None) => SourceState::Ready,
+        let state = match (self.breaker.open(), self.quota.spent_for(), self.counters.failing()) {
+            (Some((failure, remaining)), _, _) => SourceState::Paused { error: failure.error, remaining },
+            (None, Some(retry_after), _) => SourceState::Spent { retry_after },
+            (None, None, Some(error)) => SourceState::Failing { error },
+            (None, None, None) => SourceState::Ready,
         };
         self.counters.show((Arc::clone(&self.name), self.kind), state, self.quota.spending())
     }
@@ -104,17 +106,24 @@ impl Asking {
 
     async fn pay_and_put(&self, key: &Key, claim: Claim) -> Result<Answer, ResolveFailure> {
         let pass = self.breaker.admit()?;
-        claim.pay().await?;
-        self.counters.ask();
-        let answer = self.put(key).await;
+        let paid = claim.pay().await?;
+        let attempt = self.counters.ask(&*self.clock);
+        let cost = self.upstream.cost(key.question());
+        let (answer, asked) = match self.put(key).await {
+            Ok(answer) => (Ok(answer), cost),
+            Err(Miss { failure, is_unsent: true }) => (Err(failure), 0),
+            // A sign-in may go on behind it: all that was set aside counts.
+            Err(Miss { failure, is_unsent: false }) => (Err(failure), paid.cost().max(cost)),
+        };
+        paid.settle(asked.saturating_add(self.upstream.take_sign_in_spending()));
         let failure = answer.as_ref().err();
-        self.counters.note(self.clock.now(), failure);
+        attempt.note(failure);
         pass.settle(failure);
         answer
     }
 
     /// Puts the question, and what is answered into the directory.
-    async fn put(&self, key: &Key) -> Result<Answer, ResolveFailure> {
+    async fn put(&self, key: &Key) -> Result<Answer, Miss> {
         let now = self.clock.monotonic();
         match key {
             Key::Vaults => {
@@ -135,7 +144,7 @@ impl Asking {
         }
     }
 
-    async fn put_item(&self, vault: &str, item: &str, started: Duration) -> Result<Answer, ResolveFailure> {
+    async fn put_item(&self, vault: &str, item: &str, started: Duration) -> Result<Answer, Miss> {
         let read_time = self.clock.now();
         let (outline, values) = match self.upstream.item(vault, item).await {
             Ok(read) => read,
@@ -147,16 +156,39 @@ impl Asking {
             }
         };
         if *outline.vault_id != *vault || *outline.id != *item {
-            return Err(ResolveFailure {
-                error: ResolveError::Unavailable,
-                detail: Some("the source answered with another item than it was asked for".into()),
-            });
+            let detail = "the source answered with another item than it was asked for";
+            return Err(UpstreamError::new(ResolveError::Unavailable, detail).into());
         }
         let outline = Arc::new(outline);
         self.directory.put_outline(Arc::clone(&outline), started);
         let crate::item::ItemValues { version, by_field } = values;
         let values = Sealed::new(by_field)?;
         Ok(Answer::Item(ItemRead { outline, version, values, read_time, started }))
+    }
+}
+
+/// A question that came to nothing.
+struct Miss {
+    failure: ResolveFailure,
+    is_unsent: bool,
+}
+
+impl From<UpstreamError> for Miss {
+    fn from(error: UpstreamError) -> Self {
+        let is_unsent = error.is_unsent;
+        Self { failure: error.into(), is_unsent }
+    }
+}
+
+impl From<ResolveFailure> for Miss {
+    fn from(failure: ResolveFailure) -> Self {
+        Self { failure, is_unsent: false }
+    }
+}
+
+impl From<ResolveError> for Miss {
+    fn from(error: ResolveError) -> Self {
+        ResolveFailure::from(error).into()
     }
 }
 

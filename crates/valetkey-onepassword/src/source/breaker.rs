@@ -12,6 +12,8 @@ use valetkey_core::{Clock, ResolveError, ResolveFailure};
 
 /// The breaker of one source.
 pub(super) struct Breaker {
+    /// The source's, for the log.
+    name: Arc<str>,
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
 }
@@ -32,8 +34,8 @@ pub(super) struct Pass {
 }
 
 impl Breaker {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { state: Mutex::new(State::Closed { failures: 0 }), clock }
+    pub(super) fn new(name: Arc<str>, clock: Arc<dyn Clock>) -> Self {
+        Self { name, state: Mutex::new(State::Closed { failures: 0 }), clock }
     }
 
     /// Leave to ask, or the failure for which there is none now.
@@ -53,9 +55,7 @@ impl Breaker {
     pub(super) fn open(&self) -> Option<(ResolveFailure, Duration)> {
         let now = self.clock.monotonic();
         match &*self.lock() {
-            State::Open { failure, until, .. } if *until > now => {
-                Some((waiting(failure, *until, now), *until - now))
-            }
+            State::Open { failure, until, .. } if *until > now => Some((failure.clone(), *until - now)),
             State::Open { .. } | State::Closed { .. } => None,
         }
     }
@@ -75,17 +75,30 @@ impl Breaker {
             State::Open { .. } => return,
         };
         let Some((failure, severity)) = failure.and_then(|it| Some((it, Severity::of(&it.error)?))) else {
+            if matches!(*state, State::Open { .. }) {
+                tracing::info!(source = &*self.name, "the source answers again");
+            }
             *state = State::Closed { failures: 0 };
             return;
         };
-        *state = match severity.pause(failures, trips) {
-            None => State::Closed { failures },
-            Some(pause) => State::Open {
-                failure: failure.clone(),
-                until: now.saturating_add(pause),
-                trips: trips.saturating_add(1),
-                is_probed: false,
-            },
+        let Some(pause) = severity.pause(failures, trips) else {
+            *state = State::Closed { failures };
+            return;
+        };
+        // Once for all the time that it is out of order, however often it is tried.
+        if matches!(*state, State::Closed { .. }) {
+            tracing::warn!(
+                source = &*self.name,
+                error = failure.error.code(),
+                detail = failure.detail.as_deref(),
+                "the source is left alone for a while; `valetkey doctor` looks closer"
+            );
+        }
+        *state = State::Open {
+            failure: failure.clone(),
+            until: now.saturating_add(pause),
+            trips: trips.saturating_add(1),
+            is_probed: false,
         };
     }
 
@@ -119,6 +132,11 @@ impl Drop for Pass {
     }
 }
 
+/// Whether an error says that the source did not answer, or not what it was asked.
+pub(super) fn is_outage(error: &ResolveError) -> bool {
+    Severity::of(error).is_some()
+}
+
 /// The failures that count.
 enum Severity {
     Limited { retry_after: Duration },
@@ -146,7 +164,10 @@ impl Severity {
             | ResolveError::UnableToFormatPrivateKey
             | ResolveError::UnsupportedFileFormat
             | ResolveError::ItemNotActive
-            | ResolveError::Changed => None,
+            | ResolveError::Changed
+            // These are said on this side of the source, which was not asked.
+            | ResolveError::BudgetSpent { .. }
+            | ResolveError::Paused { .. } => None,
         }
     }
 
@@ -169,21 +190,17 @@ impl Severity {
 
 /// A failure as it is told while the breaker is open.
 fn waiting(failure: &ResolveFailure, until: Duration, now: Duration) -> ResolveFailure {
-    match &failure.error {
-        ResolveError::RateLimited { retry_after: _ } => {
-            let retry_after = until.saturating_sub(now).max(Duration::from_secs(1));
-            ResolveFailure {
-                error: ResolveError::RateLimited { retry_after },
-                detail: failure.detail.clone(),
-            }
-        }
-        _ => failure.clone(),
-    }
+    let retry_after = until.saturating_sub(now).max(Duration::from_secs(1));
+    let error = match &failure.error {
+        ResolveError::RateLimited { retry_after: _ } => ResolveError::RateLimited { retry_after },
+        error => ResolveError::Paused { error: Box::new(error.clone()), retry_after },
+    };
+    ResolveFailure { error, detail: failure.detail.clone() }
 }
 
 const FAILURES_MAX: u32 = 3;
 /// Less than anybody waits by default, more than a service takes that is well.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 // All in seconds.
 const LIMITED_FIRST: u64 = 5;
 const LIMITED_MOST: u64 = 900;
@@ -202,7 +219,7 @@ mod tests {
 
     fn setup() -> (FakeClock, Arc<Breaker>) {
         let clock = FakeClock::default();
-        let breaker = Arc::new(Breaker::new(Arc::new(clock.clone())));
+        let breaker = Arc::new(Breaker::new("test".into(), Arc::new(clock.clone())));
         (clock, breaker)
     }
 
@@ -301,5 +318,14 @@ mod tests {
         clock.advance(Duration::from_secs(20));
         let error = breaker.admit().err().map(|failure| failure.error);
         assert_eq!(error, Some(ResolveError::RateLimited { retry_after: Duration::from_secs(40) }));
+        let (clock, breaker) = setup();
+        fail(&breaker, ResolveError::CredentialsRefused);
+        clock.advance(Duration::from_secs(3));
+        let error = breaker.admit().err().map(|failure| failure.error);
+        let retry_after = Duration::from_secs(7);
+        assert_eq!(
+            error,
+            Some(ResolveError::Paused { error: ResolveError::CredentialsRefused.into(), retry_after })
+        );
     }
 }

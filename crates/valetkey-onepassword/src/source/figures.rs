@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use valetkey_core::{ResolveError, ResolveFailure, Timestamp};
+use valetkey_core::{Clock, ResolveError, ResolveFailure, Timestamp};
 
+use super::breaker::{PATIENCE, is_outage};
 use super::flights::Via;
 use super::quota::Spending;
 
@@ -39,6 +40,11 @@ pub struct SourceFigures {
 pub enum SourceState {
     /// As far as is known.
     Ready,
+    /// It did not answer the last time, nor since, and is asked all the same.
+    Failing {
+        /// The failure.
+        error: ResolveError,
+    },
     /// Left alone after a failure.
     Paused {
         /// The failure.
@@ -65,6 +71,15 @@ pub(super) struct Counters {
 struct Last {
     success: Option<Timestamp>,
     failure: Option<(Timestamp, ResolveError)>,
+    is_failing: bool,
+}
+
+/// A question that was put. Dropped after a while without an answer, it means that the source gave none.
+pub(super) struct Attempt<'a> {
+    counters: &'a Counters,
+    clock: &'a dyn Clock,
+    since: Duration,
+    is_noted: bool,
 }
 
 impl Counters {
@@ -78,16 +93,25 @@ impl Counters {
     }
 
     /// Notes that the source is asked.
-    pub(super) fn ask(&self) {
+    pub(super) fn ask<'a>(&'a self, clock: &'a dyn Clock) -> Attempt<'a> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        Attempt { counters: self, clock, since: clock.monotonic(), is_noted: false }
     }
 
-    /// Notes what came of it.
-    pub(super) fn note(&self, now: Timestamp, failure: Option<&ResolveFailure>) {
+    /// How the source fails, where it has not answered since.
+    pub(super) fn failing(&self) -> Option<ResolveError> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.failure.as_ref().filter(|_| last.is_failing).map(|(_, error)| error.clone())
+    }
+
+    /// Notes what came of a question; that something does not exist is an answer.
+    fn note(&self, now: Timestamp, error: Option<&ResolveError>) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match failure {
+        let outage = error.filter(|error| is_outage(error));
+        last.is_failing = outage.is_some();
+        match outage {
             None => last.success = Some(now),
-            Some(failure) => last.failure = Some((now, failure.error.clone())),
+            Some(error) => last.failure = Some((now, error.clone())),
         }
     }
 
@@ -98,7 +122,8 @@ impl Counters {
         state: SourceState,
         [hour, day]: [Spending; 2],
     ) -> SourceFigures {
-        let Last { success, failure } = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Last { success, failure, is_failing: _ } =
+            self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         SourceFigures {
             name,
             kind,
@@ -110,6 +135,22 @@ impl Counters {
             cache_hits: self.kept.load(Ordering::Relaxed),
             last_success: success,
             last_failure: failure,
+        }
+    }
+}
+
+impl Attempt<'_> {
+    /// Notes what came of it.
+    pub(super) fn note(mut self, failure: Option<&ResolveFailure>) {
+        self.is_noted = true;
+        self.counters.note(self.clock.now(), failure.map(|failure| &failure.error));
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.is_noted && self.clock.monotonic().saturating_sub(self.since) >= PATIENCE {
+            self.counters.note(self.clock.now(), Some(&ResolveError::Unavailable));
         }
     }
 }

@@ -3,6 +3,9 @@
 //! What was spent is counted over the last hour and the last day, in slots of five minutes, rather than as
 //! tokens that flow back: so no hour and no day, wherever the service lets them begin, goes over the limit.
 //!
+//! *Counted.* What a question may cost at most is claimed before it; what it did cost is counted after it. A
+//! question that was certainly never sent costs nothing; one of which that is not known was sent.
+//!
 //! *Kept.* What is spent is written down before it is spent, in a file that is replaced as a whole. To save
 //! writes some more is written down ahead: one request after the start, then twice as much each time up to
 //! sixteen. A crash loses what was written ahead, so a program that crashes after each request loses
@@ -107,6 +110,8 @@ pub struct Spending {
 
 /// The budget of one source.
 pub(super) struct Quota {
+    /// The source's name, for the log.
+    name: Arc<str>,
     limits: QuotaLimits,
     state: Mutex<State>,
     /// `None` where there is no limit: then there is nothing to remember.
@@ -121,6 +126,8 @@ struct State {
     all: Tally,
     /// Of agents that asked within the last day.
     by_agent: HashMap<AgentId, Tally>,
+    /// The slot in which the log was told that nothing is left.
+    told: Option<u64>,
 }
 
 /// What stands in the file.
@@ -131,6 +138,15 @@ struct Written {
     covered: u32,
     /// How much to write ahead.
     ahead: u32,
+}
+
+/// Requests that stand in the file and may be made. What is not settled stays spent.
+#[must_use = "settle it with what was sent"]
+pub(super) struct Paid {
+    quota: Arc<Quota>,
+    agent: AgentId,
+    slot: u64,
+    cost: u32,
 }
 
 /// Requests that may be made. Given back when dropped, unless it was paid.
@@ -169,7 +185,7 @@ impl Quota {
                 ahead: 0,
             }));
         }
-        Ok(Self { limits, state: Mutex::new(state), file, clock, epoch })
+        Ok(Self { name: Arc::clone(source), limits, state: Mutex::new(state), file, clock, epoch })
     }
 
     /// Sets `cost` aside for an agent, or says when to ask again.
@@ -179,15 +195,13 @@ impl Quota {
         let mut state = self.lock();
         for (span, limit) in self.spans() {
             if let Some((retry_after, detail)) = state.refusal(agent, cost, (span, limit), seconds) {
-                let error = ResolveError::RateLimited { retry_after };
+                state.tell_spent(&self.name, now, &detail, self.spans());
+                let error = ResolveError::BudgetSpent { retry_after };
                 return Err(ResolveFailure { error, detail: Some(detail.into()) });
             }
         }
-        state.all.add(now, cost);
-        if !state.by_agent.contains_key(agent) {
-            state.by_agent.retain(|_, tally| tally.spent(Span::Day, now) > 0);
-        }
-        state.by_agent.entry(agent.clone()).or_default().add(now, cost);
+        state.tell_left(&self.name, now);
+        state.spend(agent, now, cost);
         Ok(Claim { quota: Arc::clone(self), agent: agent.clone(), slot: now, cost })
     }
 
@@ -261,6 +275,47 @@ impl Quota {
 }
 
 impl State {
+    fn spend(&mut self, agent: &AgentId, now: u64, cost: u32) {
+        self.all.add(now, cost);
+        if !self.by_agent.contains_key(agent) {
+            self.by_agent.retain(|_, tally| tally.spent(Span::Day, now) > 0);
+        }
+        self.by_agent.entry(agent.clone()).or_default().add(now, cost);
+    }
+
+    fn refund(&mut self, agent: &AgentId, slot: u64, cost: u32) {
+        self.all.refund(slot, cost);
+        if let Some(own) = self.by_agent.get_mut(agent) {
+            own.refund(slot, cost);
+        }
+    }
+
+    /// Tells the log, once, that a limit is reached. That one agent's share is spent is not told.
+    fn tell_spent(
+        &mut self,
+        name: &str,
+        now: u64,
+        detail: &str,
+        mut limits: impl Iterator<Item = (Span, u32)>,
+    ) {
+        if self.told.is_none() && limits.any(|(span, limit)| self.all.spent(span, now) >= limit) {
+            self.told = Some(now);
+            tracing::warn!(
+                source = name,
+                error = "RESOLVER_RATE_LIMITED",
+                detail,
+                "the broker's budget for the source is spent; `valetkey doctor` looks closer"
+            );
+        }
+    }
+
+    /// Tells the log that there is something left again; not within one slot, for that is once too often.
+    fn tell_left(&mut self, name: &str, now: u64) {
+        if self.told.take_if(|told| *told < now).is_some() {
+            tracing::info!(source = name, "the source is asked again: its budget is no longer spent");
+        }
+    }
+
     fn refusal(
         &self,
         agent: &AgentId,
@@ -295,21 +350,35 @@ impl State {
 
 impl Claim {
     /// Writes down what is about to be spent; only then it may be.
-    pub(super) async fn pay(mut self) -> Result<(), ResolveFailure> {
+    pub(super) async fn pay(mut self) -> Result<Paid, ResolveFailure> {
         self.quota.cover().await?;
-        self.cost = 0;
-        Ok(())
+        let cost = std::mem::take(&mut self.cost);
+        Ok(Paid { quota: Arc::clone(&self.quota), agent: self.agent.clone(), slot: self.slot, cost })
+    }
+}
+
+impl Paid {
+    /// What was set aside.
+    pub(super) fn cost(&self) -> u32 {
+        self.cost
+    }
+
+    /// Counts what was sent, rather than what might have been. More than was paid is counted too, and stands in
+    /// the file with the next payment.
+    pub(super) fn settle(self, sent: u32) {
+        let Self { quota, agent, slot, cost } = self;
+        let mut state = quota.lock();
+        match sent.checked_sub(cost) {
+            Some(more) => state.spend(&agent, Tally::slot(quota.seconds()), more),
+            None => state.refund(&agent, slot, cost.saturating_sub(sent)),
+        }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         if self.cost > 0 {
-            let mut state = self.quota.lock();
-            state.all.refund(self.slot, self.cost);
-            if let Some(own) = state.by_agent.get_mut(&self.agent) {
-                own.refund(self.slot, self.cost);
-            }
+            self.quota.lock().refund(&self.agent, self.slot, self.cost);
         }
     }
 }

@@ -28,6 +28,9 @@ struct State {
     calls: Vec<String>,
     faults: VecDeque<ResolveError>,
     down: Option<ResolveError>,
+    /// Whether its failures are of questions that were not sent; and what a sign-in has cost.
+    is_cut_off: bool,
+    sign_in: u32,
     under_way: usize,
     under_way_max: usize,
 }
@@ -40,6 +43,8 @@ impl Script {
             calls: Vec::new(),
             faults: VecDeque::new(),
             down: None,
+            is_cut_off: false,
+            sign_in: 0,
             under_way: 0,
             under_way_max: 0,
         };
@@ -66,6 +71,17 @@ impl Script {
         self.lock().down = error;
     }
 
+    /// Fails, from now on, before anything is sent.
+    pub(crate) fn cut_off(&self) {
+        let mut state = self.lock();
+        (state.down, state.is_cut_off) = (Some(ResolveError::Unavailable), true);
+    }
+
+    /// Has signed in, for so many requests.
+    pub(crate) fn sign_in(&self, requests: u32) {
+        self.lock().sign_in += requests;
+    }
+
     /// Holds questions back, or lets them go.
     pub(crate) fn set_gate(&self, open: bool) {
         self.0.gate.send_replace(open);
@@ -88,6 +104,7 @@ impl Script {
         let _ = self.0.gate.subscribe().wait_for(|open| *open).await;
         let mut state = self.lock();
         match state.faults.pop_front().or(state.down.clone()) {
+            Some(error) if state.is_cut_off => Err(UpstreamError::unsent(error, "as it was told")),
             Some(error) => Err(UpstreamError::new(error, "as it was told")),
             None => Ok(()),
         }
@@ -160,6 +177,10 @@ impl Upstream for Script {
 
     fn cost(&self, _: Question) -> u32 {
         1
+    }
+
+    fn take_sign_in_spending(&self) -> u32 {
+        std::mem::take(&mut self.lock().sign_in)
     }
 }
 

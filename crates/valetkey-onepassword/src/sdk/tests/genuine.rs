@@ -63,6 +63,20 @@ async fn nobody_at_the_address() {
     assert!(format!("{error:?}").contains("error sending request"), "{error:?}");
 }
 
+/// The core does not say whether it has sent something: the first time counts, and those after it cost nothing.
+#[tokio::test]
+async fn a_service_that_cannot_be_reached_is_counted_once() {
+    let Some(path) = genuine("a_service_that_cannot_be_reached_is_counted_once") else { return };
+    let source = source(path, None, &nobody(), TIMEOUT);
+    for (spent, why) in [(SIGN_IN_COST, "error sending"), (0, "cannot be reached"), (0, "cannot be reached")]
+    {
+        let error = error_of(source.vaults().await);
+        assert!(error.is_unsent && format!("{error:?}").contains(why), "{error:?}");
+        assert_eq!(source.take_sign_in_spending(), spent, "{why}");
+        source.session.end_pause();
+    }
+}
+
 /// A throttling key of zeros makes the core panic: seen, and good for this.
 #[tokio::test]
 async fn a_panic_of_the_core_stays_in_the_core() {
@@ -70,7 +84,7 @@ async fn a_panic_of_the_core_stays_in_the_core() {
     let mut token = fake_token_json(&nobody());
     token["throttleSecret"] = serde_json::json!({ "seed": "0".repeat(64), "uuid": "A".repeat(26) });
     let error = error_of(open(path.clone(), None, &token_of(&token), TIMEOUT).vaults().await);
-    assert_eq!(error, UpstreamError::new(ResolveError::Unavailable, "the SDK core failed: it panicked"));
+    assert_eq!(error, UpstreamError::unsent(ResolveError::Unavailable, "the SDK core failed: it panicked"));
     let other = source(path, None, &nobody(), TIMEOUT);
     assert!(format!("{:?}", error_of(other.vaults().await)).contains("error sending request"));
 }

@@ -107,9 +107,11 @@ async fn a_question_costs_what_it_says() {
         before = requests.len();
         assert!(asked <= cost as usize, "{question} took {asked} requests, not {cost}: {requests:?}");
     };
-    let cost = source.cost(Question::Item);
+    let cost = source.cost(Question::Item) + source.sign_in_cost();
     source.item(VAULT, NAVAN).await.unwrap();
     check("the first item", cost);
+    assert_eq!((source.take_sign_in_spending(), source.sign_in_cost()), (cost - 1, 0));
+    assert_eq!(source.take_sign_in_spending(), 0);
     let cost = source.cost(Question::Item);
     source.item(VAULT, NAVAN).await.unwrap();
     check("an item", cost);

@@ -21,7 +21,7 @@ fn opened(dir: &Path, per_hour: u32) -> (FakeClock, Arc<Quota>) {
 async fn spend(quota: &Arc<Quota>, name: &str, most: u32) -> u32 {
     for count in 0..most {
         match quota.claim(&agent(name), 1) {
-            Ok(claim) => claim.pay().await.unwrap(),
+            Ok(claim) => drop(claim.pay().await.unwrap()),
             Err(_) => return count,
         }
     }
@@ -149,7 +149,7 @@ async fn what_cannot_be_written_down_is_not_spent() {
     // The new file cannot come to be where a directory is.
     let obstacle = dir.path().join("main.quota.new");
     std::fs::create_dir(&obstacle).unwrap();
-    let failure = quota.claim(&agent("bot"), 1).ok().unwrap().pay().await.unwrap_err();
+    let failure = quota.claim(&agent("bot"), 1).ok().unwrap().pay().await.err().unwrap();
     assert_eq!(failure.error, ResolveError::Unavailable);
     assert!(failure.detail.unwrap().contains("cannot write the quota's state file"));
     assert_eq!(used(&quota), 0);

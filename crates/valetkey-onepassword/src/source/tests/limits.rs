@@ -35,7 +35,7 @@ async fn a_greedy_agent_starves_nobody() {
             let item = if wrong { format!("i{:025}", n % 2_000) } else { format!("i{}", n % 2_000) };
             let field = if wrong { "nothing" } else { "f" };
             let answer = read_as(&setup, "greedy", &format!("op://Main/{item}/{field}")).await;
-            refused += u32::from(matches!(answer, Err(ResolveError::RateLimited { .. })));
+            refused += u32::from(matches!(answer, Err(ResolveError::BudgetSpent { .. })));
         }
         assert!(refused > 5_000, "{what}: {refused}");
         let calls = setup.script.calls().len();
@@ -114,7 +114,7 @@ async fn a_spent_budget_says_when_to_ask_again() {
     for n in 0..20 {
         last = read_as(&setup, "bot", &format!("op://Main/i{n}/f")).await;
     }
-    let Err(ResolveError::RateLimited { retry_after }) = last else { panic!("{last:?}") };
+    let Err(ResolveError::BudgetSpent { retry_after }) = last else { panic!("{last:?}") };
     assert!((3_600..=3_900).contains(&retry_after.as_secs()), "{retry_after:?}");
     assert!(setup.script.calls().len() <= 10);
     setup.clock.advance(retry_after);
@@ -196,4 +196,64 @@ async fn a_source_that_refuses_is_left_alone_and_comes_back_by_itself() {
         setup.pass(pause);
         assert_eq!(setup.read(text).await.as_deref(), Ok("canary-password"), "{code}");
     }
+}
+
+#[tokio::test]
+async fn what_was_sent_is_counted_and_nothing_else() {
+    let text = "op://Main/Login/password";
+    let check = async |what: &str, change: &dyn Fn(&Script), spent: u32| {
+        let dir = tempfile::tempdir().unwrap();
+        let setup = over(world(), limited(dir.path(), 100));
+        setup.read(text).await.unwrap();
+        let before = setup.source.figures().hour.used;
+        change(&setup.script);
+        for _ in 0..20 {
+            setup.pass(2);
+            let _ = setup.read(text).await;
+        }
+        assert_eq!(setup.source.figures().hour.used - before, spent, "{what}");
+    };
+    check("answers", &|_| (), 20).await;
+    check("never sent", &Script::cut_off, 0).await;
+    // Left alone for 2, 4, 8 and 16 seconds after the third.
+    let down = |script: &Script| script.set_down(Some(ResolveError::Unavailable));
+    check("may have been sent", &down, 7).await;
+    check("a sign-in besides", &|script| script.sign_in(6), 26).await;
+    let lost = |script: &Script| (script.cut_off(), script.sign_in(6)).0;
+    check("a sign-in that failed", &lost, 6).await;
+}
+
+#[tokio::test]
+async fn a_question_that_is_given_up_stays_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = over(world(), limited(dir.path(), 100));
+    setup.script.set_gate(false);
+    let source = Arc::clone(&setup.source);
+    let asked = tokio::spawn(async move { read_from(&*source, "op://Main/Login/password").await });
+    while setup.script.under_way().0 == 0 {
+        tokio::task::yield_now().await;
+    }
+    setup.pass(6);
+    assert_eq!(asked.await.unwrap(), Err("RESOLVER_UNAVAILABLE"));
+    let figures = setup.source.figures();
+    assert_eq!(figures.hour.used, 1);
+    assert_eq!(figures.state, SourceState::Failing { error: ResolveError::Unavailable });
+    assert_eq!(figures.last_failure.map(|(_, error)| error), Some(ResolveError::Unavailable));
+}
+
+#[tokio::test]
+async fn a_source_is_failing_until_it_answers() {
+    let setup = setup(|_| ());
+    let check = async |error: Option<ResolveError>, failing: bool| {
+        setup.script.set_down(error);
+        setup.pass(2);
+        let _ = setup.read("op://Main/Login/password").await;
+        let state = setup.source.figures().state;
+        assert_eq!(state == SourceState::Failing { error: ResolveError::Unavailable }, failing, "{state:?}");
+    };
+    check(None, false).await;
+    check(Some(ResolveError::Unavailable), true).await;
+    check(None, false).await;
+    check(Some(ResolveError::Unavailable), true).await;
+    check(Some(ResolveError::ItemNotFound), false).await;
 }
