@@ -52,18 +52,25 @@ pub(crate) struct UpstreamError {
     pub(crate) error: ResolveError,
     /// In its own words, scrubbed; never a value, a token or a part of one.
     detail: String,
+    /// Whether the source did answer, with something that cannot be used: no sign that it is out of order.
+    pub(crate) is_answer: bool,
 }
 
 impl UpstreamError {
     /// A failure and the text that the source gave for it. The text is scrubbed here; that nothing secret is
     /// in it is for the source to see to.
     pub(crate) fn new(error: ResolveError, detail: &str) -> Self {
-        Self { error, detail: scrub(detail, DETAIL_MAX) }
+        Self { error, detail: scrub(detail, DETAIL_MAX), is_answer: false }
+    }
+
+    /// A failure of what was answered: it is malformed or over a bound, so nothing can be made of it.
+    pub(crate) fn unusable(detail: &str) -> Self {
+        Self { is_answer: true, ..Self::new(ResolveError::Unavailable, detail) }
     }
 }
 
 impl From<UpstreamError> for ResolveFailure {
-    fn from(UpstreamError { error, detail }: UpstreamError) -> Self {
+    fn from(UpstreamError { error, detail, is_answer: _ }: UpstreamError) -> Self {
         Self { error, detail: Some(detail.into()) }
     }
 }

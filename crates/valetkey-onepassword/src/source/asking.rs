@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use valetkey_core::{AgentId, Clock, ResolveError, ResolveFailure};
+use valetkey_core::{AgentId, Clock, ResolveError, ResolveFailure, SecretValue};
 
 use super::SourceOptions;
 use super::breaker::Breaker;
@@ -15,7 +15,7 @@ use super::flights::{Answer, Departure, Flights, ItemRead, Key, Landing, Sharing
 use super::quota::{Claim, Quota, QuotaError};
 use super::sealed::Sealed;
 use super::turns::{Place, Turns};
-use crate::upstream::{Question, Upstream};
+use crate::upstream::{Question, Upstream, UpstreamError};
 
 /// An upstream and all that stands before it.
 pub(super) struct Asking {
@@ -106,15 +106,19 @@ impl Asking {
         let pass = self.breaker.admit()?;
         claim.pay().await?;
         self.counters.ask();
-        let answer = self.put(key).await;
+        let (answer, is_answer) = match self.put(key).await {
+            Ok(answer) => (Ok(answer), true),
+            Err(Miss { failure, is_answer }) => (Err(failure), is_answer),
+        };
         let failure = answer.as_ref().err();
         self.counters.note(self.clock.now(), failure);
-        pass.settle(failure);
+        // One item that cannot be read is no reason to leave the others alone.
+        pass.settle(failure.filter(|_| !is_answer));
         answer
     }
 
     /// Puts the question, and what is answered into the directory.
-    async fn put(&self, key: &Key) -> Result<Answer, ResolveFailure> {
+    async fn put(&self, key: &Key) -> Result<Answer, Miss> {
         let now = self.clock.monotonic();
         match key {
             Key::Vaults => {
@@ -130,12 +134,12 @@ impl Asking {
             Key::Item(vault, item) => self.put_item(vault, item, now).await,
             Key::File(vault, item, file) => {
                 let content = self.upstream.file(vault, item, file).await?;
-                Ok(Answer::File(Sealed::new([(Arc::clone(file), content)])?))
+                Ok(Answer::File(sealed([(Arc::clone(file), content)])?))
             }
         }
     }
 
-    async fn put_item(&self, vault: &str, item: &str, started: Duration) -> Result<Answer, ResolveFailure> {
+    async fn put_item(&self, vault: &str, item: &str, started: Duration) -> Result<Answer, Miss> {
         let read_time = self.clock.now();
         let (outline, values) = match self.upstream.item(vault, item).await {
             Ok(read) => read,
@@ -147,17 +151,39 @@ impl Asking {
             }
         };
         if *outline.vault_id != *vault || *outline.id != *item {
-            return Err(ResolveFailure {
-                error: ResolveError::Unavailable,
-                detail: Some("the source answered with another item than it was asked for".into()),
-            });
+            let detail = "the source answered with another item than it was asked for";
+            return Err(UpstreamError::unusable(detail).into());
         }
         let outline = Arc::new(outline);
         self.directory.put_outline(Arc::clone(&outline), started);
         let crate::item::ItemValues { version, by_field } = values;
-        let values = Sealed::new(by_field)?;
+        let values = sealed(by_field)?;
         Ok(Answer::Item(ItemRead { outline, version, values, read_time, started }))
     }
+}
+
+/// A question that came to nothing.
+struct Miss {
+    failure: ResolveFailure,
+    is_answer: bool,
+}
+
+impl From<UpstreamError> for Miss {
+    fn from(error: UpstreamError) -> Self {
+        let is_answer = error.is_answer;
+        Self { failure: error.into(), is_answer }
+    }
+}
+
+impl From<ResolveFailure> for Miss {
+    /// A failure on this side, to take what was answered.
+    fn from(failure: ResolveFailure) -> Self {
+        Self { failure, is_answer: true }
+    }
+}
+
+fn sealed(values: impl IntoIterator<Item = (Arc<str>, SecretValue)>) -> Result<Sealed, ResolveFailure> {
+    Ok(Sealed::new(values)?)
 }
 
 /// Whether an error says that an item cannot be had where it was looked for.

@@ -197,3 +197,19 @@ async fn a_source_that_refuses_is_left_alone_and_comes_back_by_itself() {
         assert_eq!(setup.read(text).await.as_deref(), Ok("canary-password"), "{code}");
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_used_is_no_sign_of_an_outage() {
+    let mut world = many(10_001);
+    world["vaults"] = json!([{"id": VAULT, "name": "Main"}, {"id": OTHER, "name": "Other"}]);
+    let setup = over(world, |options| options.vaults.push(OTHER.into()));
+    for _ in 0..5 {
+        assert_eq!(
+            setup.read("op://Main/i1/f").await,
+            Err("RESOLVER_UNAVAILABLE"),
+            "the list is over its bound"
+        );
+        assert!(!matches!(setup.source.figures().state, SourceState::Paused { .. }));
+    }
+    assert_eq!(setup.read(&format!("op://{OTHER}/i1/f")).await, Err("ITEM_NOT_FOUND"));
+}
