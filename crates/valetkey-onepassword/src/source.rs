@@ -14,7 +14,8 @@
 //! - `locate` asks nothing. A survey asks one question, about the vault and the item that stand in it.
 //! - A value is given only after the grant's target was put together again from what was just read, and is
 //!   the same.
-//! - Every wait ends: what is still on its way then goes on for others, or is cancelled.
+//! - Every wait ends: what is still on its way then goes on to its end, for whoever asks next; what still waits
+//!   for its turn, and so is not paid for, is cancelled when nobody waits for it.
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -1,10 +1,12 @@
 //! Asking an upstream: shared, in turn, past the breaker, paid for, and noted in the directory.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use valetkey_core::{AgentId, Clock, ResolveError, ResolveFailure, SecretValue};
 
 use super::SourceOptions;
@@ -94,10 +96,16 @@ impl Asking {
                 return Ok(answer);
             }
             departed.store(true, Ordering::Release);
-            let landing = self.pay_and_put(&key, claim).await.map(Arc::new);
-            self.flights.land(key, started, &landing, self.clock.monotonic());
-            drop(turn);
-            landing
+            // From here on it is paid for: it ends in a task of its own, also where nobody waits any longer, and
+            // whoever asks meanwhile shares it.
+            let held = self.flights.hold(&key, started);
+            let task = tokio::spawn(async move {
+                let landing = self.pay_and_put(&key, claim).await.map(Arc::new);
+                self.flights.land(key, started, &landing, self.clock.monotonic());
+                drop((turn, held));
+                landing
+            });
+            task.await.unwrap_or_else(|_| Err(ResolveError::Unavailable.into()))
         };
         Departure { flight: flight.boxed(), is_airborne }
     }
@@ -106,7 +114,7 @@ impl Asking {
         let pass = self.breaker.admit()?;
         claim.pay().await?;
         self.counters.ask();
-        let (answer, is_answer) = match self.put(key).await {
+        let (answer, is_answer) = match self.put_in_time(key).await {
             Ok(answer) => (Ok(answer), true),
             Err(Miss { failure, is_answer }) => (Err(failure), is_answer),
         };
@@ -115,6 +123,18 @@ impl Asking {
         // One item that cannot be read is no reason to leave the others alone.
         pass.settle(failure.filter(|_| !is_answer));
         answer
+    }
+
+    /// Puts the question, for a bounded time, whatever the upstream does.
+    async fn put_in_time(&self, key: &Key) -> Result<Answer, Miss> {
+        let deadline = self.clock.monotonic().saturating_add(PUT_MAX);
+        match select(pin!(self.put(key)), self.clock.sleep_until(deadline)).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(((), _)) => {
+                let late = UpstreamError::new(ResolveError::Unavailable, "the source did not answer in time");
+                Err(late.into())
+            }
+        }
     }
 
     /// Puts the question, and what is answered into the directory.
@@ -201,3 +221,6 @@ impl Key {
         }
     }
 }
+
+/// More than any upstream takes by itself; those bound their questions by seconds.
+const PUT_MAX: Duration = Duration::from_mins(2);

@@ -164,6 +164,8 @@ async fn a_source_that_never_answers_is_left_alone() {
         settle().await;
         setup.pass(5);
         assert_eq!(asked.await.unwrap(), Err("RESOLVER_UNAVAILABLE"));
+        setup.pass(115);
+        settle().await;
     }
     assert_eq!(setup.script.calls().len(), 3);
     assert_eq!(setup.read("op://Main/Login/password").await, Err("RESOLVER_UNAVAILABLE"));
