@@ -174,6 +174,18 @@ impl Source {
         }
     }
 
+    /// Asks for the vaults, whatever vault the survey is about, where they were never listed: another source's
+    /// vault may have its name from one of them.
+    async fn learn_vaults(&self, survey: &Survey) -> Result<(), ResolveFailure> {
+        if self.asking.directory.knows_vaults() {
+            return Ok(());
+        }
+        let deadline = self.clock.monotonic().saturating_add(self.options.learn_timeout);
+        let sharing = Sharing { age_max: self.options.share_window, not_before: Duration::ZERO };
+        let ask = self.asking.ask(&survey.request().agent, Key::Vaults, sharing);
+        self.within(deadline, ask).await.map(drop)
+    }
+
     /// The end of something, or a failure where that takes too long.
     async fn within<T>(
         &self,
