@@ -51,7 +51,7 @@ impl Connect {
                 // Waiting does not make it smaller, and the server is well: the fault is the file's.
                 return Err(error(ResolveError::UnsupportedFileFormat, "the file has more than 1 MiB"));
             }
-            Err(Failure::TooLarge) => return Err(unavailable("the answer is over its bound")),
+            Err(Failure::TooLarge) => return Err(unusable("the answer is over its bound")),
             Err(Failure::Token(why)) => {
                 return Err(unsent(ResolveError::CredentialsRefused, &why.to_string()));
             }
@@ -135,6 +135,10 @@ fn unsent(error: ResolveError, detail: &str) -> UpstreamError {
 
 fn unavailable(detail: &str) -> UpstreamError {
     error(ResolveError::Unavailable, detail)
+}
+
+fn unusable(detail: &str) -> UpstreamError {
+    UpstreamError::unusable(&format!("Connect: {detail}"))
 }
 
 /// Of the list of all vaults, or of all items of one, in bytes.

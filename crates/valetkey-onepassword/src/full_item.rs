@@ -16,6 +16,7 @@ use crate::item::{
     FieldKind, FieldOutline, ItemOutline, ItemState, ItemValues, Section, Vault, is_id, is_sayable,
 };
 use crate::json::{Faults, Node, Object, Path};
+use crate::upstream::ItemSummary;
 
 /// The content of a vault file.
 pub(crate) struct VaultContent {
@@ -51,6 +52,38 @@ pub(crate) fn vault(faults: &mut Faults, ids: &mut HashSet<Arc<str>>, node: Node
     let id = global_id(faults, object.take("id"), path.key("id"));
     unique(faults, ids, &id, path.key("id"));
     Vault { id, name: title(faults, object.take("name"), path.key("name")) }
+}
+
+/// Reads a server's list of vaults, with what each of them is read by.
+pub(crate) fn vault_list(
+    faults: &mut Faults,
+    node: Node,
+    read: impl FnMut(&mut Faults, Node, Path<'_>) -> Vault,
+) -> Vec<Vault> {
+    let nodes = faults.list(Some(node), Path::Root, VAULTS_MAX);
+    let mut ids = HashSet::new();
+    let vaults = faults.each(nodes, Path::Root, read).into_iter();
+    let checked = vaults.map(|(index, vault)| {
+        unique(faults, &mut ids, &vault.id, Path::Root.index(index).key("id"));
+        vault
+    });
+    checked.collect()
+}
+
+/// Reads a server's list of the items of a vault, with what each of them is read by.
+pub(crate) fn item_list(
+    faults: &mut Faults,
+    node: Node,
+    read: impl FnMut(&mut Faults, Node, Path<'_>) -> ItemSummary,
+) -> Vec<ItemSummary> {
+    let nodes = faults.list(Some(node), Path::Root, ITEMS_MAX);
+    let mut ids = HashSet::new();
+    let items = faults.each(nodes, Path::Root, read).into_iter();
+    let checked = items.map(|(index, item)| {
+        unique(faults, &mut ids, &item.id, Path::Root.index(index).key("id"));
+        item
+    });
+    checked.collect()
 }
 
 /// Reads an item with its values.
@@ -152,7 +185,9 @@ impl FieldReader {
             }
             let value = faults.text(object.take("value"), path.key("value"), VALUE_MAX);
             let value = value.map_or_else(Vec::new, |mut value| std::mem::take(&mut *value).into_bytes());
-            self.values.insert(Arc::clone(&id), SecretValue::new(value));
+            if self.ids.contains(&id) {
+                self.values.insert(Arc::clone(&id), SecretValue::new(value));
+            }
             self.outlines.push(FieldOutline { id, label, section, kind });
         }
     }
@@ -171,9 +206,13 @@ impl FieldReader {
         }
     }
 
+    /// One that no reference can say is no target's: its field has no value here, and counts only where its
+    /// label makes another's ambiguous.
     fn id(&mut self, faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
         let id = local_id(faults, node, path);
-        unique(faults, &mut self.ids, &id, path);
+        if is_sayable(&id) {
+            unique(faults, &mut self.ids, &id, path);
+        }
         id
     }
 
@@ -237,10 +276,11 @@ pub(crate) fn global_id(faults: &mut Faults, node: Option<Node>, path: Path<'_>)
     id
 }
 
-/// The id of a section, a field or a file: whatever its label, a reference can reach it by its id.
+/// The id of a section, a field or a file: whatever its label, a reference can reach it by its id. Forms of web
+/// pages leave ids behind that no reference can say; from a server they are taken.
 pub(crate) fn local_id(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> Arc<str> {
     let id = name(faults, node, path);
-    if !id.is_empty() && !is_sayable(&id) {
+    if !id.is_empty() && !is_sayable(&id) && !faults.is_tolerant() {
         faults.note(path, "must consist of letters, digits, blanks and `_` `.` `-`");
     }
     id

@@ -155,6 +155,32 @@ impl Faults {
         }
     }
 
+    /// Reads each element of a server's list. One that cannot be read is left out, so that it does not take
+    /// the others with it; where none can, the list is none.
+    pub(crate) fn each<T>(
+        &mut self,
+        nodes: Vec<Node>,
+        path: Path<'_>,
+        mut read: impl FnMut(&mut Self, Node, Path<'_>) -> T,
+    ) -> Vec<(usize, T)> {
+        let (mut entries, mut first) = (Vec::with_capacity(nodes.len()), None);
+        for (index, node) in nodes.into_iter().enumerate() {
+            let mut faults = Self::tolerant();
+            let entry = read(&mut faults, node, path.index(index));
+            match faults.found.pop() {
+                None => entries.push((index, entry)),
+                Some(fault) => {
+                    tracing::debug!(%fault, "an entry of a list cannot be read, and is left out");
+                    first = first.or(Some(fault));
+                }
+            }
+        }
+        if entries.is_empty() {
+            self.found.extend(first);
+        }
+        entries
+    }
+
     /// A text of at most `bytes_max`, or nothing.
     pub(crate) fn text(
         &mut self,

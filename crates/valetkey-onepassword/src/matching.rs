@@ -2,7 +2,7 @@
 
 use valetkey_core::{Attribute, Facet, ResolveError};
 
-use crate::item::{FieldKind, FieldOutline, ItemOutline, Section};
+use crate::item::{FieldKind, FieldOutline, ItemOutline, Section, is_sayable};
 
 /// The field that `section` and `field` name in `item`; exactly one, or an error that says why not.
 ///
@@ -51,10 +51,11 @@ fn is_section(section: &Section, name: &str) -> bool {
     *section.id == *name || section.label.eq_ignore_ascii_case(name)
 }
 
+/// A field whose id no reference can say is no target, but leaves its label to no other field alone.
 fn only(hits: Vec<&FieldOutline>) -> Result<&FieldOutline, ResolveError> {
     match hits.as_slice() {
-        [] => Err(ResolveError::FieldNotFound),
-        [one] => Ok(one),
+        [one] if is_sayable(&one.id) => Ok(one),
+        [] | [_] => Err(ResolveError::FieldNotFound),
         [..] => Err(ResolveError::TooManyMatchingFields),
     }
 }
@@ -100,6 +101,9 @@ mod tests {
                 field("nts3", "notes", Some("sec3"), Plain),
                 field("otp1", "one-time password", Some("sec1"), OneTimePassword),
                 field("file1", "key.txt", Some("sec3"), File),
+                field("user[a]", "Form", None, Plain),
+                field("user[b]", "twofold", None, Plain),
+                field("said", "Twofold", None, Plain),
             ],
         }
     }
@@ -116,6 +120,9 @@ mod tests {
         check("TOKEN", Ok("tok1"));
         check("tok1", Ok("tok1"));
         check("TOK1", Err(FieldNotFound));
+        check("form", Err(FieldNotFound));
+        check("twofold", Err(TooManyMatchingFields));
+        check("said", Ok("said"));
         check("admin/token", Ok("tok1"));
         check("ADMIN/TOKEN", Ok("tok1"));
         check("sec1/tok1", Ok("tok1"));

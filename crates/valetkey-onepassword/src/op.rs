@@ -25,6 +25,7 @@ mod answer;
 mod call;
 mod check;
 mod failure;
+mod home;
 mod program;
 
 pub use answer::OpRateLimit;

@@ -135,7 +135,7 @@ impl Upstream for SdkSource {
         let answer = self.ask(Question::Item, Request::Item { vault_id, item_id }).await?;
         let (outline, values) = read(&answer, item)?;
         if (&*outline.vault_id, &*outline.id) != (vault_id, item_id) {
-            return Err(unavailable("the SDK core gave another item than the one asked for"));
+            return Err(UpstreamError::unusable("the SDK core gave another item than the one asked for"));
         }
         Ok((outline, values))
     }

@@ -14,7 +14,8 @@
 //! - `locate` asks nothing. A survey asks one question, about the vault and the item that stand in it.
 //! - A value is given only after the grant's target was put together again from what was just read, and is
 //!   the same.
-//! - Every wait ends: what is still on its way then goes on for others, or is cancelled.
+//! - Every wait ends: what is still on its way then goes on to its end, for whoever asks next; what still waits
+//!   for its turn, and so is not paid for, is cancelled when nobody waits for it.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -177,6 +178,18 @@ impl Source {
             }
             landing => landing.map(drop),
         }
+    }
+
+    /// Asks for the vaults, whatever vault the survey is about, where they were never listed: another source's
+    /// vault may have its name from one of them.
+    async fn learn_vaults(&self, survey: &Survey) -> Result<(), ResolveFailure> {
+        if self.asking.directory.knows_vaults() {
+            return Ok(());
+        }
+        let deadline = self.clock.monotonic().saturating_add(self.options.learn_timeout);
+        let sharing = Sharing { age_max: self.options.share_window, not_before: Duration::ZERO };
+        let ask = self.asking.ask(&survey.request().agent, Key::Vaults, sharing);
+        self.within(deadline, ask).await.map(drop)
     }
 
     /// The end of something, or a failure where that takes too long.

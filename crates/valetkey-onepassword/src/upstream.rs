@@ -62,15 +62,26 @@ pub(crate) struct UpstreamError {
     pub(crate) error: ResolveError,
     /// In its own words, scrubbed; never a value, a token or a part of one.
     detail: String,
-    /// Whether it is certain that the question was never sent.
-    pub(crate) is_unsent: bool,
+    /// How far the question came.
+    pub(crate) progress: Progress,
+}
+
+/// How far a question came that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It was certainly never sent: it costs nothing.
+    Unsent,
+    /// It was sent, or may have been.
+    Sent,
+    /// The source did answer, with something that cannot be used: no sign that it is out of order.
+    Answered,
 }
 
 impl UpstreamError {
     /// A failure and the text that the source gave for it. The text is scrubbed here; that nothing secret is
     /// in it is for the source to see to.
     pub(crate) fn new(error: ResolveError, detail: &str) -> Self {
-        Self { error, detail: scrub(detail, DETAIL_MAX), is_unsent: false }
+        Self { error, detail: scrub(detail, DETAIL_MAX), progress: Progress::Sent }
     }
 
     /// A failure of a question that was certainly never sent, so that it costs nothing.
@@ -80,12 +91,17 @@ impl UpstreamError {
 
     /// The same failure, of a question that was certainly never sent.
     pub(crate) fn into_unsent(self) -> Self {
-        Self { is_unsent: true, ..self }
+        Self { progress: Progress::Unsent, ..self }
+    }
+
+    /// A failure of what was answered: it is malformed or over a bound, so nothing can be made of it.
+    pub(crate) fn unusable(detail: &str) -> Self {
+        Self { progress: Progress::Answered, ..Self::new(ResolveError::Unavailable, detail) }
     }
 }
 
 impl From<UpstreamError> for ResolveFailure {
-    fn from(UpstreamError { error, detail, is_unsent: _ }: UpstreamError) -> Self {
+    fn from(UpstreamError { error, detail, progress: _ }: UpstreamError) -> Self {
         Self { error, detail: Some(detail.into()) }
     }
 }

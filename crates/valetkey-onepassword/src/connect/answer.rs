@@ -6,36 +6,36 @@ use std::time::Duration;
 use valetkey_core::ResolveError;
 
 use super::transport::Answer;
-use super::{error, unavailable};
-use crate::full_item::{self, ITEMS_MAX, ItemHead, VAULTS_MAX};
+use super::{error, unusable};
+use crate::full_item::{self, ItemHead};
 use crate::item::{ItemOutline, ItemValues, Vault};
 use crate::json::{Faults, Node, Path};
 use crate::upstream::{ItemSummary, Question, UpstreamError};
 
 /// The list of vaults.
 pub(super) fn vaults(body: &[u8]) -> Result<Vec<Vault>, UpstreamError> {
-    let mut ids = HashSet::new();
     read(body, |faults, node| {
-        let nodes = faults.list(Some(node), Path::Root, VAULTS_MAX).into_iter().enumerate();
-        nodes.map(|(index, node)| full_item::vault(faults, &mut ids, node, Path::Root.index(index))).collect()
+        full_item::vault_list(faults, node, |faults, node, path| {
+            full_item::vault(faults, &mut HashSet::new(), node, path)
+        })
     })
 }
 
 /// The list of a vault's items.
 pub(super) fn items(body: &[u8], vault_asked: &str) -> Result<Vec<ItemSummary>, UpstreamError> {
-    let mut ids = HashSet::new();
-    read(body, |faults, node| {
-        let mut items = Vec::new();
-        for (index, node) in faults.list(Some(node), Path::Root, ITEMS_MAX).into_iter().enumerate() {
-            let path = Path::Root.index(index);
-            let ItemHead { vault_id, id, title, state } = full_item::summary(faults, &mut ids, node, path);
-            if *vault_id != *vault_asked {
-                faults.note(path.key("vault").key("id"), "is not the vault that was asked for");
-            }
-            items.push(ItemSummary { id, title, state });
-        }
-        items
-    })
+    let mut is_foreign = false;
+    let items = read(body, |faults, node| {
+        full_item::item_list(faults, node, |faults, node, path| {
+            let ItemHead { vault_id, id, title, state } =
+                full_item::summary(faults, &mut HashSet::new(), node, path);
+            is_foreign |= faults.is_empty() && *vault_id != *vault_asked;
+            ItemSummary { id, title, state }
+        })
+    })?;
+    match is_foreign {
+        true => Err(unusable("the list has an item of another vault than the one that was asked for")),
+        false => Ok(items),
+    }
 }
 
 /// One item with its values.
@@ -108,7 +108,7 @@ fn message(body: &[u8]) -> Option<String> {
 fn read<T>(body: &[u8], read: impl FnOnce(&mut Faults, Node) -> T) -> Result<T, UpstreamError> {
     // Only the place: the parser's message may repeat what it found there.
     let node = serde_json::from_slice(body).map_err(|error| {
-        unavailable(&format!("the answer is no JSON: see line {}, column {}", error.line(), error.column()))
+        unusable(&format!("the answer is no JSON: see line {}, column {}", error.line(), error.column()))
     })?;
     let mut faults = Faults::tolerant();
     let content = read(&mut faults, node);
@@ -116,7 +116,7 @@ fn read<T>(body: &[u8], read: impl FnOnce(&mut Faults, Node) -> T) -> Result<T, 
         return Ok(content);
     }
     let shown: Vec<_> = faults.into_vec().iter().take(FAULTS_SHOWN_MAX).map(ToString::to_string).collect();
-    Err(unavailable(&format!("the answer is malformed: {}", shown.join("; "))))
+    Err(unusable(&format!("the answer is malformed: {}", shown.join("; "))))
 }
 
 /// In bytes.

@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 
-use valetkey_core::{ResolveError, scrub};
+use valetkey_core::scrub;
 
-use crate::full_item::{self, ITEMS_MAX, ItemHead, VAULTS_MAX};
+use crate::full_item::{self, ItemHead};
 use crate::item::{ItemOutline, ItemValues, Vault};
 use crate::json::{Faults, Node, Path};
 use crate::upstream::{ItemSummary, UpstreamError};
@@ -26,20 +26,28 @@ pub struct OpRateLimit {
 }
 
 pub(super) fn vaults(json: &[u8]) -> Result<Vec<Vault>, UpstreamError> {
-    let mut ids = HashSet::new();
-    list(json, VAULTS_MAX, |faults, node, path| full_item::vault(faults, &mut ids, node, path))
+    read(json, |faults, node, _| {
+        full_item::vault_list(faults, node, |faults, node, path| {
+            full_item::vault(faults, &mut HashSet::new(), node, path)
+        })
+    })
 }
 
 /// Items, which must be of the vault that was asked for.
 pub(super) fn items(json: &[u8], vault_of: &str) -> Result<Vec<ItemSummary>, UpstreamError> {
-    let mut ids = HashSet::new();
-    list(json, ITEMS_MAX, |faults, node, path| {
-        let ItemHead { vault_id, id, title, state } = full_item::summary(faults, &mut ids, node, path);
-        if *vault_id != *vault_of {
-            faults.note(path.key("vault").key("id"), "is not the vault that was asked for");
-        }
-        ItemSummary { id, title, state }
-    })
+    let mut is_foreign = false;
+    let items = read(json, |faults, node, _| {
+        full_item::item_list(faults, node, |faults, node, path| {
+            let ItemHead { vault_id, id, title, state } =
+                full_item::summary(faults, &mut HashSet::new(), node, path);
+            is_foreign |= faults.is_empty() && *vault_id != *vault_of;
+            ItemSummary { id, title, state }
+        })
+    })?;
+    match is_foreign {
+        true => Err(UpstreamError::unusable("`op` listed an item of another vault than it was asked for")),
+        false => Ok(items),
+    }
 }
 
 /// An item, which must be the one that was asked for.
@@ -51,7 +59,7 @@ pub(super) fn item(
     let (outline, values) =
         read(json, |faults, node, path| full_item::item(faults, &mut HashSet::new(), node, path))?;
     if *outline.vault_id != *vault_id || *outline.id != *item_id {
-        return Err(unusable("`op` gave another item than it was asked for"));
+        return Err(UpstreamError::unusable("`op` gave another item than it was asked for"));
     }
     Ok((outline, values))
 }
@@ -78,7 +86,7 @@ pub(super) fn version(text: &[u8]) -> Result<String, UpstreamError> {
     let version = text.trim();
     let is_version = version.starts_with(|c: char| c.is_ascii_digit()) && version.len() <= WORD_MAX;
     if !is_version {
-        return Err(unusable("`op --version` printed no version"));
+        return Err(UpstreamError::unusable("`op --version` printed no version"));
     }
     Ok(scrub(version, WORD_MAX))
 }
@@ -97,18 +105,20 @@ fn list<T>(
 fn read<T>(json: &[u8], reader: impl FnOnce(&mut Faults, Node, Path<'_>) -> T) -> Result<T, UpstreamError> {
     // Only the place: the parser's message may repeat what it found there.
     let node = serde_json::from_slice(json).map_err(|error| {
-        unusable(&format!("`op` printed no JSON: see line {}, column {}", error.line(), error.column()))
+        UpstreamError::unusable(&format!(
+            "`op` printed no JSON: see line {}, column {}",
+            error.line(),
+            error.column()
+        ))
     })?;
     let mut faults = Faults::tolerant();
     let answer = reader(&mut faults, node, Path::Root);
     match faults.into_vec().as_slice() {
         [] => Ok(answer),
-        [first, ..] => Err(unusable(&format!("what `op` printed is of another form: {first}"))),
+        [first, ..] => {
+            Err(UpstreamError::unusable(&format!("what `op` printed is of another form: {first}")))
+        }
     }
-}
-
-fn unusable(detail: &str) -> UpstreamError {
-    UpstreamError::new(ResolveError::Unavailable, detail)
 }
 
 const LIMITS_MAX: usize = 20;

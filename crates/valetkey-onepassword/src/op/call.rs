@@ -1,15 +1,12 @@
 //! One run of the program: bounded in time, in output and in number, and gone when it is over.
 
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
@@ -17,6 +14,7 @@ use tokio::time::timeout;
 use valetkey_core::ResolveError;
 use zeroize::Zeroizing;
 
+use super::home::Home;
 use super::program::{self, OpProgramError};
 use super::{OpOptions, failure};
 use crate::token::{Hosts, ServiceAccountToken, TokenSource};
@@ -31,18 +29,15 @@ pub(super) struct Caller {
     turns: Semaphore,
     /// Whether the last run could not connect. Then it is tried without a run, which may cost requests.
     is_unreachable: AtomicBool,
-    /// The program's home and configuration: empty, so that no other sign-in is found there. Goes with this.
-    home: TempDir,
+    home: Home,
 }
 
 impl Caller {
     pub(super) fn open(options: OpOptions) -> Result<Self, OpProgramError> {
         let OpOptions { program, token, allow_loopback, timeout, processes_max } = options;
         let program = program::checked(&program)?;
-        let mut builder = tempfile::Builder::new();
-        let home = builder.prefix("valetkey-op-").permissions(Permissions::from_mode(0o700)).tempdir();
-        let home =
-            home.map_err(|source| OpProgramError::Inaccessible { path: std::env::temp_dir(), source })?;
+        let home = Home::new()
+            .map_err(|source| OpProgramError::Inaccessible { path: std::env::temp_dir(), source })?;
         let hosts = Hosts::of(allow_loopback);
         let turns = Semaphore::new(processes_max.max(1));
         Ok(Self { program, token, hosts, timeout, turns, is_unreachable: AtomicBool::new(false), home })
@@ -81,7 +76,7 @@ impl Caller {
     }
 
     fn start(&self, arguments: &[&str], token: &ServiceAccountToken) -> io::Result<Run> {
-        let home = self.home.path();
+        let home = &self.home.path()?;
         let mut command = Command::new(&self.program);
         command
             .args(arguments)

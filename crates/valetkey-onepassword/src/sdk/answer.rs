@@ -2,15 +2,12 @@
 //!
 //! Keys that are not known are passed over: the core may grow. What is known must have its form.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use valetkey_core::{ResolveError, SecretValue};
 
 use super::ffi::Answer;
-use crate::full_item::{
-    FIELDS_MAX, ITEMS_MAX, VALUE_MAX, VAULTS_MAX, global_id, label, name, required, unique,
-};
+use crate::full_item::{FIELDS_MAX, VALUE_MAX, global_id, item_list, label, name, required, vault_list};
 use crate::item::{ItemState, Vault};
 use crate::json::{Faults, Node, Path};
 use crate::upstream::{ItemSummary, UpstreamError};
@@ -33,7 +30,7 @@ pub(super) fn read_json<T>(
     }
     // Only the fact: the parser's message may repeat what it found.
     let node = serde_json::from_slice(json).map_err(|_| unreadable("it is no JSON"))?;
-    let mut faults = Faults::default();
+    let mut faults = Faults::tolerant();
     let outcome = read(&mut faults, node);
     match faults.into_vec().first() {
         None => Ok(outcome),
@@ -43,34 +40,24 @@ pub(super) fn read_json<T>(
 
 /// The answer to the question for vaults.
 pub(super) fn vaults(faults: &mut Faults, node: Node) -> Vec<Vault> {
-    let mut ids = HashSet::new();
-    let nodes = faults.list(Some(node), Path::Root, VAULTS_MAX).into_iter().enumerate();
-    let vaults = nodes.map(|(index, node)| {
-        let path = Path::Root.index(index);
+    vault_list(faults, node, |faults, node, path| {
         let mut object = faults.open_object(Some(node), path);
         let id = global_id(faults, object.take("id"), path.key("id"));
-        unique(faults, &mut ids, &id, path.key("id"));
         Vault { id, name: name(faults, object.take("title"), path.key("title")) }
-    });
-    vaults.collect()
+    })
 }
 
 /// The answer to the question for the items of a vault.
 pub(super) fn items(faults: &mut Faults, node: Node) -> Vec<ItemSummary> {
-    let mut ids = HashSet::new();
-    let nodes = faults.list(Some(node), Path::Root, ITEMS_MAX).into_iter().enumerate();
-    let items = nodes.map(|(index, node)| {
-        let path = Path::Root.index(index);
+    item_list(faults, node, |faults, node, path| {
         let mut object = faults.open_object(Some(node), path);
         let id = global_id(faults, object.take("id"), path.key("id"));
-        unique(faults, &mut ids, &id, path.key("id"));
         let title = title(faults, object.take("title"), path.key("title"));
         let state = name(faults, object.take("state"), path.key("state"));
         // A state that is not known is none in which an item is in use.
         let state = if &*state == "active" { ItemState::Active } else { ItemState::Inactive };
         ItemSummary { id, title, state }
-    });
-    items.collect()
+    })
 }
 
 /// The answer to the question for a file's content: a list of the bytes, as numbers.
@@ -89,7 +76,8 @@ pub(super) fn content_json(json: &[u8]) -> Result<SecretValue, UpstreamError> {
     // Full size from the start: a vector that grows leaves copies behind.
     let length = numbers.split(|c| *c == b',').count();
     if length > VALUE_MAX {
-        return Err(UpstreamError::new(ResolveError::Unavailable, "the file has more than 1 MiB"));
+        // As with Connect: waiting does not make it smaller, and the service is well.
+        return Err(UpstreamError::new(ResolveError::UnsupportedFileFormat, "the file has more than 1 MiB"));
     }
     let mut content = zeroize::Zeroizing::new(Vec::with_capacity(length));
     for number in numbers.split(|c| *c == b',') {
@@ -112,7 +100,7 @@ pub(super) fn list(faults: &mut Faults, node: Option<Node>, path: Path<'_>) -> V
 }
 
 fn unreadable(why: &str) -> UpstreamError {
-    UpstreamError::new(ResolveError::Unavailable, &format!("the SDK core's answer cannot be read: {why}"))
+    UpstreamError::unusable(&format!("the SDK core's answer cannot be read: {why}"))
 }
 
 /// In bytes: a file of the greatest length, as numbers.

@@ -69,11 +69,7 @@ impl ItemReader {
         for (index, node) in list(faults, node, path).into_iter().enumerate() {
             let path = path.index(index);
             let mut object = faults.open_object(Some(node), path);
-            let id = name(faults, object.take("id"), path.key("id"));
-            // Forms of web pages leave fields with such ids behind; no target can name them.
-            if !id.is_empty() && !is_sayable(&id) {
-                continue;
-            }
+            let id = local_id(faults, object.take("id"), path.key("id"));
             let label = label(faults, object.take("title"), path.key("title"));
             let section = self.section(faults, &mut object, path);
             let mut details = faults.open_object(object.take("details"), path.key("details"));
@@ -139,7 +135,9 @@ impl ItemReader {
         let mut object = faults.open_object(node, path);
         let id = local_id(faults, object.take("id"), path.key("id"));
         let label = name(faults, object.take("name"), path.key("name"));
-        unique(faults, &mut self.ids, &id, path.key("id"));
+        if is_sayable(&id) {
+            unique(faults, &mut self.ids, &id, path.key("id"));
+        }
         self.outlines.push(FieldOutline { id, label, section, kind: FieldKind::File });
     }
 
@@ -155,8 +153,12 @@ impl ItemReader {
     }
 
     fn add(&mut self, faults: &mut Faults, field: FieldOutline, value: Vec<u8>, path: Path<'_>) {
-        unique(faults, &mut self.ids, &field.id, path);
-        self.values.insert(Arc::clone(&field.id), SecretValue::new(value));
+        let value = SecretValue::new(value);
+        // No target can name the others: they count only where their label makes another's ambiguous.
+        if is_sayable(&field.id) {
+            unique(faults, &mut self.ids, &field.id, path);
+            self.values.insert(Arc::clone(&field.id), value);
+        }
         self.outlines.push(field);
     }
 }

@@ -1,11 +1,13 @@
 //! Asking an upstream: shared, in turn, past the breaker, paid for, and noted in the directory.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use valetkey_core::{AgentId, Clock, ResolveError, ResolveFailure};
+use futures_util::future::{Either, select};
+use valetkey_core::{AgentId, Clock, ResolveError, ResolveFailure, SecretValue};
 
 use super::SourceOptions;
 use super::breaker::Breaker;
@@ -15,7 +17,7 @@ use super::flights::{Answer, Departure, Flights, ItemRead, Key, Landing, Sharing
 use super::quota::{Claim, Quota, QuotaError};
 use super::sealed::Sealed;
 use super::turns::{Place, Turns};
-use crate::upstream::{Question, Upstream, UpstreamError};
+use crate::upstream::{Progress, Question, Upstream, UpstreamError};
 
 /// An upstream and all that stands before it.
 pub(super) struct Asking {
@@ -96,10 +98,16 @@ impl Asking {
                 return Ok(answer);
             }
             departed.store(true, Ordering::Release);
-            let landing = self.pay_and_put(&key, claim).await.map(Arc::new);
-            self.flights.land(key, started, &landing, self.clock.monotonic());
-            drop(turn);
-            landing
+            // From here on it is paid for: it ends in a task of its own, also where nobody waits any longer, and
+            // whoever asks meanwhile shares it.
+            let held = self.flights.hold(&key, started);
+            let task = tokio::spawn(async move {
+                let landing = self.pay_and_put(&key, claim).await.map(Arc::new);
+                self.flights.land(key, started, &landing, self.clock.monotonic());
+                drop((turn, held));
+                landing
+            });
+            task.await.unwrap_or_else(|_| Err(ResolveError::Unavailable.into()))
         };
         Departure { flight: flight.boxed(), is_airborne }
     }
@@ -109,17 +117,34 @@ impl Asking {
         let paid = claim.pay().await?;
         let attempt = self.counters.ask(&*self.clock);
         let cost = self.upstream.cost(key.question());
-        let (answer, asked) = match self.put(key).await {
-            Ok(answer) => (Ok(answer), cost),
-            Err(Miss { failure, is_unsent: true }) => (Err(failure), 0),
+        let (answer, progress) = match self.put_in_time(key).await {
+            Ok(answer) => (Ok(answer), Progress::Answered),
+            Err(Miss { failure, progress }) => (Err(failure), progress),
+        };
+        let asked = match (&answer, progress) {
+            (Err(_), Progress::Unsent) => 0,
             // A sign-in may go on behind it: all that was set aside counts.
-            Err(Miss { failure, is_unsent: false }) => (Err(failure), paid.cost().max(cost)),
+            (Err(_), Progress::Sent) => paid.cost().max(cost),
+            (Ok(_), _) | (Err(_), Progress::Answered) => cost,
         };
         paid.settle(asked.saturating_add(self.upstream.take_sign_in_spending()));
         let failure = answer.as_ref().err();
         attempt.note(failure);
-        pass.settle(failure);
+        // One item that cannot be read is no reason to leave the others alone.
+        pass.settle(failure.filter(|_| progress != Progress::Answered));
         answer
+    }
+
+    /// Puts the question, for a bounded time, whatever the upstream does.
+    async fn put_in_time(&self, key: &Key) -> Result<Answer, Miss> {
+        let deadline = self.clock.monotonic().saturating_add(PUT_MAX);
+        match select(pin!(self.put(key)), self.clock.sleep_until(deadline)).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(((), _)) => {
+                let late = UpstreamError::new(ResolveError::Unavailable, "the source did not answer in time");
+                Err(late.into())
+            }
+        }
     }
 
     /// Puts the question, and what is answered into the directory.
@@ -139,7 +164,7 @@ impl Asking {
             Key::Item(vault, item) => self.put_item(vault, item, now).await,
             Key::File(vault, item, file) => {
                 let content = self.upstream.file(vault, item, file).await?;
-                Ok(Answer::File(Sealed::new([(Arc::clone(file), content)])?))
+                Ok(Answer::File(sealed([(Arc::clone(file), content)])?))
             }
         }
     }
@@ -157,12 +182,12 @@ impl Asking {
         };
         if *outline.vault_id != *vault || *outline.id != *item {
             let detail = "the source answered with another item than it was asked for";
-            return Err(UpstreamError::new(ResolveError::Unavailable, detail).into());
+            return Err(UpstreamError::unusable(detail).into());
         }
         let outline = Arc::new(outline);
         self.directory.put_outline(Arc::clone(&outline), started);
         let crate::item::ItemValues { version, by_field } = values;
-        let values = Sealed::new(by_field)?;
+        let values = sealed(by_field)?;
         Ok(Answer::Item(ItemRead { outline, version, values, read_time, started }))
     }
 }
@@ -170,26 +195,25 @@ impl Asking {
 /// A question that came to nothing.
 struct Miss {
     failure: ResolveFailure,
-    is_unsent: bool,
+    progress: Progress,
 }
 
 impl From<UpstreamError> for Miss {
     fn from(error: UpstreamError) -> Self {
-        let is_unsent = error.is_unsent;
-        Self { failure: error.into(), is_unsent }
+        let progress = error.progress;
+        Self { failure: error.into(), progress }
     }
 }
 
 impl From<ResolveFailure> for Miss {
+    /// A failure on this side, to take what was answered.
     fn from(failure: ResolveFailure) -> Self {
-        Self { failure, is_unsent: false }
+        Self { failure, progress: Progress::Answered }
     }
 }
 
-impl From<ResolveError> for Miss {
-    fn from(error: ResolveError) -> Self {
-        ResolveFailure::from(error).into()
-    }
+fn sealed(values: impl IntoIterator<Item = (Arc<str>, SecretValue)>) -> Result<Sealed, ResolveFailure> {
+    Ok(Sealed::new(values)?)
 }
 
 /// Whether an error says that an item cannot be had where it was looked for.
@@ -207,3 +231,6 @@ impl Key {
         }
     }
 }
+
+/// More than any upstream takes by itself; those bound their questions by seconds.
+const PUT_MAX: Duration = Duration::from_mins(2);

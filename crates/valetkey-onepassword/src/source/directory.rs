@@ -68,6 +68,11 @@ impl SourceDirectory {
         }
     }
 
+    /// Whether the source's vaults were ever listed.
+    pub(super) fn knows_vaults(&self) -> bool {
+        self.read().catalogue.knows_vaults()
+    }
+
     /// A vault and an item of it, by their ids.
     pub(super) fn named(&self, vault_id: &str, item_id: &str) -> Result<(Named, Named), ResolveError> {
         self.read().catalogue.named(vault_id, item_id)

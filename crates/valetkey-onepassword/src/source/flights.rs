@@ -138,6 +138,16 @@ impl Flights {
         Ok((flight, Via::Own))
     }
 
+    /// A flight that goes on for as long as this is held, although nobody may wait for it.
+    pub(super) fn hold(&self, key: &Key, started: Duration) -> Option<Flight> {
+        match self.lock().entries.get(key) {
+            Some(Entry { started: at, state: State::Flying { flight, .. } }) if *at == started => {
+                flight.upgrade()
+            }
+            Some(_) | None => None,
+        }
+    }
+
     /// Keeps the answer of the flight that started at `started`; a failure is not kept.
     pub(super) fn land(&self, key: Key, started: Duration, landing: &Landing, now: Duration) {
         let mut board = self.lock();

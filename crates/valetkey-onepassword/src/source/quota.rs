@@ -114,8 +114,9 @@ pub(super) struct Quota {
     name: Arc<str>,
     limits: QuotaLimits,
     state: Mutex<State>,
-    /// `None` where there is no limit: then there is nothing to remember.
-    file: Option<tokio::sync::Mutex<Written>>,
+    /// `None` where there is no limit: then there is nothing to remember. Locked by the write itself: one whose
+    /// payer went away still ends before the next begins.
+    file: Option<Arc<tokio::sync::Mutex<Written>>>,
     clock: Arc<dyn Clock>,
     /// Seconds since the epoch at the monotonic clock's zero.
     epoch: u64,
@@ -132,7 +133,7 @@ struct State {
 
 /// What stands in the file.
 struct Written {
-    file: Arc<StateFile>,
+    file: StateFile,
     /// The slot of the last write, and how much of it is covered.
     slot: u64,
     covered: u32,
@@ -178,12 +179,8 @@ impl Quota {
             let (opened, tally) = StateFile::open(dir.ok_or(QuotaError::NoDirectory)?, source)?;
             state.all = tally;
             state.all.pull_back(Tally::slot(now));
-            file = Some(tokio::sync::Mutex::new(Written {
-                file: Arc::new(opened),
-                slot: 0,
-                covered: 0,
-                ahead: 0,
-            }));
+            let written = Written { file: opened, slot: 0, covered: 0, ahead: 0 };
+            file = Some(Arc::new(tokio::sync::Mutex::new(written)));
         }
         Ok(Self { name: Arc::clone(source), limits, state: Mutex::new(state), file, clock, epoch })
     }
@@ -238,7 +235,7 @@ impl Quota {
     /// Makes sure that all that was claimed stands in the file.
     async fn cover(&self) -> Result<(), ResolveFailure> {
         let Some(file) = &self.file else { return Ok(()) };
-        let mut written = file.lock().await;
+        let mut written = Arc::clone(file).lock_owned().await;
         let slot = Tally::slot(self.seconds());
         let mut tally = self.lock().all.clone();
         let spent = tally.at(slot);
@@ -246,16 +243,18 @@ impl Quota {
             return Ok(());
         }
         tally.add(slot, written.ahead);
-        let (file, covered) = (Arc::clone(&written.file), spent.saturating_add(written.ahead));
-        let result = tokio::task::spawn_blocking(move || file.write(&tally)).await;
+        let write = move || {
+            written.file.write(&tally)?;
+            (written.slot, written.covered) = (slot, spent.saturating_add(written.ahead));
+            written.ahead = (written.ahead * 2 + 1).min(AHEAD_MAX);
+            Ok::<_, QuotaError>(())
+        };
         let failed =
             |story: String| ResolveFailure { error: ResolveError::Unavailable, detail: Some(story.into()) };
-        result
+        tokio::task::spawn_blocking(write)
+            .await
             .map_err(|_| failed("the write of the quota's state file was stopped".to_owned()))?
-            .map_err(|error| failed(chain(&error)))?;
-        (written.slot, written.covered) = (slot, covered);
-        written.ahead = (written.ahead * 2 + 1).min(AHEAD_MAX);
-        Ok(())
+            .map_err(|error| failed(chain(&error)))
     }
 
     fn spans(&self) -> impl Iterator<Item = (Span, u32)> {

@@ -4,13 +4,13 @@
 //! nothing. A name that two sources have a vault of means neither; ids tell them apart. Where the same
 //! vault is served twice, the source that the configuration names first serves it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
 use futures_util::future::{Either, join_all, select};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use valetkey_core::{
     Clock, Directory, Gap, Grant, Located, Named, ResolveError, ResolveFailure, Resolved, Resolver,
     SecretReference, Survey, Target,
@@ -32,13 +32,15 @@ pub enum Member {
 pub struct Sources {
     members: Vec<Member>,
     clock: Arc<dyn Clock>,
+    /// Until then nobody asks again whether another source has a vault of a name: it has just failed to say.
+    patience: Mutex<Duration>,
 }
 
 impl Sources {
     /// These, in the order of the configuration.
     #[must_use]
     pub fn new(members: Vec<Member>, clock: Arc<dyn Clock>) -> Self {
-        Self { members, clock }
+        Self { members, clock, patience: Mutex::default() }
     }
 
     /// How each is, and what it has done. The embedded vault has nothing to say.
@@ -89,10 +91,32 @@ impl Sources {
     fn look(&self, reference: &SecretReference) -> Located {
         let (place, mut located) = self.choose(reference);
         if let (Some(place), Some(vault)) = (place, vault_mut(&mut located.target)) {
-            let mut others = self.members.iter().enumerate().filter(|(other, _)| *other != place);
-            vault.name_is_unique &= !others.any(|(_, member)| member.may_bear(&vault.name, &vault.id));
+            let others = self.members.iter().enumerate().filter(|(other, _)| *other != place);
+            let bearing: Vec<_> = others.map(|(_, member)| member.bears(&vault.name, &vault.id)).collect();
+            vault.name_is_unique &= bearing.iter().all(|bears| *bears == Some(false));
+            // As long as somebody may still find that out, the vault is not known: policies that go by its name
+            // must not be refused before, for then nobody would ask.
+            if bearing.contains(&None) && self.clock.monotonic() >= self.patience() {
+                return unresolved(ResolveError::VaultNotFound, Some(Gap::Vaults));
+            }
         }
         located
+    }
+
+    /// The sources that have not said yet whether they have a vault of the name of the one that is meant.
+    fn silent(&self, reference: &SecretReference) -> impl Iterator<Item = &Source> {
+        let (place, located) = self.choose(reference);
+        let vault = place.and_then(|_| located.target.vault().cloned());
+        self.members.iter().filter_map(move |member| match (member, &vault) {
+            (Member::Remote(source), Some(vault)) => {
+                member.bears(&vault.name, &vault.id).is_none().then_some(source)
+            }
+            (Member::Remote(_) | Member::Embedded(_), _) => None,
+        })
+    }
+
+    fn patience(&self) -> Duration {
+        *self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn serving(&self, target: &Target) -> Option<usize> {
@@ -101,7 +125,8 @@ impl Sources {
     }
 
     /// Asks all that may have the vault. When one of them has it, the others have a moment more to say whether
-    /// they have one of that name; one that is down delays nobody for longer.
+    /// they have one of that name; one that is down delays nobody for longer, and one that is slow is known when
+    /// its answer comes.
     async fn learn_vaults(&self, survey: &Survey) -> Result<(), ResolveFailure> {
         let reference = &survey.request().reference;
         let surveys = [survey];
@@ -120,7 +145,13 @@ impl Sources {
             failure = failure.or(answers.into_iter().find_map(Result::err));
             if deadline.is_none() && self.choose(reference).0.is_some() {
                 deadline = Some(self.clock.monotonic().saturating_add(GRACE));
+                let silent = self.silent(reference);
+                asked.extend(silent.map(|source| source.learn_vaults(survey).map(|_| Vec::new()).boxed()));
             }
+        }
+        if self.silent(reference).next().is_some() {
+            let patience = self.clock.monotonic().saturating_add(PATIENCE);
+            *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience;
         }
         match (self.choose(reference), failure) {
             ((None, Located { gap: Some(_), .. }), Some(failure)) => Err(failure),
@@ -195,11 +226,11 @@ impl Member {
         }
     }
 
-    /// Whether another vault than the one with this id may bear the name.
-    fn may_bear(&self, name: &str, besides: &str) -> bool {
+    /// Whether another vault than the one with this id bears the name; `None` where that is not known.
+    fn bears(&self, name: &str, besides: &str) -> Option<bool> {
         match self {
-            Self::Remote(source) => source.asking.directory.bears(name, besides).unwrap_or(true),
-            Self::Embedded(file) => file.vaults().has_namesake(name, besides),
+            Self::Remote(source) => source.asking.directory.bears(name, besides),
+            Self::Embedded(file) => Some(file.vaults().has_namesake(name, besides)),
         }
     }
 }
@@ -217,3 +248,4 @@ fn vault_mut(target: &mut Target) -> Option<&mut Named> {
 
 /// How long the others have when one has the vault.
 const GRACE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -66,11 +66,34 @@ async fn items_that_would_mislead_are_refused() {
     check(|item| item["id"] = json!("../canary"), "`id` must be 26").await;
     check(|item| item["fields"][1]["id"] = json!("a"), "`fields[1].id` is given to more").await;
     check(|item| item["files"][0]["id"] = json!("a"), "`files[0].id` is given to more").await;
-    check(|item| item["fields"][0]["id"] = json!("canary/"), "`fields[0].id` must consist").await;
     check(|item| item["fields"][1]["section"]["id"] = json!("none"), "the id of no section").await;
     check(|item| item["fields"][0]["type"] = json!(null), "`fields[0].type` is missing").await;
     check(|item| item["fields"][0]["value"] = json!({"canary": 1}), "`fields[0].value` must be").await;
     check(|item| item["files"][0]["content"] = json!("canary!"), "`files[0].content` must be base64").await;
+}
+
+#[tokio::test]
+async fn one_field_that_no_reference_can_say_spoils_no_item() {
+    let server = server().await;
+    server.put_item(odd_item(|item| item["fields"][0]["id"] = json!("user[email]")));
+    let (outline, values) = client(&server).item(VAULT, ITEM).await.ok().unwrap();
+    assert_eq!((&*outline.fields[0].id, &*outline.fields[0].label), ("user[email]", "a"));
+    assert!(!values.by_field.contains_key("user[email]") && values.by_field.contains_key("b"));
+}
+
+#[test]
+fn one_entry_that_cannot_be_read_spoils_no_list() {
+    let item = |id: &str, title: &str| json!({"id": id, "title": title, "vault": {"id": VAULT}});
+    let list = |entries: Value| answer::items(entries.to_string().as_bytes(), VAULT);
+    let (long, malformed) = (item(VAULT, &"x".repeat(1_025)), item("../x", "x"));
+    let items = list(json!([long, malformed, item(ITEM, "Two\nlines")])).ok().unwrap();
+    assert_eq!(items.iter().map(|item| &*item.title).collect::<Vec<_>>(), ["Two\\u{a}lines"]);
+    let twice = list(json!([item(ITEM, "a"), item(ITEM, "b")])).err().unwrap();
+    assert_eq!(
+        twice.progress,
+        crate::upstream::Progress::Answered,
+        "it is refused, and no sign that the server is down"
+    );
 }
 
 proptest! {

@@ -71,7 +71,8 @@ async fn a_service_that_cannot_be_reached_is_counted_once() {
     for (spent, why) in [(SIGN_IN_COST, "error sending"), (0, "cannot be reached"), (0, "cannot be reached")]
     {
         let error = error_of(source.vaults().await);
-        assert!(error.is_unsent && format!("{error:?}").contains(why), "{error:?}");
+        assert_eq!(error.progress, crate::upstream::Progress::Unsent, "{error:?}");
+        assert!(format!("{error:?}").contains(why), "{error:?}");
         assert_eq!(source.take_sign_in_spending(), spent, "{why}");
         source.session.end_pause();
     }

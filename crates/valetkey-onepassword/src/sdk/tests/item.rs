@@ -122,11 +122,11 @@ fn notes_keys_and_files_are_fields() {
 }
 
 #[test]
-fn a_field_that_no_reference_can_name_is_left_out() {
+fn a_field_that_no_reference_can_name_has_no_value() {
     let (outline, value) =
         field(json!({ "id": "user[email]", "title": "t", "fieldType": "Text", "value": "v" })).unwrap();
-    // What is left are the notes, which every item has.
-    assert_eq!((&*outline.id, outline.kind, &*value), ("notesPlain", FieldKind::Notes, ""));
+    // Its label still makes another's ambiguous.
+    assert_eq!((&*outline.id, &*outline.label, &*value), ("user[email]", "t", "none"));
 }
 
 #[test]
@@ -139,7 +139,6 @@ fn what_matters_must_have_its_form() {
     check(json!({ "id": null }), "`id` is missing");
     check(json!({ "vaultId": "SECRETPART" }), "`vaultId` must be 26");
     check(json!({ "title": null }), "`title` is missing");
-    check(json!({ "title": "SECRETPART\n" }), "`title` must not have control characters");
     check(json!({ "version": "SECRETPART" }), "`version` must be an unsigned integer");
     check(json!({ "fields": "SECRETPART" }), "`fields` must be a list");
     check(json!({ "fields": ["SECRETPART"] }), "`fields[0]` must be an object");
@@ -154,7 +153,6 @@ fn what_matters_must_have_its_form() {
     check(of(json!([field, field])), "`fields[1].id` is given to more than one thing");
     let field = json!({ "id": "f", "fieldType": "Text", "sectionId": "t" });
     check(of(json!([field])), "`fields[0].sectionId` is the id of no section");
-    check(json!({ "sections": [{ "id": "a/b", "title": "S" }] }), "`sections[0].id` must consist of");
     check(json!({ "notes": 1 }), "`notes` must be a text");
     check(json!({ "notes": "x".repeat((1 << 20) + 1) }), "`notes` is too long");
     check(json!({ "files": [{ "sectionId": "" }] }), "`files[0].attributes` is missing");
@@ -175,6 +173,15 @@ fn vaults_and_items_of_a_list() {
     assert_eq!(states("archived"), Ok(ItemState::Inactive));
     assert_eq!(states("tomorrow's"), Ok(ItemState::Inactive));
     assert!(states("").unwrap_err().contains("`[0].state` must not be empty"));
+    let odd = json!([
+        { "id": "SECRETPART", "title": "a" }, { "id": ID, "title": "x".repeat(1_025) },
+        { "id": ID, "title": "Two\nlines" }, 7,
+    ]);
+    let listed = reading(&odd, vaults).unwrap();
+    assert!(
+        matches!(listed.as_slice(), [Vault { id, name }] if (&**id, &**name) == (ID, "Two\\u{a}lines")),
+        "what cannot be read is left out, and takes nothing with it"
+    );
     let twice = json!([{ "id": ID, "title": "a" }, { "id": ID, "title": "b" }]);
     assert!(reading(&twice, vaults).map(drop).unwrap_err().contains("`[1].id` is given to more than one"));
     assert!(reading(&json!({}), vaults).map(drop).unwrap_err().contains("must be a list"));
@@ -196,5 +203,7 @@ fn bytes_of_a_file() {
     for bad in ["", "[", "1", "[256]", "[-1]", "[1.0]", "[1,]", "[,]", "[\"a\"]", "[1] 2", "[[1]]", "{}"] {
         check(bad, None);
     }
-    check(&format!("[{}]", vec!["1"; (1 << 20) + 1].join(",")), None);
+    let long = format!("[{}]", vec!["1"; (1 << 20) + 1].join(","));
+    let error = content_json(long.as_bytes()).map(drop).unwrap_err().error;
+    assert_eq!(error, ResolveError::UnsupportedFileFormat);
 }

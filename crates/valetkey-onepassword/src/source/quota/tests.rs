@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use futures_util::FutureExt;
 use valetkey_core::testing::{FakeClock, agent};
 
 use super::*;
@@ -94,6 +95,27 @@ async fn what_was_spent_outlives_the_process() {
     clock.advance(Duration::from_secs(4_000));
     assert_eq!(used(&quota), 0);
     assert!(quota.spending()[1].used >= 41);
+}
+
+#[tokio::test]
+async fn a_payment_that_is_given_up_is_in_no_other_s_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clock, quota) = opened(dir.path(), 100_000);
+    let mut spent = 0;
+    for _ in 0..100 {
+        // Each is over what was written ahead, and the second over what the first wrote.
+        let claim = |cost| quota.claim(&agent("bot"), cost).ok().unwrap();
+        // Begins to write, and is dropped; where the write is fast, it is paid.
+        if let Some(paid) = claim(20).pay().now_or_never() {
+            paid.unwrap().settle(20);
+            spent += 20;
+        }
+        claim(40).pay().await.unwrap().settle(40);
+        spent += 40;
+    }
+    drop(quota);
+    let quota = open(dir.path(), 100_000, &clock).unwrap();
+    assert!(used(&quota) >= spent, "{}", used(&quota));
 }
 
 #[tokio::test]

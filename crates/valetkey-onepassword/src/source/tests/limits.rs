@@ -164,6 +164,8 @@ async fn a_source_that_never_answers_is_left_alone() {
         settle().await;
         setup.pass(5);
         assert_eq!(asked.await.unwrap(), Err("RESOLVER_UNAVAILABLE"));
+        setup.pass(115);
+        settle().await;
     }
     assert_eq!(setup.script.calls().len(), 3);
     assert_eq!(setup.read("op://Main/Login/password").await, Err("RESOLVER_UNAVAILABLE"));
@@ -235,6 +237,11 @@ async fn a_question_that_is_given_up_stays_counted() {
     }
     setup.pass(6);
     assert_eq!(asked.await.unwrap(), Err("RESOLVER_UNAVAILABLE"));
+    // It goes on by itself, until it is over for good.
+    setup.pass(120);
+    while setup.source.figures().last_failure.is_none() {
+        tokio::task::yield_now().await;
+    }
     let figures = setup.source.figures();
     assert_eq!(figures.hour.used, 1);
     assert_eq!(figures.state, SourceState::Failing { error: ResolveError::Unavailable });
@@ -256,4 +263,20 @@ async fn a_source_is_failing_until_it_answers() {
     check(None, false).await;
     check(Some(ResolveError::Unavailable), true).await;
     check(Some(ResolveError::ItemNotFound), false).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_used_is_no_sign_of_an_outage() {
+    let mut world = many(10_001);
+    world["vaults"] = json!([{"id": VAULT, "name": "Main"}, {"id": OTHER, "name": "Other"}]);
+    let setup = over(world, |options| options.vaults.push(OTHER.into()));
+    for _ in 0..5 {
+        assert_eq!(
+            setup.read("op://Main/i1/f").await,
+            Err("RESOLVER_UNAVAILABLE"),
+            "the list is over its bound"
+        );
+        assert!(!matches!(setup.source.figures().state, SourceState::Paused { .. }));
+    }
+    assert_eq!(setup.read(&format!("op://{OTHER}/i1/f")).await, Err("ITEM_NOT_FOUND"));
 }

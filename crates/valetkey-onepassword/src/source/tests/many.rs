@@ -99,9 +99,54 @@ async fn a_name_that_another_source_may_have_permits_nothing_until_that_is_known
     let unique = || sources.locate(&reference("op://main/Item/f")).target.vault().map(|it| it.name_is_unique);
     assert_eq!(read_from(&sources, "op://main/Item/f").await.as_deref(), Ok("canary-1"));
     assert_eq!(unique(), Some(false));
+    // It is not asked at each request while it does not say.
+    two.calls();
+    assert_eq!(read_from(&sources, "op://main/Item/f").await.as_deref(), Ok("canary-1"));
+    assert!(two.calls().is_empty());
     two.set_down(None);
-    assert_eq!(read_from(&sources, &format!("op://{B}/Item/f")).await.as_deref(), Ok("canary-2"));
-    assert_eq!(unique(), Some(true));
+    clock.advance(Duration::from_secs(10));
+    let located = sources.locate(&reference("op://main/Item/f"));
+    assert!(located.gap == Some(Gap::Vaults) && located.target.vault().is_none(), "policy is to wait for it");
+    assert_eq!(read_from(&sources, "op://main/Item/f").await.as_deref(), Ok("canary-1"));
+    assert_eq!((unique(), two.calls().len()), (Some(true), 1));
+}
+
+#[tokio::test]
+async fn a_source_that_nobody_uses_takes_no_name_away() {
+    let clock = FakeClock::default();
+    for word in ["Main", A] {
+        let text = format!("op://{word}/Item/f");
+        let (one, two) =
+            (Script::new(small('a', "Main", "canary-1")), Script::new(small('b', "Other", "canary-2")));
+        let by_file = embedded(&small('a', "Main", "canary-1"), &clock);
+        for first in [remote(&one, &["main"], &clock), by_file] {
+            let sources = sources(vec![first, remote(&two, &[B], &clock)], &clock);
+            assert_eq!(read_from(&sources, &text).await.as_deref(), Ok("canary-1"));
+            let located = sources.locate(&reference(&text));
+            assert!(located.target.vault().unwrap().name_is_unique && located.gap.is_none(), "{text}");
+            assert_eq!(two.calls(), ["vaults"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_is_slow_is_known_when_its_answer_comes() {
+    let clock = FakeClock::default();
+    let (one, two) =
+        (Script::new(small('a', "Main", "canary-1")), Script::new(small('b', "Other", "canary-2")));
+    two.set_gate(false);
+    let sources =
+        Arc::new(sources(vec![remote(&one, &["main"], &clock), remote(&two, &[B], &clock)], &clock));
+    let asked = Arc::clone(&sources);
+    let asked = tokio::spawn(async move { read_from(&*asked, "op://main/Item/f").await });
+    settle().await;
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(asked.await.unwrap().as_deref(), Ok("canary-1"));
+    let unique = || sources.locate(&reference("op://main/Item/f")).target.vault().map(|it| it.name_is_unique);
+    assert_eq!(unique(), Some(false));
+    two.set_gate(true);
+    settle().await;
+    assert_eq!((unique(), two.calls()), (Some(true), vec!["vaults".to_owned()]));
 }
 
 #[tokio::test]

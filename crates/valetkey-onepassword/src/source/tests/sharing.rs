@@ -144,17 +144,61 @@ async fn a_wait_ends_and_the_flight_goes_on_for_the_others() {
     setup.script.set_gate(true);
     assert_eq!(late.await.unwrap().as_deref(), Ok("canary-password"));
 
-    // When nobody waits it is cancelled, and its place is free.
+    // When nobody waits it goes on too: it is paid for, and the next one finds it.
     setup.pass(2);
+    setup.script.calls();
     setup.script.set_gate(false);
     let gone = read(text);
     settle().await;
-    assert_eq!(setup.script.under_way().0, 1);
     gone.abort();
     settle().await;
-    assert_eq!(setup.script.under_way().0, 0);
+    assert_eq!(setup.script.under_way().0, 1);
+    let next = read(text);
+    settle().await;
     setup.script.set_gate(true);
+    assert_eq!(next.await.unwrap().as_deref(), Ok("canary-password"));
     assert_eq!(setup.resolve(&[&grant]).await, [Ok("canary-password".to_owned())]);
+    assert_eq!(setup.script.calls().len(), 1);
+    assert_eq!(setup.script.under_way().0, 0);
+}
+
+#[tokio::test]
+async fn a_list_that_takes_longer_than_anybody_waits_is_there_for_the_next() {
+    let setup = setup(|_| ());
+    for question in ["vaults".to_owned(), format!("items {VAULT}"), format!("item {ITEM}")] {
+        setup.script.set_gate(false);
+        let source = Arc::clone(&setup.source);
+        let asked = tokio::spawn(async move { read_from(&*source, "op://Main/Login/password").await });
+        settle().await;
+        setup.pass(7);
+        assert_eq!(asked.await.unwrap(), Err("RESOLVER_UNAVAILABLE"));
+        assert_eq!(setup.script.calls(), [question]);
+        setup.script.set_gate(true);
+        settle().await;
+    }
+    assert_eq!(setup.read("op://Main/Login/password").await.as_deref(), Ok("canary-password"));
+    assert!(setup.script.calls().is_empty(), "and no failure was counted");
+}
+
+#[tokio::test]
+async fn what_waits_for_its_turn_is_cancelled_when_nobody_waits_for_it() {
+    let setup = setup(|options| options.concurrency_max = 1);
+    setup.locate("op://Main/Login/password").await.unwrap();
+    setup.pass(2);
+    setup.script.calls();
+    setup.script.set_gate(false);
+    let read = |text: &'static str| {
+        let source = Arc::clone(&setup.source);
+        tokio::spawn(async move { read_from(&*source, text).await })
+    };
+    let (first, second) = (read("op://Main/Login/password"), read("op://Main/Card/number"));
+    settle().await;
+    second.abort();
+    settle().await;
+    setup.script.set_gate(true);
+    assert!(first.await.unwrap().is_ok());
+    settle().await;
+    assert_eq!(setup.script.calls(), [format!("item {ITEM}")]);
 }
 
 #[tokio::test]
@@ -166,7 +210,9 @@ async fn looking_up_ends_too() {
     settle().await;
     setup.pass(5);
     assert_eq!(asked.await.unwrap(), Err("RESOLVER_UNAVAILABLE"));
-    assert_eq!(setup.script.under_way().0, 0);
+    setup.pass(120);
+    settle().await;
+    assert_eq!(setup.script.under_way().0, 0, "nor does the question itself last for ever");
 }
 
 #[tokio::test]
