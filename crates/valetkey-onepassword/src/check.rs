@@ -75,11 +75,16 @@ impl Verdict {
     }
 }
 
-/// Whether an upstream answers, and has these vaults, by name or id. Costs one question.
-pub(crate) async fn vault_checks(upstream: &dyn Upstream, vaults: &[String]) -> Vec<Check> {
+/// Whether an upstream answers, and has these vaults, by name or id. Costs one question. `unreachable` is what to do
+/// where it does not answer.
+pub(crate) async fn vault_checks(
+    upstream: &dyn Upstream,
+    vaults: &[String],
+    unreachable: &str,
+) -> Vec<Check> {
     match upstream.vaults().await {
         Ok(seen) => vaults.iter().map(|wanted| vault(wanted, &seen)).collect(),
-        Err(error) => vec![failed(VAULT, error)],
+        Err(error) => vec![failed(SIGN_IN, error, unreachable)],
     }
 }
 
@@ -97,12 +102,12 @@ fn vault(wanted: &str, seen: &[Vault]) -> Check {
 }
 
 /// What a question came to, and what to do about it.
-pub(crate) fn failed(name: &'static str, error: UpstreamError) -> Check {
+pub(crate) fn failed(name: &'static str, error: UpstreamError, unreachable: &str) -> Check {
     let ResolveFailure { error, detail } = error.into();
     let next_step = match error {
         ResolveError::CredentialsRefused => "make a new token, or take the right one",
         ResolveError::RateLimited { .. } => "wait until the quota is there again",
-        _ => "see what it said; is 1Password reachable from here?",
+        _ => unreachable,
     };
     Check::fail(name, format!("{error}: {}", detail.unwrap_or_default()), next_step)
 }
@@ -113,4 +118,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
 }
 
+/// What to do where 1Password itself does not answer.
+pub(crate) const UNREACHABLE: &str = "see what it said; is 1Password reachable from here?";
+const SIGN_IN: &str = "sign-in";
 const VAULT: &str = "vault";

@@ -26,11 +26,16 @@ impl OpenFile {
         Ok(Self { file, metadata })
     }
 
+    /// The user whose file it is, where that is neither ours nor root's.
+    pub(crate) fn foreign_owner(&self) -> Option<u32> {
+        let owner = self.metadata.uid();
+        (![0, rustix::process::geteuid().as_raw()].contains(&owner)).then_some(owner)
+    }
+
     /// The permission bits, where they have any of `bits`, or where the file is neither ours nor root's.
     pub(crate) fn open_to_others(&self, bits: u32) -> Option<u32> {
         let mode = self.metadata.mode() & 0o7777;
-        let is_trusted = [0, rustix::process::geteuid().as_raw()].contains(&self.metadata.uid());
-        (mode & bits != 0 || !is_trusted).then_some(mode)
+        (mode & bits != 0 || self.foreign_owner().is_some()).then_some(mode)
     }
 
     /// All of it, in memory that is wiped; `None` where it has more than `bytes_max`.

@@ -45,6 +45,7 @@ pub use open::OpenError;
 pub use sdk::{SdkError, SdkLibrary, SdkLibraryError, SdkOptions, SdkPin, SdkSource, sdk_checks, sdk_pins};
 pub use source::{
     Member, QuotaError, QuotaLimits, Source, SourceFigures, SourceOptions, SourceState, Sources, Spending,
+    quota_check,
 };
 pub use token::{TokenError, TokenNames, TokenSource};
 pub use vault_file::{LoadOptions, VaultFile, VaultFileError};

@@ -38,7 +38,7 @@ use flights::{Key, Sharing};
 use selection::Selection;
 
 pub use figures::{SourceFigures, SourceState};
-pub use quota::{QuotaError, QuotaLimits, Spending};
+pub use quota::{QuotaError, QuotaLimits, Spending, quota_check};
 pub use sources::{Member, Sources};
 
 mod asking;

@@ -3,6 +3,7 @@
 //! The token holds all that it takes to sign in and to decrypt. No part of it is in an error, a log or a
 //! `Debug`; it is looked into here because the core would send it wherever it says.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -68,14 +69,25 @@ pub enum TokenError {
     },
     /// Others could read it.
     #[error(
-        "the service account token's file `{}` is open to others, or is neither yours nor root's \
-         (mode {mode:03o}): `chmod 600` it, and see to its owner", .path.display()
+        "the service account token's file `{}` is open to others (mode {mode:03o}): `chmod 600` it",
+        .path.display()
     )]
     OpenToOthers {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// Another user could change it.
+    #[error(
+        "the service account token's file `{}` belongs to the user {owner}, who is neither this one nor root: \
+         `chown` it, or run this as the user that runs the broker", .path.display()
+    )]
+    ForeignOwner {
+        /// The file.
+        path: PathBuf,
+        /// The number of the user whose file it is.
+        owner: u32,
     },
     /// It is no token.
     #[error("the service account token {0}: take it again from where it was created")]
@@ -161,6 +173,9 @@ pub(crate) struct ServiceAccountToken {
 impl ServiceAccountToken {
     fn parse(text: &str, hosts: Hosts) -> Result<Self, TokenError> {
         let text = text.trim();
+        if text.is_empty() {
+            return Err(TokenError::Malformed("is empty"));
+        }
         let Some(payload) = text.strip_prefix("ops_") else {
             return Err(TokenError::Malformed("does not start with `ops_`"));
         };
@@ -194,6 +209,29 @@ impl ServiceAccountToken {
     }
 }
 
+/// A text with `…` in place of each run of characters that stands in the token too and is long enough to be told
+/// for a piece of it.
+pub(crate) fn masked(text: &str, token: &[u8]) -> Zeroizing<String> {
+    let pieces: HashSet<&[u8]> = token.windows(PIECE_MIN.min(token.len().max(1))).collect();
+    let length = pieces.iter().next().map_or(PIECE_MIN, |piece| piece.len());
+    let is_piece = |at: usize| text.as_bytes().get(at..at + length).is_some_and(|part| pieces.contains(part));
+    let mut clean = Zeroizing::new(String::with_capacity(text.len().saturating_mul(3)));
+    // Up to where a piece that began before goes on.
+    let (mut until, mut is_told) = (0, false);
+    for (at, character) in text.char_indices() {
+        if is_piece(at) {
+            until = at + length;
+        }
+        if at >= until {
+            clean.push(character);
+        } else if !is_told {
+            clean.push('…');
+        }
+        is_told = at < until;
+    }
+    clean
+}
+
 /// The host and the port of an address that is allowed.
 fn host_of(address: &str) -> (String, u16) {
     let (rest, usual) = match address.strip_prefix("http://") {
@@ -209,6 +247,9 @@ fn host_of(address: &str) -> (String, u16) {
 fn read(path: &Path, forbidden: u32) -> Result<Zeroizing<String>, TokenError> {
     let in_reading = |source| TokenError::Read { path: path.into(), source };
     let file = OpenFile::open(path).map_err(in_reading)?;
+    if let Some(owner) = file.foreign_owner() {
+        return Err(TokenError::ForeignOwner { path: path.into(), owner });
+    }
     if let Some(mode) = file.open_to_others(forbidden) {
         return Err(TokenError::OpenToOthers { path: path.into(), mode });
     }
@@ -256,6 +297,8 @@ const DOMAINS: [&str; 3] = ["1password.com", "1password.ca", "1password.eu"];
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "[::1]", "localhost"];
 /// In bytes; tokens have about 900.
 const TOKEN_MAX: usize = 16 << 10;
+/// Shorter runs are in many texts by chance.
+const PIECE_MIN: usize = 12;
 const KNOCK_MAX: Duration = Duration::from_secs(3);
 const ADDRESS_MAX: usize = 512;
 const HOST_MAX: usize = 253;

@@ -323,17 +323,18 @@ async fn close(broker: &Broker, store: Arc<AuditStore>, tokens: &Tokens) {
     let _ = tokio::task::spawn_blocking(move || store.close()).await;
 }
 
+/// The folder of what outlives the broker: that of the log.
+pub(crate) fn state_dir(audit_database: &Path) -> &Path {
+    audit_database.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
+}
+
 /// Opens the sources; their budgets are kept beside the log.
 fn open_sources(
     configured: &[SourceConfig],
     audit_database: &Path,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<Sources>, SourceError> {
-    let state_dir = match audit_database.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    sources::open(configured, state_dir, &|name| std::env::var_os(name), clock)
+    sources::open(configured, state_dir(audit_database), &|name| std::env::var_os(name), clock)
 }
 
 /// One a line, each on a line of its own.

@@ -107,12 +107,11 @@ impl Config {
     /// [`ConfigError`] names every fault.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let fault = |fault| ConfigError { file: file.to_owned(), faults: vec![fault] };
-        let size = std::fs::metadata(file).map_err(|error| fault(format!("cannot be read: {error}")))?.len();
+        let size = std::fs::metadata(file).map_err(|error| fault(unreadable(&error)))?.len();
         if size > SIZE_MAX {
             return Err(fault(format!("must have at most {SIZE_MAX} bytes, has {size}")));
         }
-        let text =
-            std::fs::read_to_string(file).map_err(|error| fault(format!("cannot be read: {error}")))?;
+        let text = std::fs::read_to_string(file).map_err(|error| fault(unreadable(&error)))?;
         let folder = file.parent().unwrap_or(Path::new(""));
         Self::parse(&text, folder).map_err(|faults| ConfigError { file: file.to_owned(), faults })
     }
@@ -122,8 +121,7 @@ impl Config {
     /// # Errors
     /// Every fault, as a line each.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
-        let mut document: toml::Table =
-            toml::from_str(text).map_err(|error| vec![error.to_string().trim().replace('\n', "\n  ")])?;
+        let mut document: toml::Table = toml::from_str(text).map_err(|error| vec![syntax(text, &error)])?;
         let mut faults = Vec::new();
         let unix: Option<tls::UnixSection> = optional(&mut document, "unix", &mut faults);
         let unix = unix.and_then(|unix| unix.check(folder, &mut faults));
@@ -163,6 +161,12 @@ impl Config {
                  broker needs TLS, which is set up in `[tls]`"
             ));
         }
+        if metrics.is_some_and(|metrics| metrics.port() != 0 && Some(metrics) == listen) {
+            faults.push(
+                "`metrics.listen` must be another address than `listen`: give it a port of its own"
+                    .to_owned(),
+            );
+        }
         if let Some(listen) = metrics.filter(|listen: &SocketAddr| !listen.ip().is_loopback()) {
             faults.push(format!(
                 "`metrics.listen` must be a loopback address such as 127.0.0.1:9447, is {listen}: nobody is asked who \
@@ -190,6 +194,24 @@ impl Config {
             _ => Err(faults),
         }
     }
+}
+
+/// Why there is nothing to read, and what to do about it.
+fn unreadable(error: &std::io::Error) -> String {
+    let next = match error.kind() {
+        std::io::ErrorKind::NotFound => "write one as README.md begins, or name the one that is there",
+        std::io::ErrorKind::PermissionDenied => "run this as the user that runs the broker",
+        _ => return format!("cannot be read: {error}"),
+    };
+    format!("cannot be read: {error}: {next}")
+}
+
+/// What is no TOML, and where, on one line.
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {}", error.message().replace('\n', ", "))
 }
 
 impl ConfigError {

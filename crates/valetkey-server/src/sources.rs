@@ -8,7 +8,7 @@ use valetkey_core::{Clock, Name};
 use valetkey_onepassword::{
     Check, ConnectOptions, LoadOptions, Member, OpOptions, OpenError, QuotaLimits, SdkOptions, Source,
     SourceOptions, Sources, TokenError, TokenNames, TokenSource, VaultFile, VaultFileError, connect_checks,
-    op_checks, sdk_checks,
+    op_checks, quota_check, sdk_checks,
 };
 
 use crate::clock::SystemClock;
@@ -28,6 +28,9 @@ pub enum SourceError {
         /// Why.
         error: VaultFileError,
     },
+    /// Several cannot be used.
+    #[error("{} sources cannot be used:{}", .0.len(), several(.0))]
+    Several(Vec<SourceError>),
     /// Another source cannot be opened.
     #[error("the source `{}` cannot be used", .name.as_str())]
     Open {
@@ -46,7 +49,7 @@ pub(crate) fn open(
     environment: Environment<'_>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<Sources>, SourceError> {
-    let members = sources.iter().map(|source| match &source.kind {
+    let opened = sources.iter().map(|source| match &source.kind {
         SourceKind::File { file, open_to_others } => {
             vault_file(file, *open_to_others, Arc::clone(clock)).map(Member::Embedded)
         }
@@ -56,12 +59,39 @@ pub(crate) fn open(
             opened.map(Member::Remote).map_err(in_opening)
         }
     });
-    Ok(Arc::new(Sources::new(members.collect::<Result<_, _>>()?, Arc::clone(clock))))
+    let (mut members, mut faults) = (Vec::new(), Vec::new());
+    for opened in opened {
+        match opened {
+            Ok(member) => members.push(member),
+            Err(error) => faults.push(error),
+        }
+    }
+    match faults.pop() {
+        None => Ok(Arc::new(Sources::new(members, Arc::clone(clock)))),
+        Some(alone) if faults.is_empty() => Err(alone),
+        Some(last) => {
+            faults.push(last);
+            Err(SourceError::Several(faults))
+        }
+    }
+}
+
+/// Each on a line of its own, with its causes.
+fn several(faults: &[SourceError]) -> String {
+    let whole = |fault: &SourceError| {
+        let causes = std::iter::successors(std::error::Error::source(fault), |cause| cause.source());
+        causes.fold(fault.to_string(), |story, cause| format!("{story}: {cause}"))
+    };
+    crate::app::lines(&faults.iter().map(whole).collect::<Vec<_>>())
 }
 
 /// Looks at one source, for `valetkey doctor`; asks it the least that proves that it works. `environment` is a
-/// look-up of variables.
-pub async fn source_checks(source: &SourceConfig, environment: Environment<'_>) -> Vec<Check> {
+/// look-up of variables; budgets are kept beside the log.
+pub async fn source_checks(
+    source: &SourceConfig,
+    audit_database: &Path,
+    environment: Environment<'_>,
+) -> Vec<Check> {
     let upstream = match &source.kind {
         SourceKind::File { file, open_to_others } => {
             let opened = vault_file(file, *open_to_others, Arc::new(SystemClock::default()));
@@ -76,12 +106,14 @@ pub async fn source_checks(source: &SourceConfig, environment: Environment<'_>) 
             upstream(source, environment)
         }
     };
-    match upstream {
+    let mut checks = vec![quota_check(crate::app::state_dir(audit_database), source.name.as_str())];
+    checks.extend(match upstream {
         Err(error) => vec![Check::of(source.kind.as_str(), Err(error), "docs/sources.md says what it needs")],
         Ok(Upstream::Sdk(options)) => sdk_checks(options, &source.vaults).await,
         Ok(Upstream::Connect(options)) => connect_checks(options, &source.vaults).await,
         Ok(Upstream::Op(options)) => op_checks(options, &source.vaults).await,
-    }
+    });
+    checks
 }
 
 fn vault_file(file: &Path, open_to_others: bool, clock: Arc<dyn Clock>) -> Result<VaultFile, SourceError> {

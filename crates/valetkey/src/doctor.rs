@@ -36,7 +36,7 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<Exit, Failure> {
         Some(file) => match Config::load(&file) {
             Err(error) => {
                 let checks =
-                    error.faults().iter().map(|fault| Check::fail("configuration", fault, "mend it"));
+                    error.faults().iter().map(|fault| Check::fail("configuration", fault, next_step(&file)));
                 print(format, &[Group { subject: file.display().to_string(), checks: checks.collect() }])?;
                 return Ok(Exit::Invalid);
             }
@@ -56,10 +56,18 @@ async fn examine(file: &Path, config: &Config, environment: &dyn Fn(&str) -> Opt
         Group { subject: config.audit_database.display().to_string(), checks: audit(&config.audit_database) },
     ];
     for source in &config.sources {
-        let checks = source_checks(source, environment).await;
+        let checks = source_checks(source, &config.audit_database, environment).await;
         groups.push(Group { subject: format!("source {}", source.name.as_str()), checks });
     }
     groups
+}
+
+/// What to do about a configuration with faults.
+fn next_step(file: &Path) -> &'static str {
+    match file.exists() {
+        true => "mend it; docs/sources.md and docs/operating.md say what may stand in it",
+        false => "name the one that is there, or write one as README.md begins",
+    }
 }
 
 fn policies(directory: &Path) -> Check {

@@ -92,7 +92,9 @@ pub(crate) fn default_folder(
 
 fn entry(library: &Path) -> String {
     let library = serde_json::Value::from(library.to_string_lossy());
-    format!("[[source]]\nname = \"team\"\nkind = \"sdk\"\nvaults = [\"…\"]\nlibrary = {library}")
+    format!(
+        "[[source]]\nname = \"team\"\nkind = \"sdk\"\nvaults = [\"…\"]\nlibrary = {library}\ntoken_file = \"team.token\""
+    )
 }
 
 const TERMS: &str = "\
@@ -113,6 +115,7 @@ mod tests {
     #[test]
     fn the_entry_is_one_of_a_configuration() {
         let text = entry(Path::new("/opt/a \"b\"/lib.so"));
-        assert!(text.ends_with("library = \"/opt/a \\\"b\\\"/lib.so\""), "{text}");
+        let end = "library = \"/opt/a \\\"b\\\"/lib.so\"\ntoken_file = \"team.token\"";
+        assert!(text.ends_with(end), "{text}");
     }
 }

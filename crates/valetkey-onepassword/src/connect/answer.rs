@@ -76,8 +76,7 @@ pub(super) fn refusal(question: Question, answer: &Answer) -> UpstreamError {
         _ => ResolveError::Unavailable,
     };
     match message {
-        Some(message) if !token.is_in(&message) => error(kind, &format!("status {status}: {message}")),
-        Some(_) => error(kind, &format!("status {status}, and a message that repeats the token")),
+        Some(message) => error(kind, &format!("status {status}: {}", *token.masked(&message))),
         None => error(kind, &format!("status {status} without an error as Connect words it")),
     }
 }

@@ -6,13 +6,14 @@ use crate::check::{Check, failed, vault_checks};
 /// Looks whether the server is alive, takes the token, and has `vaults`, by name or id.
 pub async fn connect_checks(options: ConnectOptions, vaults: &[String]) -> Vec<Check> {
     let host = options.host.clone();
+    let unreachable = format!("is the Connect server running at `{host}`?");
     match Connect::new(options) {
         Ok(connect) => {
             if let Err(error) = connect.heartbeat().await {
-                return vec![failed("Connect server", error)];
+                return vec![failed("Connect server", error, &unreachable)];
             }
             let mut checks = vec![Check::ok("Connect server", format!("`{host}` is alive"))];
-            checks.extend(vault_checks(&connect, vaults).await);
+            checks.extend(vault_checks(&connect, vaults, &unreachable).await);
             checks
         }
         Err(error) => {

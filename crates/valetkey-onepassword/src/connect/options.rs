@@ -10,6 +10,7 @@ use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
 
 use crate::file::OpenFile;
+use crate::token::masked;
 
 /// How a Connect server is reached. No `Debug`: the token is in it.
 pub struct ConnectOptions {
@@ -212,11 +213,10 @@ impl ConnectToken {
         self.0.clone()
     }
 
-    /// Whether a text has the token in it.
-    pub(super) fn is_in(&self, text: &str) -> bool {
+    /// A text without pieces of the token.
+    pub(super) fn masked(&self, text: &str) -> Zeroizing<String> {
         let header = self.0.as_bytes();
-        let token = header.get(SCHEME.len()..).unwrap_or(header);
-        text.as_bytes().windows(token.len()).any(|window| window == token)
+        masked(text, header.get(SCHEME.len()..).unwrap_or(header))
     }
 }
 

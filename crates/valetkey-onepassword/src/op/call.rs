@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::home::Home;
 use super::program::{self, OpProgramError};
 use super::{OpOptions, failure};
-use crate::token::{Hosts, ServiceAccountToken, TokenSource};
+use crate::token::{Hosts, ServiceAccountToken, TokenSource, masked};
 use crate::upstream::UpstreamError;
 
 /// Runs the program.
@@ -107,7 +107,7 @@ fn says(output: &Output, words: &str) -> bool {
 
 fn failed(output: &Output, token: &ServiceAccountToken) -> UpstreamError {
     let text = Zeroizing::new(String::from_utf8_lossy(&output.stderr).into_owned());
-    let text = Zeroizing::new(text.replace(token.expose_secret(), "…"));
+    let text = masked(&text, token.expose_secret().as_bytes());
     match output.status.code() {
         Some(_) => failure::from_text(&text),
         None => unavailable("`op` was ended from outside"),

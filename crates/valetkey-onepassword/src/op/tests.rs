@@ -424,7 +424,7 @@ async fn the_doctor_is_told_what_is_wrong_and_what_to_do() {
     let quota = "token write: 95 of 100 left, all again in 1800 s; token read: 995 of 1000 left, all again in 1800 s; account read_write: 4995 of 5000 left, all again in 1800 s";
     let expected = [
         ("op program", Ok, format!("`{shown}`, version 2.32.1")),
-        ("token", Ok, "1Password takes it".to_owned()),
+        ("sign-in", Ok, "1Password takes the token".to_owned()),
         ("quota", Ok, quota.to_owned()),
         vault(Ok, "`main` is there"),
         vault(Fail, "`None` is not there"),
@@ -438,7 +438,7 @@ async fn the_doctor_is_told_what_is_wrong_and_what_to_do() {
     assert_eq!(found.len(), 1, "the rest depends on it: {found:?}");
     program.fail(OpFault::Print("2.0.0")).unwrap();
     let found = look(&["main"]).await;
-    assert_eq!((found.len(), found[1].0, found[1].1), (2, "token", Fail), "{found:?}");
+    assert_eq!((found.len(), found[1].0, found[1].1), (2, "sign-in", Fail), "{found:?}");
     let few = OpRateLimit {
         scope: "token".into(),
         action: "read".into(),

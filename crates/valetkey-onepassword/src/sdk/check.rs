@@ -1,7 +1,7 @@
 //! What `valetkey doctor` says of this source. Costs a sign-in and the list of vaults.
 
 use super::{SdkLibrary, SdkOptions, SdkSource};
-use crate::check::{Check, vault_checks};
+use crate::check::{Check, UNREACHABLE, vault_checks};
 use crate::token::Hosts;
 
 /// Looks at the library, its version and its interface, at the token, and whether 1Password takes it and has
@@ -14,8 +14,10 @@ pub async fn sdk_checks(options: SdkOptions, vaults: &[String]) -> Vec<Check> {
             library.version().map_or("pinned by you".to_owned(), |it| format!("version {it}"))
         )
     });
-    let token =
-        options.token.read(Hosts::of(options.allow_loopback)).map(|_| "leads to 1Password".to_owned());
+    let token = options
+        .token
+        .read(Hosts::of(options.allow_loopback))
+        .map(|_| "names a 1Password host; not tried yet".to_owned());
     let mut checks = vec![
         Check::of("SDK library", library, "`valetkey onepassword install` puts the right one in place"),
         Check::of("token", token, "docs/sources.md says where a token comes from"),
@@ -24,7 +26,7 @@ pub async fn sdk_checks(options: SdkOptions, vaults: &[String]) -> Vec<Check> {
         return checks;
     }
     match SdkSource::open(options) {
-        Ok(source) => checks.extend(vault_checks(&source, vaults).await),
+        Ok(source) => checks.extend(vault_checks(&source, vaults, UNREACHABLE).await),
         Err(error) => checks.push(Check::of("SDK core", Err(error), "take the version that valetkey knows")),
     }
     checks

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use valetkey_core::{AgentId, Clock, ResolveError, ResolveFailure};
 
+use crate::check::Check;
 use file::StateFile;
 use tally::{Span, Tally};
 
@@ -380,6 +381,17 @@ impl Drop for Claim {
             self.quota.lock().refund(&self.agent, self.slot, self.cost);
         }
     }
+}
+
+/// What `valetkey doctor` says of a source's budget, whose state lies in `dir`. Changes nothing, and may be asked
+/// while a broker runs.
+#[must_use]
+pub fn quota_check(dir: &std::path::Path, source: &str) -> Check {
+    let found = file::look(dir, source).map(|tally| match tally {
+        None => "nothing was spent yet".to_owned(),
+        Some(_) => format!("what was spent stands in `{}`", dir.join(format!("{source}.quota")).display()),
+    });
+    Check::of("budget", found, "the source is not used like this; docs/sources.md, Quota, has what to do")
 }
 
 /// An error and its causes, for the record.

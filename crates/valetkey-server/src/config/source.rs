@@ -1,6 +1,6 @@
 //! `[[source]]`: where values come from, and which vaults each source serves.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -123,34 +123,52 @@ pub(super) fn sources(
                 .to_owned(),
         );
     }
+    check_names(&entries, faults);
+    check_vaults(&entries, faults);
+    let places = entries.into_iter().enumerate();
+    places.filter_map(|(place, entry)| source(entry, folder, &format!("source[{place}]"), faults)).collect()
+}
+
+/// Looks for names that come twice; whatever else is wrong with an entry.
+fn check_names(entries: &[toml::Value], faults: &mut Vec<String>) {
     let mut names = HashSet::new();
-    let mut sources = Vec::with_capacity(entries.len());
-    for (place, entry) in entries.into_iter().enumerate() {
-        let key = format!("source[{place}]");
-        match source(entry, folder, &key, faults) {
-            Some(source) if !names.insert(source.name.clone()) => {
-                faults.push(format!("`{key}.name` is the name of an entry before it"));
-            }
-            Some(source) => sources.push(source),
-            None => {}
+    for (place, entry) in entries.iter().enumerate() {
+        if entry.get("name").and_then(toml::Value::as_str).is_some_and(|name| !names.insert(name)) {
+            faults.push(format!("`source[{place}].name` is the name of an entry before it"));
         }
     }
-    sources
+}
+
+/// Looks for vaults that nobody or two can mean: each word is one source's, or nobody could say which one serves it.
+fn check_vaults(entries: &[toml::Value], faults: &mut Vec<String>) {
+    let mut served: HashMap<String, usize> = HashMap::new();
+    for (place, entry) in entries.iter().enumerate() {
+        let vaults = entry.get("vaults").and_then(toml::Value::as_array);
+        for vault in vaults.into_iter().flatten().filter_map(toml::Value::as_str) {
+            let key = format!("source[{place}].vaults");
+            if vault.trim().is_empty() {
+                faults.push(format!("`{key}` has an empty name"));
+                continue;
+            }
+            match served.insert(vault.to_lowercase(), place) {
+                Some(before) if before == place => faults.push(format!("`{key}` has `{vault}` twice")),
+                Some(before) => {
+                    let name = |place: usize| entries.get(place)?.get("name")?.as_str();
+                    let [one, other] = [before, place].map(|place| name(place).unwrap_or("…"));
+                    faults.push(format!(
+                        "`{key}` has `{vault}`, which is served twice: by `{one}` and by `{other}`; take it out of one"
+                    ));
+                }
+                None => {}
+            }
+        }
+    }
 }
 
 fn source(entry: toml::Value, folder: &Path, key: &str, faults: &mut Vec<String>) -> Option<SourceConfig> {
     let Section { name, vaults, kind, bounds } = Section::read(entry, key, faults)?;
     let before = faults.len();
     let name = Name::parse(&name).map_err(|error| faults.push(format!("`{key}.name` `{name}` {error}"))).ok();
-    match (&kind, vaults.is_empty()) {
-        (KindSection::File { .. }, false) => {
-            faults.push(format!("`{key}.vaults` is for other kinds: a vault file serves all that it holds"));
-        }
-        (KindSection::Sdk { .. } | KindSection::Connect { .. } | KindSection::Op { .. }, true) => {
-            faults.push(format!("`{key}.vaults` is missing: name the vaults that this source may serve"));
-        }
-        _ => {}
-    }
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_".contains(&c);
     if name.as_ref().is_some_and(|name| name.as_str().len() > 64 || !name.as_str().bytes().all(plain)) {
         faults.push(format!(
@@ -184,7 +202,20 @@ impl Section {
         let bounds = part(BOUNDS_KEYS);
         let common: Option<CommonSection> = read(common, key, faults);
         let bounds = read(bounds, key, faults);
+        let is_file = table.get("kind").and_then(toml::Value::as_str) == Some("file");
         let kind = read(toml::Value::Table(table), key, faults);
+        // Told before anything is given up, so that it comes together with the other faults.
+        match (is_file, common.as_ref().is_some_and(|common: &CommonSection| common.vaults.is_empty())) {
+            (true, false) if common.is_some() => {
+                faults.push(format!(
+                    "`{key}.vaults` is for other kinds: a vault file serves all that it holds"
+                ));
+            }
+            (false, true) => {
+                faults.push(format!("`{key}.vaults` is missing: name the vaults that this source may serve"));
+            }
+            _ => {}
+        }
         let CommonSection { name, vaults } = common?;
         Some(Self { name, vaults, kind: kind?, bounds: bounds? })
     }

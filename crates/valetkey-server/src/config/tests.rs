@@ -43,6 +43,11 @@ fn faults_are_named() {
     check("127.0.0.1:7447", "localhost", "`listen`: invalid socket address");
     check("database = ", "databse = ", "`audit`: unknown field `databse`");
     check("[audit]", "[metrics]\nlisten = \"0.0.0.0:9447\"\n[audit]", "`metrics.listen` must be a loopback");
+    check(
+        "[audit]",
+        "[metrics]\nlisten = \"127.0.0.1:7447\"\n[audit]",
+        "must be another address than `listen`",
+    );
     check("[audit]", "[[audits]]", "`audits` is not a known key");
     check("agent = \"bot\"", "agent = \"b t\"", "`identity[0]` `b t` must consist of");
     check("agent = \"bot\"", "", "`identity[0]` must have exactly one of");
@@ -79,6 +84,7 @@ fn faults_are_named() {
         "[limits]\nttl_usual_seconds = 999999\n[audit]",
         "`limits.ttl_usual_seconds` must be 1 to 900",
     );
+    check("[audit]", "[audit", "line 2, column ");
     check("[audit]", "[audit", "unclosed table");
 }
 
@@ -100,6 +106,17 @@ fn faults_of_sources_are_named() {
         &format!("{sdk}library = \"core.so\""),
         "`source[1].library` must be an absolute path, is `core.so`",
     );
+    check("name = \"try\"\nkind = \"connect\"\nhots = \"h\"", "`source[1].name` is the name of an entry");
+    check("name = \"try\"\nkind = \"connect\"\nhots = \"h\"", "`source[1].vaults` is missing");
+    check("name = \"try\"\nkind = \"connect\"\nhots = \"h\"", "unknown field `hots`");
+    check("name = \"x\"\nkind = \"connect\"\nvaults = [\"\"]", "`source[1].vaults` has an empty name");
+    check("name = \"x\"\nkind = \"connect\"\nvaults = [\"A\", \"a\"]", "`source[1].vaults` has `a` twice");
+    let other = format!(
+        "{sdk}library = \"/c.so\"\n[[source]]\nname = \"x\"\nkind = \"connect\"\nvaults = [\"B\", \"a\"]"
+    );
+    check(&other, "`source[2].vaults` has `a`, which is served twice: by `team` and by `x`");
+    let file = "name = \"x\"\nkind = \"file\"\nfile = \"b.json\"\nvaults = [\"A\"]";
+    check(file, "`source[1].vaults` is for other kinds");
     check(&format!("{sdk}library = \"/core.so\"\ntoken = \"ops_\""), "unknown field `token`");
     check(&format!("{sdk}library = \"/core.so\"\nvalue_cache_seconds = 61"), "must be 0 to 60, is 61");
     check(&format!("{sdk}library = \"/core.so\"\nrequests_per_hour = 0"), "must be 1 to 1000000, is 0");

@@ -98,6 +98,8 @@ fn what_is_no_token_is_refused_and_not_repeated() {
         assert!(!shown.contains("SECRETPART"), "{shown}");
     };
     let of = |json: &str| format!("ops_{}", BASE64URL_NOPAD.encode(json.as_bytes()));
+    check("", "is empty");
+    check(" \n", "is empty");
     check("SECRETPART", "does not start with `ops_`");
     check("OPS_SECRETPART", "does not start with `ops_`");
     check("ops_SECRETPART=", "is cut off or has characters of no token");
@@ -181,4 +183,20 @@ fn a_pipe_is_no_file() {
     let path = directory.path().join("pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     assert!(matches!(TokenSource::file(path).read(Hosts::Official), Err(TokenError::Read { .. })));
+}
+
+#[test]
+fn no_piece_of_a_token_stays_in_a_text() {
+    let token = "ops_abcdefghijklmnopqrstuvwxyz0123456789";
+    let check = |text: &str, clean: &str| {
+        assert_eq!(*crate::token::masked(text, token.as_bytes()), clean, "{text}");
+    };
+    check("nothing of it", "nothing of it");
+    check(&format!("bad token {token}, sorry"), "bad token …, sorry");
+    check("bad token ops_abcdefgh…", "bad token ……");
+    check("ends in yz0123456789", "ends in …");
+    check("abcdefghijkl is twelve", "… is twelve");
+    check("abcdefghijk is eleven", "abcdefghijk is eleven");
+    check("é abcdefghijklmn é 0123456789 uvwxyz012345", "é … é 0123456789 …");
+    check("", "");
 }

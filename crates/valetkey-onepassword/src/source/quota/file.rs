@@ -25,18 +25,7 @@ impl StateFile {
         if lock.try_lock().is_err() {
             return Err(QuotaError::InUse { path });
         }
-        let tally = match File::open(&path) {
-            Ok(file) => {
-                let mut text = String::new();
-                file.take(FILE_MAX).read_to_string(&mut text).map_err(|error| match error.kind() {
-                    io::ErrorKind::InvalidData => QuotaError::Corrupt { path: path.clone() },
-                    _ => in_reading(error),
-                })?;
-                parse(&text).ok_or_else(|| QuotaError::Corrupt { path: path.clone() })?
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Tally::default(),
-            Err(error) => return Err(in_reading(error)),
-        };
+        let tally = read(&path)?.unwrap_or_default();
         let file = Self { path, _lock: lock };
         // Now, rather than when the first secret is asked for, it shows whether it can be written.
         file.write(&tally)?;
@@ -59,6 +48,27 @@ impl StateFile {
             None => Ok(()),
         }
     }
+}
+
+/// Looks at the state of a source, without holding it: a broker may run. `None` where there is none yet.
+pub(super) fn look(dir: &Path, source: &str) -> Result<Option<Tally>, QuotaError> {
+    read(&dir.join(format!("{source}.quota")))
+}
+
+fn read(path: &Path) -> Result<Option<Tally>, QuotaError> {
+    let in_reading = |source| QuotaError::Read { path: path.to_owned(), source };
+    let damaged = || QuotaError::Corrupt { path: path.to_owned() };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(in_reading(error)),
+    };
+    let mut text = String::new();
+    file.take(FILE_MAX).read_to_string(&mut text).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => damaged(),
+        _ => in_reading(error),
+    })?;
+    parse(&text).map(Some).ok_or_else(damaged)
 }
 
 fn private(path: &Path, truncate: bool) -> io::Result<File> {

@@ -191,3 +191,18 @@ async fn the_file_is_the_broker_s_own() {
         assert_eq!(mode & 0o777, 0o600);
     }
 }
+
+#[tokio::test]
+async fn the_doctor_sees_a_damaged_state_beside_a_broker() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |found: &str, failed: bool| {
+        let check = quota_check(dir.path(), SOURCE);
+        assert!(check.found.contains(found) && check.is_failed() == failed, "{check:?}");
+    };
+    check("nothing was spent yet", false);
+    let (_, quota) = opened(dir.path(), 10);
+    spend(&quota, "bot", 2).await;
+    check("stands in", false);
+    std::fs::write(dir.path().join(format!("{SOURCE}.quota")), "else").unwrap();
+    check("is damaged", true);
+}
