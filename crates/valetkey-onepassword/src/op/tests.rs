@@ -375,7 +375,7 @@ async fn a_run_that_prints_without_end_is_ended() {
     for (fault, max) in [(OpFault::Flood, 8 << 20), (OpFault::FloodErrors, 64 << 10)] {
         let program = program();
         program.fail(fault).unwrap();
-        let expected = format!("`op` was ended: it printed more than {max} bytes");
+        let expected = format!("`op` printed more than {max} bytes");
         assert_eq!(failed(op(&program).vaults().await), (ResolveError::Unavailable, expected));
         assert_gone(&program).await;
     }
