@@ -100,11 +100,18 @@ impl Catalogue {
         Some(std::mem::replace(&mut shelf.items, items))
     }
 
-    /// Takes the outline of an item, where its vault is known: its title and state are newer than the list's.
+    /// Takes the outline of an item, where its vault is known. Its title and state are taken where they are newer
+    /// than the list's; where the list is newer and lacks the item, nothing is.
     pub(crate) fn put_outline(&mut self, outline: Arc<ItemOutline>, known: Duration) {
         let (vault_id, item_id) = (Arc::clone(&outline.vault_id), Arc::clone(&outline.id));
         let Some(shelf) = self.shelves.get_mut(&vault_id) else { return };
-        shelf.put(outline, known);
+        if shelf.items_known.is_none_or(|listed| listed <= known) {
+            shelf.put(outline, known);
+        } else if shelf.items.has(&item_id) {
+            shelf.outlines.insert(Arc::clone(&item_id), (Sketch::Outline(outline), known));
+        } else {
+            return;
+        }
         self.arrive(Arrival { vault_id, item_id, known });
     }
 

@@ -4,11 +4,12 @@
 //! did not expect, which may be a secret. What has escapes passes through the parser's scratch buffer on
 //! its way here, which is not wiped; nothing else of a value leaves the tree.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use valetkey_core::scrub;
 use zeroize::Zeroizing;
 
@@ -237,15 +238,48 @@ impl fmt::Display for Path<'_> {
     }
 }
 
+/// Reads what a server or a program says. The failure is the rest of a sentence, and has only the place: the
+/// parser's own message may repeat what it found there.
+///
+/// The number of values is bounded too: in the tree the shortest ones take twenty times their length.
+pub(crate) fn answer(json: &[u8]) -> Result<Node, String> {
+    let left = Cell::new(NODES_MAX);
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let node = NodeVisitor { left: &left }.deserialize(&mut deserializer);
+    let node = node.and_then(|node| deserializer.end().map(|()| node));
+    node.map_err(|error| match left.get() {
+        0 => format!("is JSON of more than {NODES_MAX} values"),
+        _ => format!("is no JSON: see line {}, column {}", error.line(), error.column()),
+    })
+}
+
+/// For what is bounded otherwise.
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
+        NodeVisitor { left: &Cell::new(usize::MAX) }.deserialize(deserializer)
     }
 }
 
-struct NodeVisitor;
+/// How many values there may still be.
+#[derive(Clone, Copy)]
+struct NodeVisitor<'a> {
+    left: &'a Cell<usize>,
+}
 
-impl<'de> Visitor<'de> for NodeVisitor {
+impl<'de> DeserializeSeed<'de> for NodeVisitor<'_> {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        let left = self.left.get().saturating_sub(1);
+        self.left.set(left);
+        if left == 0 {
+            return Err(D::Error::custom("too many values"));
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for NodeVisitor<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -282,7 +316,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Node, A::Error> {
         let mut nodes = Vec::new();
-        while let Some(node) = elements.next_element()? {
+        while let Some(node) = elements.next_element_seed(self)? {
             nodes.push(node);
         }
         Ok(Node::List(nodes))
@@ -290,8 +324,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
         let mut nodes = Vec::new();
-        while let Some(entry) = entries.next_entry()? {
-            nodes.push(entry);
+        while let Some(key) = entries.next_key()? {
+            nodes.push((key, entries.next_value_seed(self)?));
         }
         Ok(Node::Object(nodes))
     }
@@ -300,6 +334,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
 /// More than anybody reads at once.
 const FAULTS_MAX: usize = 100;
 const KEY_SHOWN_MAX: usize = 64;
+/// Ten thousand items, as many as are read, have some thirty each in a list.
+const NODES_MAX: usize = 500_000;
 
 #[cfg(test)]
 mod tests {
@@ -343,6 +379,22 @@ mod tests {
         assert!(object.take("canary").is_none() && object.take("a").is_none());
         let found: Vec<_> = faults.into_vec().iter().map(ToString::to_string).collect();
         assert_eq!(found, ["`b` is given twice"]);
+    }
+
+    #[test]
+    fn the_number_of_values_is_bounded() {
+        let check = |count: usize, expected: Option<&str>| {
+            for json in
+                [format!("[{}0]", "0,".repeat(count - 1)), format!("[{}{{}}]", "{},".repeat(count - 1))]
+            {
+                assert_eq!(answer(json.as_bytes()).err().as_deref(), expected, "{count}");
+            }
+        };
+        check(NODES_MAX - 2, None);
+        check(NODES_MAX, Some("is JSON of more than 500000 values"));
+        let place = answer(b"[0,\n 0").err();
+        assert_eq!(place.as_deref(), Some("is no JSON: see line 2, column 2"));
+        assert!(answer(b"0 0").is_err());
     }
 
     #[test]

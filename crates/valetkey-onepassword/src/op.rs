@@ -17,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use valetkey_core::{ResolveError, SecretValue};
 
+use crate::full_item::VALUE_MAX;
 use crate::item::{ItemOutline, ItemValues, Vault, is_id, is_sayable};
 use crate::token::TokenSource;
 use crate::upstream::{ItemSummary, Question, Upstream, UpstreamError};
@@ -108,7 +109,13 @@ impl Upstream for Op {
         check(is_id(item_id), ResolveError::ItemNotFound)?;
         check(is_sayable(file_id), ResolveError::FieldNotFound)?;
         let reference = format!("op://{vault_id}/{item_id}/{file_id}");
-        let mut content = self.caller.run(&["read", "--no-newline", &reference]).await?;
+        let too_large =
+            || UpstreamError::new(ResolveError::UnsupportedFileFormat, "the file has more than 1 MiB");
+        let content = self.caller.run(&["read", "--no-newline", &reference]).await;
+        let mut content = content.map_err(|error| if error.is_answer { too_large() } else { error })?;
+        if content.len() > VALUE_MAX {
+            return Err(too_large());
+        }
         Ok(SecretValue::new(std::mem::take(&mut *content)))
     }
 

@@ -59,6 +59,17 @@ pub enum TokenError {
     /// Two tokens, and no telling which is meant.
     #[error("both `{0}` and `{0}_FILE` are set: keep one of them")]
     Twice(String),
+    /// Likewise: what is in the environment is for all sources, and a credential is meant for one.
+    #[error(
+        "both `{variable}` (or `{variable}_FILE`) and the systemd credential `{credential}` are there: keep one \
+         of them"
+    )]
+    TwiceWithCredential {
+        /// The variable.
+        variable: String,
+        /// The credential.
+        credential: String,
+    },
     /// The system refused, or it is no regular file.
     #[error("cannot read the service account token's file `{}`", .path.display())]
     Read {
@@ -110,7 +121,8 @@ impl TokenSource {
     /// What `environment` says, a look-up of variables: the token itself, a file, or a systemd credential.
     ///
     /// # Errors
-    /// [`TokenError::Missing`] where it says nothing, [`TokenError::Twice`] where it says two things.
+    /// [`TokenError::Missing`] where it says nothing, [`TokenError::Twice`] and
+    /// [`TokenError::TwiceWithCredential`] where it says two things.
     pub fn find(
         environment: &dyn Fn(&str) -> Option<OsString>,
         names: TokenNames<'_>,
@@ -118,6 +130,12 @@ impl TokenSource {
         let TokenNames { variable, credential } = names;
         let set = |name: &str| environment(name).filter(|value| !value.is_empty());
         let path = set(&format!("{variable}_FILE")).map(PathBuf::from);
+        let passed = set("CREDENTIALS_DIRECTORY").map(|directory| PathBuf::from(directory).join(credential));
+        let passed = passed.filter(|path| path.exists());
+        if passed.is_some() && (set(variable).is_some() || path.is_some()) {
+            let (variable, credential) = (variable.to_owned(), credential.to_owned());
+            return Err(TokenError::TwiceWithCredential { variable, credential });
+        }
         match (set(variable), path) {
             (Some(_), Some(_)) => Err(TokenError::Twice(variable.to_owned())),
             (Some(token), None) => {
@@ -125,14 +143,9 @@ impl TokenSource {
                 Ok(Self(Kept::Here(Zeroizing::new(token))))
             }
             (None, Some(path)) => Ok(Self(Kept::File(path))),
-            (None, None) => {
-                let directory = set("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-                let path = directory.map(|directory| directory.join(credential)).filter(|path| path.exists());
-                path.map(|path| Self(Kept::Credential(path))).ok_or_else(|| TokenError::Missing {
-                    variable: variable.to_owned(),
-                    credential: credential.to_owned(),
-                })
-            }
+            (None, None) => passed.map(|path| Self(Kept::Credential(path))).ok_or_else(|| {
+                TokenError::Missing { variable: variable.to_owned(), credential: credential.to_owned() }
+            }),
         }
     }
 

@@ -396,3 +396,20 @@ fn copy(item: &ItemOutline) -> ItemOutline {
             .collect(),
     }
 }
+
+#[test]
+fn an_outline_that_is_older_than_the_list_changes_no_name() {
+    let check = |listed: &str, seconds: u64, title: &str| {
+        let mut catalogue = catalogue(&[vault(1, "Agents")], Vec::new());
+        let mut names = Names::default();
+        names.insert(&id('i', 1), listed, true);
+        catalogue.put_items(&id('v', 1), names, Duration::from_secs(5));
+        catalogue.put_outline(item(1, 1, "Old").into(), Duration::from_secs(seconds));
+        catalogue.put_outline(item(1, 2, "Gone").into(), Duration::from_secs(4));
+        let name = catalogue.named(&id('v', 1), &id('i', 1)).ok().unwrap().1.name;
+        assert_eq!(&*name, title, "{seconds}");
+        assert!(catalogue.named(&id('v', 1), &id('i', 2)).is_err());
+    };
+    check("New", 4, "new");
+    check("New", 5, "old");
+}

@@ -9,7 +9,7 @@ use super::transport::Answer;
 use super::{error, unusable};
 use crate::full_item::{self, ItemHead};
 use crate::item::{ItemOutline, ItemValues, Vault};
-use crate::json::{Faults, Node, Path};
+use crate::json::{self, Faults, Node, Path};
 use crate::upstream::{ItemSummary, Question, UpstreamError};
 
 /// The list of vaults.
@@ -97,7 +97,7 @@ fn missing(about: &str) -> ResolveError {
 
 /// The message of a well-formed error.
 fn message(body: &[u8]) -> Option<String> {
-    let node = serde_json::from_slice(body).ok()?;
+    let node = json::answer(body).ok()?;
     let mut faults = Faults::tolerant();
     let mut object = faults.object(Some(node), Path::Root, &["status", "message"]);
     let message = faults.text(object.take("message"), Path::Root.key("message"), MESSAGE_MAX)?;
@@ -105,10 +105,7 @@ fn message(body: &[u8]) -> Option<String> {
 }
 
 fn read<T>(body: &[u8], read: impl FnOnce(&mut Faults, Node) -> T) -> Result<T, UpstreamError> {
-    // Only the place: the parser's message may repeat what it found there.
-    let node = serde_json::from_slice(body).map_err(|error| {
-        unusable(&format!("the answer is no JSON: see line {}, column {}", error.line(), error.column()))
-    })?;
+    let node = json::answer(body).map_err(|why| unusable(&format!("the answer {why}")))?;
     let mut faults = Faults::tolerant();
     let content = read(&mut faults, node);
     if faults.is_empty() {

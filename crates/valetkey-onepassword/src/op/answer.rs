@@ -7,7 +7,7 @@ use valetkey_core::scrub;
 
 use crate::full_item::{self, ItemHead};
 use crate::item::{ItemOutline, ItemValues, Vault};
-use crate::json::{Faults, Node, Path};
+use crate::json::{self, Faults, Node, Path};
 use crate::upstream::{ItemSummary, UpstreamError};
 
 /// A quota of the service account, or of its whole account.
@@ -103,14 +103,8 @@ fn list<T>(
 }
 
 fn read<T>(json: &[u8], reader: impl FnOnce(&mut Faults, Node, Path<'_>) -> T) -> Result<T, UpstreamError> {
-    // Only the place: the parser's message may repeat what it found there.
-    let node = serde_json::from_slice(json).map_err(|error| {
-        UpstreamError::unusable(&format!(
-            "`op` printed no JSON: see line {}, column {}",
-            error.line(),
-            error.column()
-        ))
-    })?;
+    let node =
+        json::answer(json).map_err(|why| UpstreamError::unusable(&format!("what `op` printed {why}")))?;
     let mut faults = Faults::tolerant();
     let answer = reader(&mut faults, node, Path::Root);
     match faults.into_vec().as_slice() {

@@ -67,6 +67,9 @@ impl Caller {
         match ended {
             Ok(Ok(output)) if output.status.success() => Ok(output.stdout),
             Ok(Ok(output)) => Err(failed(&output, &token)),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::FileTooLarge => {
+                Err(UpstreamError::unusable(&error.to_string()))
+            }
             Ok(Err(error)) => Err(unavailable(&format!("`op` was ended: {error}"))),
             Err(_) => Err(unavailable(&format!(
                 "`op` did not answer within {} ms, and was ended",
@@ -169,7 +172,10 @@ async fn read(mut pipe: impl AsyncRead + Unpin, max: usize) -> io::Result<Zeroiz
             return Ok(bytes);
         }
         if bytes.len() > max {
-            return Err(io::Error::other(format!("it printed more than {max} bytes")));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("`op` printed more than {max} bytes"),
+            ));
         }
     }
 }

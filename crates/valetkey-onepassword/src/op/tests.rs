@@ -318,9 +318,10 @@ async fn what_is_no_answer_is_none() {
     let item = |vault: &str, item: &str, more: &str| {
         format!(r#"{{"id":"{item}","title":"t","vault":{{"id":"{vault}"}},"category":"LOGIN"{more}}}"#)
     };
-    check("", "`op` printed no JSON: see line 1, column 0").await;
-    check("canary", "`op` printed no JSON: see line 1, column 1").await;
-    check(&item(MAIN, GITHUB, "").replace('}', ""), "`op` printed no JSON: see line 1, column 108").await;
+    check("", "what `op` printed is no JSON: see line 1, column 0").await;
+    check("canary", "what `op` printed is no JSON: see line 1, column 1").await;
+    check(&item(MAIN, GITHUB, "").replace('}', ""), "what `op` printed is no JSON: see line 1, column 108")
+        .await;
     check("[\"canary\"]", &form("`` must be an object")).await;
     check("{}", &form("`id` is missing")).await;
     check(&item(MAIN, "canary", ""), &form("`id` must be 26 characters of `a-z` and `0-9`")).await;
@@ -374,7 +375,7 @@ async fn a_run_that_prints_without_end_is_ended() {
     for (fault, max) in [(OpFault::Flood, 8 << 20), (OpFault::FloodErrors, 64 << 10)] {
         let program = program();
         program.fail(fault).unwrap();
-        let expected = format!("`op` was ended: it printed more than {max} bytes");
+        let expected = format!("`op` printed more than {max} bytes");
         assert_eq!(failed(op(&program).vaults().await), (ResolveError::Unavailable, expected));
         assert_gone(&program).await;
     }

@@ -9,7 +9,7 @@ use valetkey_core::{ResolveError, SecretValue};
 use super::ffi::Answer;
 use crate::full_item::{FIELDS_MAX, VALUE_MAX, global_id, item_list, label, name, required, vault_list};
 use crate::item::{ItemState, Vault};
-use crate::json::{Faults, Node, Path};
+use crate::json::{self, Faults, Node, Path};
 use crate::upstream::{ItemSummary, UpstreamError};
 
 /// Reads an answer with `read`. Anything that is not as it should be makes it an error, which repeats nothing
@@ -28,8 +28,7 @@ pub(super) fn read_json<T>(
     if json.len() > ANSWER_MAX {
         return Err(unreadable("it is too long"));
     }
-    // Only the fact: the parser's message may repeat what it found.
-    let node = serde_json::from_slice(json).map_err(|_| unreadable("it is no JSON"))?;
+    let node = json::answer(json).map_err(|why| unreadable(&format!("it {why}")))?;
     let mut faults = Faults::tolerant();
     let outcome = read(&mut faults, node);
     match faults.into_vec().first() {

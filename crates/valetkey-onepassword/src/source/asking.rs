@@ -1,8 +1,8 @@
 //! Asking an upstream: shared, in turn, past the breaker, paid for, and noted in the directory.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -103,7 +103,9 @@ impl Asking {
             let held = self.flights.hold(&key, started);
             let task = tokio::spawn(async move {
                 let landing = self.pay_and_put(&key, claim).await.map(Arc::new);
-                self.flights.land(key, started, &landing, self.clock.monotonic());
+                if self.flights.land(key, started, &landing, self.clock.monotonic()) {
+                    tokio::spawn(sweep(Arc::downgrade(&self), Arc::clone(&self.clock)));
+                }
                 drop((turn, held));
                 landing
             });
@@ -189,6 +191,13 @@ impl Asking {
         let crate::item::ItemValues { version, by_field } = values;
         let values = sealed(by_field)?;
         Ok(Answer::Item(ItemRead { outline, version, values, read_time, started }))
+    }
+}
+
+/// Drops answers when they are due, for as long as there are any. Keeps nothing in use by itself.
+async fn sweep(asking: Weak<Asking>, clock: Arc<dyn Clock>) {
+    while let Some(due) = asking.upgrade().and_then(|asking| asking.flights.sweep(clock.monotonic())) {
+        clock.sleep_until(due).await;
     }
 }
 

@@ -1,8 +1,7 @@
 //! Questions on their way, and answers that are still warm: who asks the same meanwhile shares them.
 //!
 //! A flight goes on as long as somebody waits for it, and is cancelled when nobody does. Its answer is
-//! kept, values sealed, for as long as the longest window says, and dropped by whoever comes next after
-//! that.
+//! kept, values sealed, for as long as the longest window says, and then dropped.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +30,17 @@ pub(super) enum Answer {
     Listed,
     Item(ItemRead),
     File(Sealed),
+}
+
+impl Answer {
+    /// How much its values take, in bytes.
+    fn size(&self) -> usize {
+        match self {
+            Self::Listed => 0,
+            Self::Item(read) => read.values.size(),
+            Self::File(content) => content.size(),
+        }
+    }
 }
 
 /// One item as it was read.
@@ -79,8 +89,12 @@ pub(super) struct Flights {
 #[derive(Default)]
 struct Board {
     entries: HashMap<Key, Entry>,
-    /// Kept answers in the order in which they came.
-    kept: VecDeque<(Key, Duration)>,
+    /// Kept answers in the order in which they came, with their sizes.
+    kept: VecDeque<(Key, Duration, usize)>,
+    /// In bytes; those count until they are swept.
+    kept_size: usize,
+    /// Whether somebody will call [`Flights::sweep`].
+    has_sweeper: bool,
 }
 
 struct Entry {
@@ -148,20 +162,38 @@ impl Flights {
         }
     }
 
-    /// Keeps the answer of the flight that started at `started`; a failure is not kept.
-    pub(super) fn land(&self, key: Key, started: Duration, landing: &Landing, now: Duration) {
+    /// Keeps the answer of the flight that started at `started`; a failure is not kept. Where it says so, the
+    /// caller has to see to it that what is due is swept.
+    #[must_use]
+    pub(super) fn land(&self, key: Key, started: Duration, landing: &Landing, now: Duration) -> bool {
         let mut board = self.lock();
         if board.entries.get(&key).is_some_and(|entry| entry.started > started) {
-            return;
+            return false;
         }
         match landing {
-            Err(_) => drop(board.entries.remove(&key)),
+            Err(_) => {
+                board.entries.remove(&key);
+                false
+            }
             Ok(answer) => {
                 let state = State::Kept { answer: Arc::clone(answer), came: now };
-                board.kept.push_back((key.clone(), now));
+                let size = answer.size();
+                board.kept.push_back((key.clone(), now, size));
+                board.kept_size += size;
                 board.entries.insert(key, Entry { started, state });
+                board.sweep(now, self.keep);
+                !std::mem::replace(&mut board.has_sweeper, true)
             }
         }
+    }
+
+    /// Drops what is due, and says when to come again; where nothing is kept, not at all.
+    pub(super) fn sweep(&self, now: Duration) -> Option<Duration> {
+        let mut board = self.lock();
+        board.sweep(now, self.keep);
+        let next = board.kept.front().map(|(_, came, _)| *came);
+        board.has_sweeper = next.is_some();
+        next.map(|came| came.max(now.saturating_sub(self.keep)).saturating_add(self.keep + SWEEP_LATE))
     }
 
     /// An answer that was asked for later than at `started`, and is there already: another agent's question was
@@ -191,12 +223,13 @@ impl Board {
     /// Drops what is due, some at a time, and the oldest where there is too much.
     fn sweep(&mut self, now: Duration, keep: Duration) {
         for _ in 0..SWEEP_MAX {
-            let is_full = self.kept.len() > KEPT_MAX;
-            let Some((key, came)) =
-                self.kept.pop_front_if(|(_, came)| is_full || now.saturating_sub(*came) > keep)
+            let is_full = self.kept.len() > KEPT_MAX || self.kept_size > KEPT_SIZE_MAX;
+            let Some((key, came, size)) =
+                self.kept.pop_front_if(|(_, came, _)| is_full || now.saturating_sub(*came) > keep)
             else {
                 return;
             };
+            self.kept_size = self.kept_size.saturating_sub(size);
             let is_it = |entry: &Entry| matches!(&entry.state, State::Kept { came: at, .. } if *at == came);
             if self.entries.get(&key).is_some_and(is_it) {
                 self.entries.remove(&key);
@@ -238,5 +271,9 @@ impl Entry {
 
 const ENTRIES_MAX: usize = 16_384;
 const KEPT_MAX: usize = 4_096;
+/// In bytes.
+const KEPT_SIZE_MAX: usize = 64 << 20;
+/// What came at the same time goes at the same time.
+const SWEEP_LATE: Duration = Duration::from_millis(10);
 /// More than one answer comes for each question, so this keeps up.
 const SWEEP_MAX: usize = 32;

@@ -39,6 +39,11 @@ impl Sealed {
         self.cipher().decrypt(&nonce(*number), message).ok().map(SecretValue::new)
     }
 
+    /// How much it takes, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.by_field.values().map(|(_, noise)| noise.len()).sum()
+    }
+
     fn cipher(&self) -> ChaCha20Poly1305 {
         ChaCha20Poly1305::new(&Key::from(*self.key))
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::time::timeout;
 use valetkey_core::scrub;
@@ -54,15 +55,38 @@ pub(super) async fn take_out(pin: &SdkPin, wheel: &Path, folder: &Path) -> Resul
 /// In the folder, because Python looks for its modules where it is started.
 fn python(folder: &Path) -> Command {
     let mut command = Command::new("python3");
-    command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
+    command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // `pip` runs what packages bring: no business of theirs what signs in to 1Password.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"OP_")) {
+        command.env_remove(name);
+    }
+    command.env_remove("CREDENTIALS_DIRECTORY").kill_on_drop(true);
     command
 }
 
-/// Runs it, for a bounded time. What it prints is as long as it was told to print.
+/// Runs it, for a bounded time. What it prints beyond the bound is dropped.
 async fn output(mut command: Command) -> Result<Output, Failure> {
     let late = || format!("python3 did not end within {} s, and was ended", TIME_MAX.as_secs());
-    let ended = timeout(TIME_MAX, command.output()).await;
+    let ended = timeout(TIME_MAX, bounded_output(&mut command)).await;
     ended.map_err(|_| Failure::new(Exit::Unavailable, late()))?.map_err(|error| not_started(&error))
+}
+
+async fn bounded_output(command: &mut Command) -> io::Result<Output> {
+    let mut child = command.spawn()?;
+    let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    // One more byte of the library, so that one that is too long is not taken for whole.
+    let (stdout, stderr) =
+        tokio::try_join!(beginning(stdout, LIBRARY_MAX + 1), beginning(stderr, STDERR_MAX))?;
+    Ok(Output { status: child.wait().await?, stdout, stderr })
+}
+
+/// The first bytes; the rest is read, so that nobody waits for it to be, and dropped.
+async fn beginning(mut pipe: impl AsyncRead + Unpin, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    (&mut pipe).take(max).read_to_end(&mut bytes).await?;
+    tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
+    Ok(bytes)
 }
 
 fn not_started(error: &io::Error) -> Failure {
@@ -113,6 +137,23 @@ except (OSError, zipfile.BadZipFile) as error:
 "#;
 /// In bytes; the library has about 20 MB.
 const LIBRARY_MAX: u64 = 64 << 20;
+/// In bytes.
+const STDERR_MAX: u64 = 64 << 10;
 const LINE_MAX: usize = 300;
 /// `pip` gives up by itself before.
 const TIME_MAX: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_it_prints_is_bounded() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "head -c 1000000 /dev/zero >&2; printf end"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let Output { status, stdout, stderr } = bounded_output(&mut command).await.unwrap();
+        assert!(status.success());
+        assert_eq!((stdout.as_slice(), stderr.len()), (&b"end"[..], 64 << 10));
+    }
+}

@@ -161,6 +161,10 @@ fn where_a_token_is_found() {
     check(&[("CREDENTIALS_DIRECTORY", directory.path())], Some("`onepassword-token`"));
     write("onepassword-token", 0o440);
     check(&[("CREDENTIALS_DIRECTORY", directory.path())], None);
+    for variable in ["OP_SERVICE_ACCOUNT_TOKEN", "OP_SERVICE_ACCOUNT_TOKEN_FILE"] {
+        let both = [(variable, directory.path()), ("CREDENTIALS_DIRECTORY", directory.path())];
+        check(&both, Some("are there: keep one of them"));
+    }
     write("onepassword-token", 0o444);
     check(&[("CREDENTIALS_DIRECTORY", directory.path())], Some("is open to others"));
 }
