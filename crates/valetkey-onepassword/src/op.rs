@@ -20,7 +20,7 @@ use valetkey_core::{ResolveError, SecretValue};
 use crate::full_item::VALUE_MAX;
 use crate::item::{ItemOutline, ItemValues, Vault, is_id, is_sayable};
 use crate::token::TokenSource;
-use crate::upstream::{ItemSummary, Question, Upstream, UpstreamError};
+use crate::upstream::{ItemSummary, Progress, Question, Upstream, UpstreamError};
 
 mod answer;
 mod call;
@@ -112,7 +112,8 @@ impl Upstream for Op {
         let too_large =
             || UpstreamError::new(ResolveError::UnsupportedFileFormat, "the file has more than 1 MiB");
         let content = self.caller.run(&["read", "--no-newline", &reference]).await;
-        let mut content = content.map_err(|error| if error.is_answer { too_large() } else { error })?;
+        let mut content = content
+            .map_err(|error| if error.progress == Progress::Answered { too_large() } else { error })?;
         if content.len() > VALUE_MAX {
             return Err(too_large());
         }
