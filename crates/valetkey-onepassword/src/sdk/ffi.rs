@@ -17,7 +17,7 @@ use std::slice;
 use std::sync::Arc;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::library::Place;
@@ -33,6 +33,8 @@ pub(super) struct Core {
     future_cancel: FutureFn,
     future_complete: CompleteFn,
     future_free: FutureFn,
+    /// One for each poll that runs: one that hangs holds its own for ever, and takes a thread with it.
+    pub(super) polls: Arc<Semaphore>,
 }
 
 /// Bytes that the core gave: the answer to a call. Wiped and given back when dropped.
@@ -178,9 +180,15 @@ impl Call {
         loop {
             let (waker, woken) = oneshot::channel();
             let polled = Arc::clone(&call);
+            // Where too many hang, this waits until the caller gives up.
+            let permit = Arc::clone(&call.core.polls).acquire_owned().await;
+            let permit = permit.map_err(|_| CoreError::Broken("it takes no more polls"))?;
             // A poll may compute for the better part of a second, as signing in does: not on a thread that
             // others wait for. The task keeps the future alive until the poll has returned.
-            tokio::task::spawn_blocking(move || polled.poll(waker));
+            tokio::task::spawn_blocking(move || {
+                polled.poll(waker);
+                drop(permit);
+            });
             match woken.await {
                 Ok(READY) => return call.complete(),
                 Ok(MAYBE_READY) => {}
@@ -336,6 +344,7 @@ impl Symbols {
             future_cancel,
             future_complete,
             future_free,
+            polls: Arc::new(Semaphore::new(POLLS_MAX)),
         })
     }
 }
@@ -357,6 +366,8 @@ const CHECKSUMS: [(&str, u16); 4] = [
     ("uniffi_op_uniffi_core_checksum_func_release_client", 57_155),
 ];
 
+/// More than there are calls at once, and few beside all threads of the runtime.
+pub(super) const POLLS_MAX: usize = 32;
 const SUCCESS: i8 = 0;
 const FAILURE: i8 = 1;
 const READY: i8 = 0;

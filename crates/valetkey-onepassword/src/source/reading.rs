@@ -11,7 +11,7 @@ use valetkey_core::{
 use super::Source;
 use super::flights::{Answer, ItemRead, Key, Sharing};
 use crate::catalogue::{aim, has_facet};
-use crate::item::{FieldKind, FieldOutline, ItemValues};
+use crate::item::{FieldKind, FieldOutline, ItemOutline, ItemValues};
 
 /// A target, the place of its answer and who asks.
 pub(super) type Wanted<'a> = (usize, &'a FieldTarget, &'a AgentId);
@@ -74,6 +74,9 @@ impl Source {
         let field = self.check(read, target)?;
         let value = match read.values.open(&field.id) {
             Some(value) => value,
+            None if field.kind == FieldKind::File && is_label_of_another(&read.outline, field) => {
+                return Err(ResolveError::TooManyMatchingFields.into());
+            }
             None if field.kind == FieldKind::File => self.read_file(target, agent, deadline).await?,
             None => return Err(ResolveError::FieldNotFound.into()),
         };
@@ -129,6 +132,12 @@ impl Source {
         let cache = self.options.value_cache.filter(|_| wanted.iter().all(is_lasting));
         self.options.share_window.max(cache.unwrap_or_default())
     }
+}
+
+/// Whether something else in the item has a file's id as its label. `op` asks for a file by a reference, which
+/// means labels too: it could give the other's value.
+fn is_label_of_another(item: &ItemOutline, file: &FieldOutline) -> bool {
+    item.fields.iter().any(|other| other.id != file.id && other.label.eq_ignore_ascii_case(&file.id))
 }
 
 /// The answer to a grant whose target is no field; for the others, what is to be put in its place.

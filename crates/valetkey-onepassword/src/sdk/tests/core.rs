@@ -138,3 +138,17 @@ async fn a_call_without_an_answer_ends_in_time() {
     assert!(source.vaults().await.is_ok());
     counts(&source.core, "futures 1 answers 0 unwiped 0 clients 1 released 0").await;
 }
+
+#[tokio::test]
+async fn polls_that_hang_take_so_many_threads_and_no_more() {
+    let Some(stub) = stub("polls_that_hang_take_so_many_threads_and_no_more", &[]) else { return };
+    let source =
+        source(stub.path.clone(), Some(stub.sha256.clone()), "127.0.0.1", Duration::from_millis(300));
+    assert!(source.vaults().await.is_ok());
+    // As if as many polls hung.
+    let all = u32::try_from(ffi::POLLS_MAX).unwrap();
+    let hanging = Arc::clone(&source.core.polls).acquire_many_owned(all).await.unwrap();
+    assert_eq!(error_of(source.vaults().await).error, ResolveError::Unavailable);
+    drop(hanging);
+    assert!(source.vaults().await.is_ok());
+}

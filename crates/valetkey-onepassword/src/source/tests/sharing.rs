@@ -121,6 +121,11 @@ async fn files_are_fetched_when_they_are_wanted_and_shared_like_the_rest() {
         assert_eq!(setup.read("op://Main/Login/KEY.txt").await.as_deref(), Ok("canary-file"));
     }
     assert_eq!(setup.script.calls(), ["file file"]);
+    // By way of `op`, its id would mean the other's label.
+    setup.pass(2);
+    setup.edit_item(|item| item["fields"][0]["label"] = json!("FILE"));
+    assert_eq!(setup.read("op://Main/Login/key.txt").await, Err("AMBIGUOUS_REFERENCE"));
+    assert!(!setup.script.calls().contains(&"file file".to_owned()));
 }
 
 #[tokio::test]
