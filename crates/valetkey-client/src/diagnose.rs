@@ -1,6 +1,7 @@
 //! Finding out which step between a client and a broker fails.
 
-use std::io;
+mod advice;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,10 +9,10 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::SignatureScheme;
 use tokio_rustls::rustls::client::ResolvesClientCert;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{self, AlertDescription, CertificateError, SignatureScheme};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
@@ -21,7 +22,8 @@ use crate::address::Address;
 use crate::broker::Broker;
 use crate::connect::{CONNECT_MAX, ConnectError};
 use crate::credentials::{Credentials, TlsFiles};
-use crate::error::CallError;
+
+use self::advice::{alert_advice, tls_advice, unix_advice};
 
 /// One step on the way to a broker that knows the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +89,7 @@ impl Steps {
                 self.shake_hands(host, socket, &credentials.files).await?;
             }
         }
-        self.identity(address, credentials).await
+        self.identity(address, &parsed, credentials).await
     }
 
     /// What we would show, and whether it can be any good.
@@ -216,38 +218,30 @@ impl Steps {
     }
 
     /// A call that changes nothing: whoever is told that its lease id is none has an identity.
-    async fn identity(&mut self, address: &str, credentials: Credentials) -> Result<(), Stop> {
+    async fn identity(
+        &mut self,
+        address: &str,
+        kind: &Address,
+        credentials: Credentials,
+    ) -> Result<(), Stop> {
         let (token, certificate) = (credentials.token.is_some(), credentials.files.certificate.is_some());
         let broker = match Broker::connect(address, credentials).await {
             Ok(broker) => broker,
             Err(ConnectError::Tls { address: _, source }) => {
                 return self.bad("identity", source.to_string(), alert_advice(&source));
             }
+            Err(error) if matches!(kind, Address::Plain(_)) => {
+                return self.bad("identity", error.to_string(), advice::CLEAR_TEXT);
+            }
             Err(error) => return self.bad("identity", error.to_string(), "see the step before"),
         };
-        match broker.end_lease("doctor").await {
-            Err(CallError::Unauthenticated) => {
-                let sent = match (token, certificate) {
-                    (true, true) => "a token and a certificate",
-                    (true, false) => "a token",
-                    (false, true) => "a certificate",
-                    (false, false) => "neither a token nor a certificate",
-                };
-                let what = format!("the broker knows nobody by what it was sent: {sent}");
-                self.bad("identity", what, UNKNOWN)
-            }
-            Err(CallError::Unavailable { message, .. }) if certificate || !token => {
-                self.bad("identity", message, CLOSED)
-            }
-            Err(error @ (CallError::Unavailable { .. } | CallError::TimedOut(_))) => self.bad(
-                "identity",
-                error.to_string(),
-                "the broker is there, but does not serve; tell its operator",
-            ),
-            _ => {
-                self.good("identity", "the broker knows the caller".to_owned());
+        let answer = broker.end_lease("doctor").await;
+        match advice::judge(&answer, kind, token, certificate) {
+            Ok(what) => {
+                self.good("identity", what);
                 Ok(())
             }
+            Err((what, advice)) => self.bad("identity", what, advice),
         }
     }
 
@@ -307,60 +301,5 @@ fn now() -> u64 {
     u64::try_from(time::OffsetDateTime::now_utc().unix_timestamp()).unwrap_or_default()
 }
 
-fn unix_advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "this user may not use the socket; see its mode and folder, and `id`"
-        }
-        io::ErrorKind::NotFound => {
-            "there is no such file; is the broker running, with this path in `[unix]`?"
-        }
-        _ => "nobody listens there; is the broker running?",
-    }
-}
-
-fn tls_advice(error: &io::Error) -> &'static str {
-    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match fault {
-        Some(rustls::Error::InvalidCertificate(fault)) => match fault {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "we do not trust the broker's certificate: `VALETKEY_CA` must hold the authority that signed it"
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "the broker's certificate is for another name: use that in the address, or have it reissued"
-            }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "the broker's certificate has expired, or this machine's clock is wrong; tell its operator"
-            }
-            _ => "the broker's certificate is not good; tell its operator",
-        },
-        Some(rustls::Error::AlertReceived(_)) => fault.map_or(CLOSED, alert_advice),
-        Some(rustls::Error::InvalidMessage(_)) => {
-            "what answers does not speak TLS; is it a broker without `[tls]`?"
-        }
-        _ => CLOSED,
-    }
-}
-
-fn alert_advice(fault: &rustls::Error) -> &'static str {
-    match fault {
-        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "the broker requires a client certificate: set `VALETKEY_CERT` and `VALETKEY_KEY`"
-        }
-        rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
-            "the broker wants another version of TLS"
-        }
-        rustls::Error::AlertReceived(AlertDescription::CertificateUnknown) => {
-            "the broker does not accept the client certificate; its operator finds the reason in a record of kind \
-             `unauthenticated`"
-        }
-        _ => CLOSED,
-    }
-}
-
-const UNKNOWN: &str = "ask the operator for the record of kind `unauthenticated`: it says why; expired, revoked, not in \
-                       the configuration, or not the same identity as the certificate's";
-const CLOSED: &str = "the broker ended the connection: it does not accept the client certificate, or requires one; its \
-                      operator finds the reason in a record of kind `unauthenticated`";
 /// How long a broker may take to refuse a certificate.
 const JUDGE_MAX: Duration = Duration::from_millis(500);

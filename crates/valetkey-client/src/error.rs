@@ -99,6 +99,12 @@ pub enum CallError {
     /// The stream of a lease closed without saying why: treat its handles as dead.
     #[error("the lease was lost ({0}); its handles are dead, acquire a new one")]
     LeaseLost(String),
+    /// What answers breaks HTTP/2, as a broker with TLS does where it is called in clear text.
+    #[error("{message}; no broker answers so; one with TLS has an address that begins with `https://`")]
+    NoBroker {
+        /// What the connection says.
+        message: String,
+    },
     /// The broker failed.
     #[error("the broker failed: {message}; tell the operator{}", request(.request_id))]
     Internal {
@@ -131,7 +137,11 @@ impl CallError {
             | Self::Unavailable { reason, .. } => reason,
             Self::HandleNotActive { .. } => HANDLE_NOT_ACTIVE,
             Self::PersonUnauthenticated => PERSON_UNAUTHENTICATED,
-            Self::Unauthenticated | Self::TimedOut(_) | Self::LeaseLost(_) | Self::Internal { .. } => "",
+            Self::Unauthenticated
+            | Self::TimedOut(_)
+            | Self::LeaseLost(_)
+            | Self::NoBroker { .. }
+            | Self::Internal { .. } => "",
         }
     }
 }
@@ -164,6 +174,8 @@ impl From<Status> for CallError {
             Code::Unknown if details.error_info().is_none() => {
                 Self::Unavailable { reason, message, retry_after }
             }
+            // Likewise: what the broker says itself always has them.
+            Code::Internal if details.error_info().is_none() => Self::NoBroker { message },
             Code::Ok
             | Code::Unknown
             | Code::AlreadyExists
@@ -265,6 +277,10 @@ mod tests {
         check(status(Code::NotFound, "RECORD_NOT_FOUND", &[]), "the message");
         check(status(Code::Unavailable, "AUDIT_UNAVAILABLE", &[]), "the message; try again later");
         check(status(Code::Internal, "INTERNAL", &[]), "the broker failed: the message; tell the operator");
+        check(
+            Status::internal("h2 protocol error"),
+            "h2 protocol error; no broker answers so; one with TLS has an address that begins with `https://`",
+        );
         check(Status::unknown("h2 protocol error"), "h2 protocol error; try again later");
     }
 

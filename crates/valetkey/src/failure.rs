@@ -75,6 +75,7 @@ impl From<CallError> for Failure {
             CallError::Unavailable { .. }
             | CallError::LimitReached { .. }
             | CallError::TimedOut(_)
+            | CallError::NoBroker { .. }
             | CallError::LeaseLost(_) => Exit::Unavailable,
             _ => Exit::Failed,
         };

@@ -120,6 +120,9 @@ fn the_doctor_names_the_step() {
         };
     check("no address", &good, Some("broker.example.org"), "address", "is no address");
     check("no name", &good, Some("https://no-such-name.invalid:1"), "resolve", "check the name");
+    let clear = try_out.dev.address().replace("https://", "http://");
+    let unproven = without(&["VALETKEY_CERT", "VALETKEY_KEY"]);
+    check("clear text", &unproven, Some(&clear), "identity", "use its `https://` address");
     check("nobody there", &good, Some("https://127.0.0.1:1"), "connect", "is the broker running");
     check(
         "no socket",
