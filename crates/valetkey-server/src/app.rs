@@ -85,6 +85,9 @@ pub enum StartError {
     /// The keys of an issuer could never be fetched.
     #[error("an issuer's keys cannot be fetched")]
     Issuers(#[source] ClientError),
+    /// The keys of an issuer cannot be read from their file.
+    #[error("{0}")]
+    IssuerKeys(String),
     /// The audit database cannot be written.
     #[error("the audit database cannot be written")]
     Record(#[source] AuditError),
@@ -190,6 +193,16 @@ impl App {
     /// [`StartError::Tls`] says why they cannot be used.
     pub fn check_tls(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), StartError> {
         config.tls.as_ref().map_or(Ok(()), |settings| settings.check(clock)).map_err(StartError::Tls)
+    }
+
+    /// Looks at what the issuers' keys need on this machine: the `jwks_file`s, and the authorities for a `jwks_url`.
+    /// No server is asked.
+    ///
+    /// # Errors
+    /// [`StartError::Issuers`] and [`StartError::IssuerKeys`] say what cannot be used.
+    pub async fn check_issuers(config: &Config, clock: Arc<dyn Clock>) -> Result<(), StartError> {
+        let issuers = Issuers::new(config.issuers.clone(), clock).map_err(StartError::Issuers)?;
+        issuers.check_files().await.map_err(StartError::IssuerKeys)
     }
 
     /// Reloads the policies on demand; for SIGHUP.

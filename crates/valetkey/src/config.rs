@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use valetkey_core::Clock;
-use valetkey_server::{App, Config, SystemClock};
+use valetkey_server::{App, Config, StartError, SystemClock};
 
 use crate::cli::ConfigCommand;
 use crate::failure::{Exit, Failure};
@@ -13,19 +13,21 @@ use crate::output;
 use crate::policy::invalid;
 
 /// Runs it.
-pub(crate) fn run(command: ConfigCommand) -> Result<Exit, Failure> {
+pub(crate) async fn run(command: ConfigCommand) -> Result<Exit, Failure> {
     match command {
-        ConfigCommand::Check { file } => check(&file),
+        ConfigCommand::Check { file } => check(&file).await,
     }
 }
 
-fn check(file: &Path) -> Result<Exit, Failure> {
+async fn check(file: &Path) -> Result<Exit, Failure> {
     let config = Config::load(file).map_err(|error| Failure::new(Exit::Invalid, error))?;
     let policies = valetkey_policy::check(&config.policies).map_err(invalid)?;
+    let unusable = |error: StartError| Failure::chain(Exit::Invalid, &error);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     App::check_sources(&config, Arc::clone(&clock))
         .and_then(|()| App::check_tls(&config, &clock))
-        .map_err(|error| Failure::chain(Exit::Invalid, &error))?;
+        .map_err(unusable)?;
+    App::check_issuers(&config, clock).await.map_err(unusable)?;
     for warning in &policies.warnings {
         output::note(&format!("warning: {warning}"));
     }
@@ -40,6 +42,10 @@ fn check(file: &Path) -> Result<Exit, Failure> {
     let identities = match config.spiffe_rules.len() {
         0 => identities,
         rules => format!("{identities}, {}", output::count(rules, "SPIFFE rule", "SPIFFE rules")),
+    };
+    let identities = match config.issuers.len() {
+        0 => identities,
+        issuers => format!("{identities}, {}", output::count(issuers, "issuer", "issuers")),
     };
     output::line(&format!("{}: listens on {}, {identities}", file.display(), places(&config)))?;
     let count = output::count(policies.policy_count, "policy", "policies");

@@ -9,9 +9,13 @@ mod connect;
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
-use valetkey_server::{Check, Config, Verdict, find_op, sdk_pins, source_checks};
+use valetkey_core::Clock;
+use valetkey_server::{
+    App, CertificateSource, Check, Config, StartError, SystemClock, Verdict, find_op, sdk_pins, source_checks,
+};
 
 use crate::cli::{DoctorArgs, Format};
 use crate::failure::{Exit, Failure};
@@ -51,7 +55,7 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<Exit, Failure> {
 async fn examine(file: &Path, config: &Config, environment: &dyn Fn(&str) -> Option<OsString>) -> Vec<Group> {
     let loaded = Check::ok("configuration", format!("listens on {}", crate::config::places(config)));
     let mut groups = vec![
-        Group { subject: file.display().to_string(), checks: vec![loaded] },
+        Group { subject: file.display().to_string(), checks: [vec![loaded], proofs(config).await].concat() },
         Group { subject: config.policies.display().to_string(), checks: vec![policies(&config.policies)] },
         Group { subject: config.audit_database.display().to_string(), checks: audit(&config.audit_database) },
     ];
@@ -67,6 +71,38 @@ fn next_step(file: &Path) -> &'static str {
     match file.exists() {
         true => "mend it; docs/sources.md and docs/operating.md say what may stand in it",
         false => "name the one that is there, or write one as README.md begins",
+    }
+}
+
+/// What the broker proves itself with, and what it believes others by.
+async fn proofs(config: &Config) -> Vec<Check> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let mut checks = Vec::new();
+    if let Some(tls) = &config.tls {
+        let what = match &tls.source {
+            CertificateSource::Files { certificate, key: _, client_ca: _ } => {
+                format!("`{}` is good", certificate.display())
+            }
+            CertificateSource::Workload(socket) => format!("`{}` is asked at the start", socket.display()),
+        };
+        let found = App::check_tls(config, &clock).map(|()| what);
+        checks.push(usable("tls", found, "mend the files that `[tls]` names; `serve` refuses them"));
+    }
+    if !config.issuers.is_empty() {
+        let count = output::count(config.issuers.len(), "issuer", "issuers");
+        let found = App::check_issuers(config, clock).await.map(|()| count);
+        checks.push(usable("issuers", found, "mend the files that `[[issuer]]` names"));
+    }
+    if let Some(unix) = &config.unix {
+        checks.push(folder("unix socket folder", &unix.path));
+    }
+    checks
+}
+
+fn usable(name: &'static str, found: Result<String, StartError>, next_step: &str) -> Check {
+    match found {
+        Ok(found) => Check::ok(name, found),
+        Err(error) => Check::fail(name, Failure::chain(Exit::Invalid, &error).message, next_step),
     }
 }
 
@@ -99,10 +135,15 @@ fn audit(database: &Path) -> Vec<Check> {
         ),
         Err(error) => Check::fail("audit database", error.to_string(), "see to its rights"),
     };
-    let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    vec![there, folder("audit folder", database)]
+}
+
+/// Whether the folder of `file` can be written to.
+fn folder(name: &'static str, file: &Path) -> Check {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // A file that is never seen by its name: the surest way to know.
     let found = tempfile::tempfile_in(folder).map(|_| format!("`{}` can be written", folder.display()));
-    vec![there, Check::of("audit folder", found, "make it, owned by the user that runs the broker")]
+    Check::of(name, found, "make it, owned by the user that runs the broker")
 }
 
 /// What a source could use, where there is no configuration yet.

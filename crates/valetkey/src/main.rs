@@ -52,7 +52,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Policy(command) => policy::run(command),
         Command::Token(command) => block_on(token::run(command)),
-        Command::Config(command) => config::run(command),
+        Command::Config(command) => block_on(config::run(command)),
         Command::DevCa(args) => dev_ca::run(args),
         Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Onepassword(command) => block_on(onepassword::run(command)),

@@ -74,7 +74,7 @@ fn start_exit(error: &StartError) -> Exit {
         StartError::Policies(_) | StartError::Source(_) | StartError::Tls(_) | StartError::Audit(_) => {
             Exit::Invalid
         }
-        StartError::Issuers(_) => Exit::Invalid,
+        StartError::Issuers(_) | StartError::IssuerKeys(_) => Exit::Invalid,
         StartError::Record(_) | StartError::Tokens(_) => Exit::Unavailable,
     }
 }

@@ -469,6 +469,48 @@ fn the_doctor_says_what_to_do() {
     assert_eq!(write("nonsense = 1").exit, 3);
 }
 
+/// Each row: what is broken, as what the doctor and `config check` say of it.
+#[test]
+fn what_a_broker_proves_and_believes_is_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = folder.path().join("made");
+    assert_eq!(run(&["dev-ca", made.to_str().unwrap()]).exit, 0);
+    let file = made.join("valetkey.toml");
+    let policies = concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies");
+    let plain = fs::read_to_string(&file).unwrap().replace("\"policies\"", &format!("\"{policies}\""));
+    fs::write(made.join("vault.json"), "{\"vaults\": [], \"items\": []}").unwrap();
+    fs::set_permissions(made.join("vault.json"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(made.join("web.json"), "<html>").unwrap();
+    let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{}"}}]}}"#, "A".repeat(43));
+    fs::write(made.join("keys.json"), jwks).unwrap();
+    let issuer = |keys: &str| {
+        format!(
+            "{plain}\n[[issuer]]\nissuer = \"i\"\naudience = \"a\"\njwks_file = \"{keys}\"\n\
+             rules = [{{ when = {{ sub = \"s\" }}, agent = \"bot\" }}]\n"
+        )
+    };
+    let check = |command: &[&str], text: &str, exit: i32, says: &str| {
+        fs::write(&file, text).unwrap();
+        let args: Vec<_> = command.iter().copied().chain([file.to_str().unwrap()]).collect();
+        let ran = run(&args);
+        let said = ran.stdout + &ran.stderr;
+        assert!(ran.exit == exit && said.contains(says), "{command:?} exits {}: {said}", ran.exit);
+    };
+    let (doctor, config) = (&["doctor", "--config"][..], &["config", "check"][..]);
+    check(doctor, &issuer("keys.json"), 0, "issuers: 1 issuer");
+    check(config, &issuer("keys.json"), 0, ", 1 issuer");
+    check(doctor, &issuer("web.json"), 1, "it is not the JSON of a JWK set");
+    check(config, &issuer("web.json"), 3, "it is not the JSON of a JWK set");
+    check(doctor, &issuer("none.json"), 1, "the file cannot be read: No such file");
+    check(config, &issuer("none.json"), 3, "the file cannot be read: No such file");
+    check(doctor, &plain.replace("broker.key", "agent.key"), 1, "tls: the certificates cannot be used");
+    check(doctor, &plain.replace("broker.pem", "none.pem"), 1, "cannot be read: No such file");
+    let socket = format!("{plain}\n[unix]\npath = \"none/broker.sock\"\n");
+    check(doctor, &socket, 1, "unix socket folder: ");
+    fs::set_permissions(made.join("broker.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    check(doctor, &plain, 1, "is open to others");
+}
+
 #[test]
 fn nothing_is_installed_that_is_not_pinned() {
     let folder = tempfile::tempdir().unwrap();

@@ -101,6 +101,20 @@ impl Issuers {
         Ok(Self { issuers, replays: Replays::default(), clock })
     }
 
+    /// Whether the keys that come from files can be read. No server is asked.
+    ///
+    /// # Errors
+    /// A sentence about the first that cannot.
+    pub(crate) async fn check_files(&self) -> Result<(), String> {
+        for (issuer, ring) in &self.issuers {
+            if let KeySource::File(path) = &issuer.keys {
+                let wrong = |error| format!("the `jwks_file` `{}` cannot be used: {error}", path.display());
+                ring.check().await.map_err(wrong)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps their keys fresh, for as long as the tasks run.
     pub(crate) fn keep(&self, tasks: &mut JoinSet<()>) {
         for (_, ring) in &self.issuers {

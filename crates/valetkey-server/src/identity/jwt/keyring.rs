@@ -107,11 +107,26 @@ impl Keyring {
         true
     }
 
+    /// Reads them, and keeps nothing.
+    ///
+    /// # Errors
+    /// What is wrong, with its first cause.
+    pub(super) async fn check(&self) -> Result<(), String> {
+        let text = |error: FetchError| match error.cause() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        self.fetch().await.map(drop).map_err(text)
+    }
+
+    async fn fetch(&self) -> Result<KeySet, FetchError> {
+        KeySet::parse(&self.source.read().await?).map_err(FetchError::Keys)
+    }
+
     async fn read(&self) {
         let _end = EndReading(self);
         let asked = self.clock.monotonic();
-        let result = self.source.read().await;
-        let result = result.and_then(|text| KeySet::parse(&text).map_err(FetchError::Keys));
+        let result = self.fetch().await;
         let mut held = self.held_mut();
         let was_failing = std::mem::replace(&mut held.is_failing, result.is_err());
         match result {
