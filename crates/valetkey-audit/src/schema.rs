@@ -12,7 +12,9 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// There is none, and none was to be made.
-    #[error("there is no audit database at `{0}`; create it once, on purpose, and keep it")]
+    #[error(
+        "there is no audit database at `{0}`; `valetkey serve --create-database` makes it, once, on purpose"
+    )]
     Absent(PathBuf),
     /// Its directory does not exist. It is never created: a typing error must not begin a new log.
     #[error("the directory of the audit database `{0}` does not exist")]

@@ -268,7 +268,7 @@ pub(crate) enum TokenCommand {
     Create {
         #[command(flatten)]
         owner: TokenOwner,
-        /// How long it counts, such as 30d or 12h; at most 365d [default: 90d]
+        /// How long it counts, such as 30d or 12h; 60s to 365d [default: 90d]
         #[arg(long, value_name = "TIME", value_parser = duration)]
         ttl: Option<Duration>,
         /// Add it to this configuration, without a broker: for the first person, and for try-outs
@@ -280,7 +280,7 @@ pub(crate) enum TokenCommand {
         #[command(flatten)]
         connection: Connection,
     },
-    /// List the tokens that `create` made, the newest first, also those that are over
+    /// List the tokens that `create` made, the newest first, also those that are over; not those of the configuration
     #[command(after_help = "Example:\n  valetkey token list --format csv")]
     List {
         /// How many tokens at most

@@ -92,8 +92,8 @@ fn add_to_configuration(
     ttl: Duration,
     format: OneFormat,
 ) -> Result<(), Failure> {
-    if ttl.is_zero() || ttl > TTL_MAX {
-        return Err(Failure::new(Exit::Usage, "a token counts for at least 1 second and at most 365 days"));
+    if !(TTL_MIN..=TTL_MAX).contains(&ttl) {
+        return Err(Failure::new(Exit::Usage, "a token counts for at least 60 seconds and at most 365 days"));
     }
     let token = Bearer::random(TOKEN_PREFIX);
     let digest = TokenDigest::of(&token);
@@ -190,4 +190,5 @@ const SHOWN: [&str; 6] = ["token_id", "identity", "state", "expire_time", "use_t
 const PAGE_SIZE_MAX: usize = 1000;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const TTL_USUAL: Duration = DAY.saturating_mul(90);
+const TTL_MIN: Duration = Duration::from_secs(60);
 const TTL_MAX: Duration = DAY.saturating_mul(365);
