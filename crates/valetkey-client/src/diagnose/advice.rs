@@ -39,7 +39,7 @@ pub(super) fn judge(
             Err((format!("it does not speak HTTP/2 in clear text: {message}"), CLEAR_TEXT))
         }
         CallError::Unavailable { reason, message, .. } if clear && reason.is_empty() => {
-            Err((message.clone(), CLEAR_TEXT))
+            Err((format!("it ends the connection: {message}"), CLEAR_TEXT))
         }
         CallError::Unavailable { reason, message, .. }
             if tls && reason.is_empty() && (certificate || !token) =>
