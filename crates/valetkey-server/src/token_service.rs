@@ -10,8 +10,8 @@ use data_encoding::BASE64URL_NOPAD;
 use tonic::{Request, Response, Status};
 use valetkey_audit::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError};
 use valetkey_core::{
-    AdminAction, AdminRequest, AdminResource, AuditRecord, Bearer, Broker, Call, PublicId, Reason, RecordId,
-    RecordKind, Timestamp,
+    AdminAction, AdminRequest, AdminResource, AuditRecord, Bearer, Broker, Call, Identity, PublicId, Reason,
+    RecordId, RecordKind, Timestamp,
 };
 use valetkey_proto::v1;
 use valetkey_proto::v1::token_service_server::TokenService;
@@ -26,6 +26,7 @@ use crate::status;
 use crate::token::{Origin, TOKEN_PREFIX, TokenDigest, Tokens};
 
 /// The service.
+#[derive(Clone)]
 pub(crate) struct TokenDesk {
     pub(crate) broker: Arc<Broker>,
     pub(crate) store: Arc<TokenStore>,
@@ -108,18 +109,29 @@ impl TokenService for TokenDesk {
         if self.tokens.origin(id) == Some(Origin::Configuration) {
             return Err(status::token_configured(record));
         }
-        let (revoker, now) = (call.caller.clone(), self.broker.clock().now());
-        if !self.with_store(move |store| store.revoke(id, &revoker, now)).await? {
-            return Err(status::token_not_found(record));
-        }
-        let credential = self.tokens.revoke(id);
-        let ended = credential.map_or(0, |credential| self.broker.end_opened_with(&credential));
+        // In a task of its own: a caller that goes away must not leave a token alive whose row says that it is revoked.
+        let (desk, revoker) = (self.clone(), call.caller.clone());
+        let done = tokio::spawn(async move { desk.revoke(id, revoker).await }).await;
+        let ended = done.unwrap_or_else(|_| Err(status::audit_unavailable()))?;
+        let ended = ended.ok_or_else(|| status::token_not_found(record))?;
         let leases_ended = u32::try_from(ended).unwrap_or(u32::MAX);
         Ok(Response::new(RevokeTokenResponse { leases_ended, record_id: record.to_string() }))
     }
 }
 
 impl TokenDesk {
+    /// Revokes a token and ends what was opened with it; how many leases that were. `None` where no such token was
+    /// live.
+    async fn revoke(&self, id: PublicId, revoker: Identity) -> Result<Option<usize>, Status> {
+        let now = self.broker.clock().now();
+        let written = self.with_store(move |store| store.revoke(id, &revoker, now)).await?;
+        // Also where the row was there before: what is in memory is what counts.
+        let credential = self.tokens.revoke(id);
+        let known = written || credential.is_some();
+        let ended = credential.map_or(0, |credential| self.broker.end_opened_with(&credential));
+        Ok(known.then_some(ended))
+    }
+
     async fn permit(&self, call: &Arc<Call>, action: AdminAction, detail: &str) -> Result<RecordId, Status> {
         let request = AdminRequest {
             call: Arc::clone(call),
@@ -240,3 +252,79 @@ const TOKENS_MAX: usize = 10_000;
 const PAGE_SIZE_USUAL: usize = 50;
 const PAGE_SIZE_MAX: usize = 1000;
 const USES_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Waker};
+    use valetkey_audit::{AuditStore, StoreOptions};
+    use valetkey_core::testing::{self, FakeClock, FakeLog, FakePolicy, FakeVault};
+    use valetkey_core::{Clock, Gate, LeaseLimits, LeaseTable};
+
+    const LIMITS: LeaseLimits = LeaseLimits {
+        leases_max: 1,
+        leases_per_agent_max: 1,
+        handles_max: 1,
+        handles_per_agent_max: 1,
+        dead_handles_max: 1,
+    };
+
+    fn desk(store: &Arc<TokenStore>, log: &Arc<FakeLog>) -> TokenDesk {
+        let clock: Arc<dyn Clock> = Arc::new(FakeClock::default());
+        let gate = Gate::new(Arc::new(FakePolicy::new(|_| None)), log.clone(), Arc::clone(&clock));
+        let vault = Arc::new(FakeVault::default());
+        let table = LeaseTable::new(LIMITS, Arc::clone(&clock));
+        let broker = Broker::new(gate, vault.clone(), vault, table, Arc::clone(&clock));
+        TokenDesk { broker, store: Arc::clone(store), tokens: Arc::new(Tokens::new([], clock)) }
+    }
+
+    fn by<T>(call: &Arc<Call>, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.extensions_mut().insert(Arc::clone(call));
+        request
+    }
+
+    async fn create(desk: &TokenDesk, call: &Arc<Call>) -> Result<String, Status> {
+        let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+        let message = CreateTokenRequest { identity: "agent:bot".to_owned(), ttl };
+        let created = desk.create_token(by(call, message)).await?.into_inner();
+        Ok(created.token.unwrap().token_id)
+    }
+
+    #[tokio::test]
+    async fn a_revocation_that_is_interrupted_counts_all_the_same() {
+        let path = std::env::temp_dir().join(format!("valetkey-desk-{}.db", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let audit =
+            AuditStore::open(&path, StoreOptions::default(), Arc::new(FakeClock::default())).ok().unwrap();
+        let log = Arc::new(FakeLog::default());
+        let desk = desk(audit.tokens(), &log);
+        let call = testing::call(Identity::Person(testing::person("omar")));
+        let token_id = create(&desk, &call).await.unwrap();
+        let id = convert::token_id(&token_id).ok().unwrap();
+        let ask = || by(&call, RevokeTokenRequest { token_id: token_id.clone() });
+
+        let mut interrupted = desk.revoke_token(ask());
+        for _ in 0..3 {
+            let _ = interrupted.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+        assert_eq!(log.records().len(), 2, "it is permitted, and waits for the store");
+        drop(interrupted);
+        let gone = async {
+            while desk.tokens.origin(id).is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the token counts no more");
+        assert!(desk.revoke_token(ask()).await.is_err(), "there is no such token any more");
+
+        // A row that says so already does not keep the token alive.
+        let token_id = create(&desk, &call).await.unwrap();
+        let id = convert::token_id(&token_id).ok().unwrap();
+        assert!(desk.store.revoke(id, &call.caller, desk.broker.clock().now()).ok().unwrap());
+        let ask = by(&call, RevokeTokenRequest { token_id });
+        assert!(desk.revoke_token(ask).await.is_ok() && desk.tokens.origin(id).is_none());
+        audit.close();
+        let _ = std::fs::remove_file(&path);
+    }
+}
