@@ -111,7 +111,10 @@ impl Gate {
     /// # Errors
     /// [`AuditError`] where nothing could be written: then nothing is granted either.
     pub async fn admit(&self, requests: Vec<Arc<AccessRequest>>) -> Result<Vec<Verdict>, AuditError> {
-        let rulings: Vec<_> = requests.iter().map(|request| self.rule(request)).collect();
+        let rulings: Vec<_> = requests
+            .iter()
+            .map(|request| self.over(&request.call).map_or_else(|| self.rule(request), Err))
+            .collect();
         let records =
             requests.iter().zip(&rulings).map(|(request, ruling)| self.write_up(request, ruling)).collect();
         let ids = self.log.record(records).await?;
@@ -177,7 +180,8 @@ impl Gate {
         &self,
         request: &AdminRequest,
     ) -> Result<Result<Permission, Denial>, AuditError> {
-        let decision = self.engine.decide_admin(request);
+        let over = self.over(&request.call).map(Decision::Deny);
+        let decision = over.unwrap_or_else(|| self.engine.decide_admin(request));
         let kind = match request.action {
             AdminAction::ReadAudit => RecordKind::ReadAudit,
             AdminAction::Revoke => RecordKind::EndLease,
@@ -206,6 +210,7 @@ impl Gate {
         detail: &str,
     ) -> Result<Result<AuditScope, Denial>, AuditError> {
         let (decision, scope) = self.engine.decide_audit(&call.caller, vaults);
+        let decision = self.over(call).map_or(decision, Decision::Deny);
         let record =
             AuditRecord::event(self.clock.now(), RecordKind::ReadAudit, Reason::PolicyPermit).by(call);
         let record = match (&decision, &scope) {
@@ -280,6 +285,18 @@ impl Gate {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.engine.revision().generation
+    }
+
+    /// Why nothing is allowed to a call that was authenticated by what no longer counts.
+    fn over(&self, call: &Call) -> Option<Deny> {
+        let reason = call.over(self.clock.monotonic())?;
+        Some(Deny {
+            reason,
+            policies: [].into(),
+            advice: Some(OVER_ADVICE.into()),
+            detail: None,
+            revision: self.engine.revision(),
+        })
     }
 
     /// Policy's answer, with the wished life held against the obligations.
@@ -459,6 +476,7 @@ fn with_deny(record: AuditRecord, deny: &Deny) -> AuditRecord {
     }
 }
 
+const OVER_ADVICE: &str = "authenticate again: what this call showed was revoked or has ended";
 const BINDING_ADVICE: &str = "connect with a client certificate: what policy allows here is bound to its key";
 /// Bytes of the names of vaults in a detail; half of it.
 const VAULTS_TEXT_MAX: usize = 512;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::audit::Reason;
 use crate::bearer::PublicId;
 use crate::credential::Credential;
 use crate::handle::HandleId;
@@ -182,6 +183,16 @@ impl Call {
             () = self.credential.revoked() => {}
             () = other => {}
         }
+    }
+
+    /// Why it no longer counts, where something that it was authenticated by was revoked or has ended since. `now` is
+    /// on the monotonic clock.
+    #[must_use]
+    pub fn over(&self, now: Duration) -> Option<Reason> {
+        if self.is_revoked() {
+            return Some(Reason::CredentialRevoked);
+        }
+        self.expires().is_some_and(|end| now >= end).then_some(Reason::CredentialExpired)
     }
 
     /// When the first of what it was authenticated by ends, on the monotonic clock.

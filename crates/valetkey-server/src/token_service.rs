@@ -60,12 +60,21 @@ impl TokenService for TokenDesk {
             create_time: now,
             expire_time,
         };
-        let token = self
+        let (asker, clock) = (Arc::clone(&call), Arc::clone(self.broker.clock()));
+        let kept = self
             .with_store(move |store| {
+                // At the last moment: a creator that is revoked while this waits must leave nothing behind.
+                if let Some(reason) = asker.over(clock.monotonic()) {
+                    return Ok(Err(reason));
+                }
                 store.insert(&token)?;
-                Ok(StoredToken { token, revoked: None, use_time: None })
+                Ok(Ok(StoredToken { token, revoked: None, use_time: None }))
             })
             .await?;
+        let token = match kept {
+            Ok(token) => token,
+            Err(reason) => return Err(self.over(&call, reason).await),
+        };
         let digest = TokenDigest::new(token.token.id, token.token.digest).until(expire_time);
         self.tokens.add(digest, identity, Origin::Database);
         Ok(Response::new(CreateTokenResponse {
@@ -143,6 +152,13 @@ impl TokenDesk {
             Ok(permission) => Ok(permission.record()),
             Err(refusal) => Err(status::refused(&refusal, &call.id.to_string())),
         }
+    }
+
+    /// Makes no token for a creator that no longer counts, and records it.
+    async fn over(&self, call: &Call, reason: Reason) -> Status {
+        let record = AuditRecord::refusal(self.broker.clock().now(), RecordKind::TokenCreate, reason).by(call);
+        let noted = self.broker.note(record).await;
+        noted.map_or_else(|_| status::audit_unavailable(), |_| status::unauthenticated())
     }
 
     /// Refuses a message whose fields break their rules, and records it.
@@ -324,6 +340,11 @@ mod tests {
         assert!(desk.store.revoke(id, &call.caller, desk.broker.clock().now()).ok().unwrap());
         let ask = by(&call, RevokeTokenRequest { token_id });
         assert!(desk.revoke_token(ask).await.is_ok() && desk.tokens.origin(id).is_none());
+
+        // A creator that is revoked while its record is written makes no token.
+        let credential = call.credential.clone();
+        log.on_next_record(move || credential.revoke());
+        assert!(create(&desk, &call).await.is_err() && desk.tokens.count() == 0);
         audit.close();
         let _ = std::fs::remove_file(&path);
     }

@@ -89,6 +89,10 @@ impl Use<'_> {
         }
         let table = self.table;
         let now = table.clock.monotonic();
+        // Again: writing the record took its time.
+        if let Some(reason) = asked.call.over(now) {
+            return Err(ReleaseError::Inactive(reason));
+        }
         let mut state = table.lock();
         if grant.generation() < state.generation {
             drop(state);

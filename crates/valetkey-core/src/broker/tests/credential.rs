@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::{A, World, agent, allow, tool};
+use super::world::{A, World, agent, allow, person, tool};
 use crate::audit::RecordKind;
 use crate::broker::Acquire;
 use crate::credential::Credential;
-use crate::request::{Behalf, Call};
+use crate::request::{AdminAction, AdminRequest, AdminResource, Behalf, Call};
 use crate::testing;
 
 fn shown(id: &str, seconds: Option<u64>) -> Credential {
@@ -63,6 +63,41 @@ async fn nothing_outlives_what_it_was_opened_with() {
     assert_eq!(lease.read(), ["ended Credential", "closed"]);
     assert_eq!(world.reasons(RecordKind::HandleExpire), ["END_EXPIRY", "END_CREDENTIAL"]);
     assert_eq!(world.reasons(RecordKind::Renew).len(), 1);
+    drop(lease);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_does_nothing_more_once_its_credential_is_over() {
+    let world = World::new(allow);
+    let mut lease = world.acquire(&[A]).await;
+    let handle = lease.issued()[0].expose_secret();
+    let by = |who, credential| Arc::new(Call { credential, ..testing::call(who).as_ref().clone() });
+
+    let revoked = shown("a", None);
+    revoked.revoke();
+    let late = world.redeem_by(&by(tool(), revoked.clone()), &handle).await;
+    assert_eq!(late, Err("denied CREDENTIAL_REVOKED".to_owned()));
+    let ended = world.redeem_by(&by(tool(), shown("b", Some(1))), &handle).await;
+    assert_eq!(ended, Err("denied CREDENTIAL_EXPIRED".to_owned()));
+    let meanwhile = shown("c", None);
+    let revoke = meanwhile.clone();
+    world.log.on_next_record(move || revoke.revoke());
+    let withheld = world.redeem_by(&by(tool(), meanwhile), &handle).await;
+    assert_eq!(withheld, Err("inactive CREDENTIAL_REVOKED".to_owned()));
+
+    let operator = by(person(), revoked);
+    let request = AdminRequest {
+        call: Arc::clone(&operator),
+        action: AdminAction::CreateToken,
+        resource: AdminResource::Broker,
+        detail: "".into(),
+    };
+    let refusal = world.broker.permit(&request).await.map(drop).unwrap_err();
+    assert_eq!(world.why(&refusal), "denied CREDENTIAL_REVOKED");
+    let refusal = world.broker.permit_audit(&operator, &[], "").await.map(drop).unwrap_err();
+    assert_eq!(world.why(&refusal), "denied CREDENTIAL_REVOKED");
+    assert_eq!(world.redeem_text(tool(), &handle).await.as_deref(), Ok("canary-a"), "the handle is as it was");
     drop(lease);
     world.finish().await;
 }
