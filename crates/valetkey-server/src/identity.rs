@@ -116,10 +116,11 @@ where
             };
             let response = response?;
             let exceeded = meter.finish();
+            let clock = Arc::clone(identifier.broker.clock());
             match (foreign_status(response.headers()), exceeded) {
                 // A lease ends by itself, and says so.
                 (None, _) if path == ACQUIRE => Ok(response),
-                (None, _) => Ok(response.map(|body| cut::cut(body, call))),
+                (None, _) => Ok(response.map(|body| cut::cut(body, call, clock))),
                 (Some(_), Some(exceeded)) => {
                     Ok(identifier.limiter.refuse(&call, &path, &exceeded).await.into_http())
                 }
