@@ -24,8 +24,8 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use valetkey_core::{
-    AdminAction, AdminRequest, AdminResource, AuditError, AuditRecord, Broker, Call, Identity, Reason,
-    RecordId, RecordKind, RequestId, TraceId, scrub,
+    AdminAction, AdminRequest, AdminResource, AuditError, AuditRecord, Broker, Call, Identity, KeyThumbprint,
+    Reason, RecordId, RecordKind, RequestId, TraceId, scrub,
 };
 
 use crate::limits::{Exceeded, Limiter, Meter, Source, What, metered};
@@ -135,16 +135,20 @@ impl Identifier {
     async fn identify(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Call, Unidentified> {
         let (client, trace) = (client(headers, peer), trace(headers));
         let address = peer.and_then(Peer::address);
-        let Shown { identity, credential, claims } = match self.caller(headers, peer).await {
-            Ok(shown) => shown,
+        let (Shown { identity, credential, claims }, key) = match self.caller(headers, peer).await {
+            Ok(found) => found,
             Err(reason) => return Err(Unidentified { reason, client, address, trace }),
         };
-        let key = peer.and_then(|peer| peer.certificate.as_ref()).map(|it| it.key);
         let id = RequestId::random();
         Ok(Call { id, caller: identity, key, client, trace, credential, claims, behalf: None })
     }
 
-    async fn caller(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Shown, Reason> {
+    /// Who calls, and the caller's key.
+    async fn caller(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<&Peer>,
+    ) -> Result<(Shown, Option<KeyThumbprint>), Reason> {
         let Evidence { peer, authorization } = Evidence::gather(headers, peer)?;
         let by_header = match authorization {
             Some(authorization) => Some(self.bearers.identify(authorization).await?),

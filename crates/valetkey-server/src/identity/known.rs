@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use valetkey_core::{
-    AgentId, Credential, Identity, Name, NameError, PersonId, Reason, SpiffeId, SpiffePattern, Timestamp,
+    AgentId, Credential, Identity, KeyThumbprint, Name, NameError, PersonId, Reason, SpiffeId, SpiffePattern, Timestamp,
     ToolId,
 };
 
@@ -79,7 +79,8 @@ impl Known {
         (Self { certificates, rules, users }, tokens)
     }
 
-    /// Who shows this: `by_header` is whom the request's header stands for.
+    /// Who shows this: `by_header` is whom the request's header stands for. With the key of the certificate, where
+    /// that stands for the caller too: one that stands for nobody binds nothing to whoever has it.
     ///
     /// # Errors
     /// The [`Reason`] for the record. The caller is not told.
@@ -88,10 +89,12 @@ impl Known {
         by_header: Option<Shown>,
         peer: Option<&Peer>,
         now: Timestamp,
-    ) -> Result<Shown, Reason> {
+    ) -> Result<(Shown, Option<KeyThumbprint>), Reason> {
+        let key = peer.and_then(|peer| peer.certificate.as_ref()).map(|certificate| certificate.key);
         match (by_header, peer.map_or(Ok(None), |peer| self.by_connection(peer, now))?) {
             (Some(one), Some(other)) if one.identity != other.identity => Err(Reason::IdentityConflict),
-            (Some(shown), _) | (None, Some(shown)) => Ok(shown),
+            (Some(shown), None) => Ok((shown, None)),
+            (Some(shown), Some(_)) | (None, Some(shown)) => Ok((shown, key)),
             (None, None) => Err(match peer {
                 Some(peer) if peer.certificate.is_some() => Reason::CertificateUnknown,
                 Some(peer) if peer.uid().is_some() => Reason::UserUnknown,
@@ -161,7 +164,7 @@ mod tests {
     use super::*;
     use crate::identity::evidence::{ClientCertificate, Origin};
     use crate::token::TOKEN_PREFIX;
-    use valetkey_core::{Bearer, KeyThumbprint};
+    use valetkey_core::Bearer;
 
     const NOW: Timestamp = Timestamp::from_micros(1_000);
 
@@ -224,7 +227,7 @@ mod tests {
             let credential = Credential::new("token", None);
             let by_header =
                 header.map(|who| Shown { identity: identity(who), credential, claims: [].into() });
-            let shown = known.identify(by_header, Some(&peer), NOW).map(|shown| shown.identity);
+            let shown = known.identify(by_header, Some(&peer), NOW).map(|(shown, _)| shown.identity);
             assert_eq!(shown, who.map(identity), "{header:?} {:?} {:?}", peer.origin, peer.certificate);
         };
         let token = Some("agent:bot");
@@ -243,6 +246,16 @@ mod tests {
         check(token, peer(Some("spiffe://d/nobody/x"), None), Ok("agent:bot"));
         check(token, peer(None, Some(7)), Err(Reason::IdentityConflict));
         check(token, peer(None, Some(8)), Ok("agent:bot"));
+
+        let has_key = |header: Option<&str>, id: &str| {
+            let credential = Credential::new("token", None);
+            let by_header =
+                header.map(|who| Shown { identity: identity(who), credential, claims: [].into() });
+            known.identify(by_header, Some(&peer(Some(id), None)), NOW).map(|(_, key)| key.is_some())
+        };
+        assert_eq!(has_key(None, "spiffe://d/exact"), Ok(true));
+        assert_eq!(has_key(token, "spiffe://d/agent/bot"), Ok(true));
+        assert_eq!(has_key(token, "spiffe://d/nobody/x"), Ok(false), "that key may be anybody's");
     }
 
     #[test]
