@@ -151,17 +151,20 @@ impl Issuers {
         })
     }
 
-    /// The entry that the token is meant for.
+    /// The one entry that the token is meant for.
     fn issuer_of(&self, token: &Token<'_>, shown_for: Use) -> Result<&(Issuer, Arc<Keyring>), Reason> {
         let name = token.text("iss").ok_or(Reason::JwtIssuer)?;
         let mut of_issuer = self.issuers.iter().filter(|(issuer, _)| issuer.issuer == name).peekable();
         if of_issuer.peek().is_none() {
             return Err(Reason::JwtIssuer);
         }
+        // A token for two entries would let its bearer choose what it says: who calls, or on whose behalf.
+        let mut meant = of_issuer.filter(|(issuer, _)| token.is_for(&issuer.audience));
         let for_behalf = shown_for == Use::Behalf;
-        of_issuer
-            .find(|(issuer, _)| issuer.on_behalf_of == for_behalf && token.is_for(&issuer.audience))
-            .ok_or(Reason::JwtAudience)
+        match (meant.next(), meant.next()) {
+            (Some(entry), None) if entry.0.on_behalf_of == for_behalf => Ok(entry),
+            _ => Err(Reason::JwtAudience),
+        }
     }
 
     /// How long the token still counts.
@@ -213,3 +216,41 @@ pub(crate) fn person(shown: Shown) -> Result<Behalf, Reason> {
 const LEEWAY: i64 = 30;
 /// The longest life of a token, in seconds.
 const LIFE_MAX: i64 = 24 * 60 * 60;
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::BASE64URL_NOPAD;
+
+    use super::*;
+    use valetkey_core::testing::FakeClock;
+
+    #[test]
+    fn a_token_is_for_one_entry_or_for_none() {
+        let entry = |audience: &str, on_behalf_of| Issuer {
+            issuer: "https://idp".to_owned(),
+            keys: KeySource::File("keys.json".into()),
+            audience: audience.to_owned(),
+            algorithms: Vec::new(),
+            rules: Vec::new(),
+            claims: Vec::new(),
+            single_use: false,
+            on_behalf_of,
+        };
+        let entries = vec![entry("agents", false), entry("people", true)];
+        let issuers = Issuers::new(entries, Arc::new(FakeClock::default())).ok().unwrap();
+        let check = |audience: &str, shown_for, expected: Result<&str, Reason>| {
+            let encode = |text: &str| BASE64URL_NOPAD.encode(text.as_bytes());
+            let claims = format!(r#"{{"iss":"https://idp","aud":{audience}}}"#);
+            let text = format!("{}.{}.c2ln", encode(r#"{"alg":"ES256"}"#), encode(&claims));
+            let token = Token::parse(&text).ok().unwrap();
+            let found = issuers.issuer_of(&token, shown_for).map(|(issuer, _)| issuer.audience.as_str());
+            assert_eq!(found, expected, "{audience} {shown_for:?}");
+        };
+        check(r#""agents""#, Use::Caller, Ok("agents"));
+        check(r#"["people","another"]"#, Use::Behalf, Ok("people"));
+        check(r#""people""#, Use::Caller, Err(Reason::JwtAudience));
+        check(r#"["agents","people"]"#, Use::Caller, Err(Reason::JwtAudience));
+        check(r#"["agents","people"]"#, Use::Behalf, Err(Reason::JwtAudience));
+        check(r#""another""#, Use::Caller, Err(Reason::JwtAudience));
+    }
+}
