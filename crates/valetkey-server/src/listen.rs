@@ -62,7 +62,7 @@ pub(crate) fn connections(
     let door = Arc::new(Door {
         tls,
         places: Places::new(limits),
-        handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+        handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX.max(limits.unknown_max))),
         ready,
         refusals,
     });
@@ -236,7 +236,8 @@ impl AsyncWrite for Connection {
 
 /// How long a peer has to bring its first request with an identity.
 const UNKNOWN_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a handshake may take, and how many may be under way.
+/// How long a handshake may take, and how many may be under way: as many as there are places for strangers, if that is
+/// more, or those who are silent would have the others wait.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const HANDSHAKES_MAX: usize = 256;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);

@@ -13,6 +13,8 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::Source;
+
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct PlaceLimits {
@@ -88,7 +90,9 @@ impl Places {
         let standing = Arc::new(Standing::default());
         let mut unknown = self.unknown();
         unknown.0.push_back(Waiting { address, standing: Arc::clone(&standing) });
-        let of_address = |waiting: &Waiting| address.is_some() && waiting.address == address;
+        // Whoever has one address of an IPv6 network has them all.
+        let source = Source::at(address);
+        let of_address = |waiting: &Waiting| address.is_some() && Source::at(waiting.address) == source;
         let PlaceLimits { connections_max: _, unknown_max, unknown_per_address_max } = self.limits;
         if unknown.0.iter().filter(|waiting| of_address(waiting)).count() > unknown_per_address_max {
             let oldest = unknown.0.iter().position(of_address);
@@ -170,6 +174,17 @@ mod tests {
 
     fn let_go(place: &Place) -> bool {
         !place.is_known() && place.is_let_go(&Context::from_waker(Waker::noop()))
+    }
+
+    #[tokio::test]
+    async fn a_network_of_ipv6_is_one_address() {
+        let places = places(3, 1);
+        let at = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let one = places.take(at("2001:db8::1")).await.unwrap();
+        let _other = places.take(at("2001:db8:0:1::1")).await.unwrap();
+        assert!(!let_go(&one));
+        let _two = places.take(at("2001:db8::ffff:2")).await.unwrap();
+        assert!(let_go(&one));
     }
 
     #[tokio::test]
