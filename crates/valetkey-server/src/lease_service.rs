@@ -52,6 +52,7 @@ impl LeaseService for Leases {
             Ok(ask) => ask,
             Err(violations) => return Err(self.invalid(&call, RecordKind::Acquire, &violations).await),
         };
+        self.charge(&call, ask.references.len()).await?;
         match self.broker.acquire(ask).await {
             Ok(events) => Ok(Response::new(LeaseStream(events))),
             Err(Refusal::AgentLimit { full }) => Err(self.limiter.refuse_lease(&call, full).await),
@@ -125,6 +126,14 @@ impl Leases {
         match self.broker.note(record).await {
             Ok(record) => Err(status::wrong_caller(record)),
             Err(error) => Err(refused(&error.into(), call)),
+        }
+    }
+
+    /// Counts each reference as the caller's.
+    async fn charge(&self, call: &Call, references: usize) -> Result<(), Status> {
+        match self.limiter.identities.references(&call.caller, references) {
+            Ok(()) => Ok(()),
+            Err(exceeded) => Err(self.limiter.refuse(call, "references", &exceeded).await),
         }
     }
 

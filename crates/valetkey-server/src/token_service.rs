@@ -156,7 +156,8 @@ impl TokenDesk {
 
     /// Makes no token for a creator that no longer counts, and records it.
     async fn over(&self, call: &Call, reason: Reason) -> Status {
-        let record = AuditRecord::refusal(self.broker.clock().now(), RecordKind::TokenCreate, reason).by(call);
+        let record =
+            AuditRecord::refusal(self.broker.clock().now(), RecordKind::TokenCreate, reason).by(call);
         let noted = self.broker.note(record).await;
         noted.map_or_else(|_| status::audit_unavailable(), |_| status::unauthenticated())
     }
@@ -273,7 +274,7 @@ const USES_EVERY: Duration = Duration::from_secs(60);
 mod tests {
     use super::*;
     use std::task::{Context, Waker};
-    use valetkey_audit::{AuditStore, StoreOptions};
+    use valetkey_audit::{AuditStore, Missing, StoreOptions};
     use valetkey_core::testing::{self, FakeClock, FakeLog, FakePolicy, FakeVault};
     use valetkey_core::{Clock, Gate, LeaseLimits, LeaseTable};
 
@@ -311,8 +312,8 @@ mod tests {
     async fn a_revocation_that_is_interrupted_counts_all_the_same() {
         let path = std::env::temp_dir().join(format!("valetkey-desk-{}.db", std::process::id()));
         let _ = std::fs::remove_file(&path);
-        let audit =
-            AuditStore::open(&path, StoreOptions::default(), Arc::new(FakeClock::default())).ok().unwrap();
+        let options = StoreOptions { missing: Missing::Create, ..StoreOptions::default() };
+        let audit = AuditStore::open(&path, options, Arc::new(FakeClock::default())).ok().unwrap();
         let log = Arc::new(FakeLog::default());
         let desk = desk(audit.tokens(), &log);
         let call = testing::call(Identity::Person(testing::person("omar")));

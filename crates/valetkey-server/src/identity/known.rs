@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use valetkey_core::{
-    AgentId, Credential, Identity, KeyThumbprint, Name, NameError, PersonId, Reason, SpiffeId, SpiffePattern, Timestamp,
-    ToolId,
+    AgentId, Credential, Identity, KeyThumbprint, Name, NameError, PersonId, Reason, SpiffeId, SpiffePattern,
+    Timestamp, ToolId,
 };
 
 use super::bearers::Shown;

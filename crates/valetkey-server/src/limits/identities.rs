@@ -71,20 +71,32 @@ impl Identities {
 
     /// One request more.
     pub(crate) fn request(&self, who: &Identity) -> Result<(), Exceeded> {
+        self.charge(who, 1, 0)
+    }
+
+    /// The references that one request asks for: each is decided and recorded, and so each counts as a request. The
+    /// first is counted already. The rest may go over the bound once, or a bound below their number would refuse them
+    /// for ever; what comes next waits for that long.
+    pub(crate) fn references(&self, who: &Identity, count: usize) -> Result<(), Exceeded> {
+        self.charge(who, 0, u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX))
+    }
+
+    /// So many requests that must be within the bound, and more that need not.
+    fn charge(&self, who: &Identity, within: u32, more: u32) -> Result<(), Exceeded> {
         let IdentityLimits { requests_per_second, requests_burst, .. } = self.limits;
         let share = Duration::from_secs(1) / requests_per_second.max(1);
         let room = share * requests_burst.max(1);
         let now = self.clock.monotonic();
         let mut entries = self.lock();
         let (_, entry) = obtain(&mut entries, who, now);
-        let after = entry.empty_at.max(now) + share;
+        let after = entry.empty_at.max(now) + share * within;
         match after.checked_sub(now + room) {
             Some(wait) if !wait.is_zero() => {
                 let (limit, max) = ("requests_per_second", requests_per_second.into());
                 Err(Exceeded { limit, max, retry_after: wait })
             }
             _ => {
-                entry.empty_at = after;
+                entry.empty_at = after.saturating_add(share.saturating_mul(more));
                 Ok(())
             }
         }
@@ -205,6 +217,19 @@ mod tests {
         assert_eq!(taken(5), 1);
         clock.advance(Duration::from_secs(60));
         assert_eq!(taken(10), 3, "time that nobody used is not saved up");
+    }
+
+    #[test]
+    fn each_reference_counts() {
+        let clock = FakeClock::default();
+        let table = table(&clock);
+        assert!(table.request(&bot("a")).is_ok() && table.references(&bot("a"), 21).is_ok());
+        assert!(table.request(&bot("a")).is_err());
+        assert!(table.references(&bot("a"), 2).is_err(), "also where its request was let in before");
+        clock.advance(Duration::from_millis(1_800));
+        assert!(table.request(&bot("a")).is_err());
+        clock.advance(Duration::from_millis(100));
+        assert!(table.request(&bot("a")).is_ok());
     }
 
     #[test]

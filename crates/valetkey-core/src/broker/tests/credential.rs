@@ -97,7 +97,11 @@ async fn a_call_does_nothing_more_once_its_credential_is_over() {
     assert_eq!(world.why(&refusal), "denied CREDENTIAL_REVOKED");
     let refusal = world.broker.permit_audit(&operator, &[], "").await.map(drop).unwrap_err();
     assert_eq!(world.why(&refusal), "denied CREDENTIAL_REVOKED");
-    assert_eq!(world.redeem_text(tool(), &handle).await.as_deref(), Ok("canary-a"), "the handle is as it was");
+    assert_eq!(
+        world.redeem_text(tool(), &handle).await.as_deref(),
+        Ok("canary-a"),
+        "the handle is as it was"
+    );
     drop(lease);
     world.finish().await;
 }
