@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, UnixListener};
@@ -94,23 +94,29 @@ impl From<TcpListener> for Listeners {
     }
 }
 
-/// Binds beside the path, closes the file to whom it is not for, and only then moves it into place: nobody can
-/// connect in between, and what a broker that died has left there is replaced.
+/// Binds in a folder that is closed to all others, beside the path, closes the file to whom it is not for, and only
+/// then moves it into place: nobody can connect in between, and what a broker that died has left there is replaced.
 fn bind_unix(settings: &UnixSettings) -> Result<(UnixListener, SocketFile), BindError> {
     let UnixSettings { path, mode } = settings;
     let failed = |source| BindError::Unix { path: path.clone(), source };
     check_free(path)?;
     let mut beside = path.clone().into_os_string();
     beside.push(format!(".{}", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let _ = std::fs::remove_file(&beside);
-    let listener = UnixListener::bind(&beside).map_err(failed)?;
-    let placed = std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(*mode))
-        .and_then(|()| std::fs::rename(&beside, path));
-    if let Err(error) = placed {
-        let _ = std::fs::remove_file(&beside);
-        return Err(failed(error));
-    }
+    let folder = PathBuf::from(beside);
+    let file = folder.join("s");
+    let clear = || {
+        let _ = std::fs::remove_file(&file);
+        let _ = std::fs::remove_dir(&folder);
+    };
+    clear();
+    std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(failed)?;
+    let placed = UnixListener::bind(&file).and_then(|listener| {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(*mode))?;
+        std::fs::rename(&file, path)?;
+        Ok(listener)
+    });
+    clear();
+    let listener = placed.map_err(failed)?;
     let identity = identity_of(path);
     Ok((listener, SocketFile { path: path.clone(), identity }))
 }
