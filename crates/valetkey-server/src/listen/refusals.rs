@@ -67,16 +67,20 @@ pub(crate) async fn write_down(mut told: Told, broker: Arc<Broker>) {
                 }
             }
             _ = window.tick() => {
-                let lost = told.lost.swap(0, Ordering::Relaxed);
+                let (waiting, idle): (Vec<_>, Vec<_>) = quiet.drain().partition(|(_, waiting)| waiting.is_some());
+                drop(idle);
+                // Told once, with the first; where nothing waits, they wait too.
+                let mut lost = match waiting.is_empty() {
+                    true => 0,
+                    false => told.lost.swap(0, Ordering::Relaxed),
+                };
                 if lost > 0 {
                     tracing::warn!(lost, "refused connections came too fast to be recorded one by one");
                 }
-                let (waiting, idle): (Vec<_>, Vec<_>) = quiet.drain().partition(|(_, waiting)| waiting.is_some());
-                drop(idle);
                 for (reason, waiting) in waiting {
                     let Some((refusal, others)) = waiting else { continue };
                     quiet.insert(reason, None);
-                    write(&broker, refusal, others + lost).await;
+                    write(&broker, refusal, others + std::mem::take(&mut lost)).await;
                 }
             }
         }
