@@ -22,7 +22,7 @@ use crate::reference::SecretReference;
 use crate::request::{AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Call, Life};
 use crate::resolver::{Directory, ResolveError, ResolveFailure, Resolver};
 use crate::secret::SecretValue;
-use crate::target::Named;
+use crate::target::{Named, Target};
 use crate::text::{Destination, Purpose, Session};
 
 /// The broker: the gate, what exists, where values come from, and what is on lease.
@@ -190,7 +190,7 @@ impl Broker {
             kind: AccessKind::Check,
             agent,
             tool,
-            target: Arc::new(self.directory.locate(&reference).target),
+            target: Arc::new(Target::not_located()),
             reference,
             life,
             purpose: None,

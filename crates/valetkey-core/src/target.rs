@@ -80,6 +80,11 @@ pub struct Named {
 }
 
 impl Target {
+    /// Before it was looked for: nothing is known, and nothing can be fetched.
+    pub(crate) fn not_located() -> Self {
+        Self::Unresolved { vault: None, item: None, error: ResolveError::VaultNotFound }
+    }
+
     /// The vault, where it is known.
     #[must_use]
     pub fn vault(&self) -> Option<&Named> {

@@ -13,6 +13,7 @@ use crate::lease::{EndCause, IssueError, LeaseEvent, LeaseEvents, LeaseId};
 use crate::reference::SecretReference;
 use crate::request::{AccessKind, AccessRequest};
 use crate::resolver::{ResolveError, ResolveFailure, Resolved};
+use crate::target::Target;
 
 impl Broker {
     /// Opens a lease: every reference is decided and recorded, and the values are fetched and sealed. The
@@ -128,7 +129,7 @@ impl Broker {
             agent: ask.agent.clone(),
             tool: ask.tool.clone(),
             reference: reference.clone(),
-            target: Arc::new(self.directory.locate(reference).target),
+            target: Arc::new(Target::not_located()),
             life: ask.life,
             purpose: Some(ask.purpose.clone()),
             session: ask.session.clone(),
