@@ -1,6 +1,7 @@
 //! The command line: arguments and their help.
 
 mod examples;
+pub(crate) mod shell;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,8 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::examples::{
     ACQUIRE_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT,
-    INSTALL_EXAMPLES, QUERY_EXAMPLES, REDEEM_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES,
-    WATCH_EXAMPLES,
+    INJECT_EXAMPLES, INSTALL_EXAMPLES, QUERY_EXAMPLES, READ_EXAMPLES, REDEEM_EXAMPLES, RUN_EXAMPLES,
+    SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES, WATCH_EXAMPLES,
 };
 
 /// Gives AI agents valet keys to a team's 1Password vaults: handles in place of secrets.
@@ -36,6 +37,15 @@ pub(crate) enum Command {
     /// Print the value behind a handle (a tool's side)
     #[command(after_help = REDEEM_EXAMPLES)]
     Redeem(RedeemArgs),
+    /// Print the value of a reference, as `op read` does
+    #[command(after_help = READ_EXAMPLES)]
+    Read(shell::ReadArgs),
+    /// Fill the references of a template, as `op inject` does
+    #[command(after_help = INJECT_EXAMPLES)]
+    Inject(shell::InjectArgs),
+    /// Run a command with values in its environment, concealed in its output, as `op run` does
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(shell::RunArgs),
     /// Ask whether a lease would be granted; recorded, but nothing is fetched
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),

@@ -25,7 +25,7 @@ pub(crate) async fn connect(connection: &Connection) -> Result<Broker, Failure> 
 
 /// Connects, for calls on behalf of the person whose token is in the file, where there is one.
 pub(crate) async fn connect_for(connection: &Connection, person: Option<&Path>) -> Result<Broker, Failure> {
-    let person = person.map(read).transpose()?;
+    let person = person.map(read_token).transpose()?;
     let broker = connect(connection).await?;
     Ok(match person {
         Some(person) => broker.on_behalf_of(person),
@@ -38,7 +38,7 @@ pub(crate) async fn connect_for(connection: &Connection, person: Option<&Path>) 
 pub(crate) fn credentials(shown: &Shown) -> Result<(Credentials, bool), Failure> {
     let Shown { token_file, ca, cert, key } = shown;
     let token = match token_file {
-        Some(file) => Some(read(file)?),
+        Some(file) => Some(read_token(file)?),
         None => from_environment()?,
     };
     let has_token = token.is_some();
@@ -56,10 +56,10 @@ fn from_environment() -> Result<Option<Token>, Failure> {
     if let Ok(token) = std::env::var("VALETKEY_TOKEN") {
         return Ok(Some(Token::parse(token)?));
     }
-    std::env::var_os("VALETKEY_TOKEN_FILE").map(|file| read(Path::new(&file))).transpose()
+    std::env::var_os("VALETKEY_TOKEN_FILE").map(|file| read_token(Path::new(&file))).transpose()
 }
 
-fn read(file: &Path) -> Result<Token, Failure> {
+pub(crate) fn read_token(file: &Path) -> Result<Token, Failure> {
     let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| {
         Failure::new(Exit::Usage, format!("the token file `{}` cannot be read: {error}", file.display()))
     })?;

@@ -7,7 +7,7 @@
 //!
 //! Invariants:
 //! - Data goes to stdout and messages to stderr, through `output.rs` alone.
-//! - A token is never an argument, and a value is printed by `redeem` alone.
+//! - A token is never an argument; values are printed by `redeem`, `read` and `inject` alone.
 
 mod audit;
 mod check;
@@ -18,13 +18,17 @@ mod demo;
 mod dev_ca;
 mod doctor;
 mod failure;
+mod inject;
 mod lease;
 mod logging;
 mod onepassword;
 mod output;
 mod policy;
+mod read;
 mod redeem;
+mod run;
 mod serve;
+mod shell;
 mod signals;
 mod status;
 mod throwaway;
@@ -35,7 +39,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 
 fn main() -> ExitCode {
     let Cli { command } = match Cli::try_parse() {
@@ -43,17 +47,17 @@ fn main() -> ExitCode {
         Err(error) => return output::usage(&error),
     };
     match run(command) {
-        Ok(exit) => exit.into(),
+        Ok(exit) => exit,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(command: Command) -> Result<Exit, Failure> {
+fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Policy(command) => policy::run(command),
+        Command::Policy(command) => policy::run(command).map(Into::into),
         Command::Token(command) => block_on(token::run(command)),
         Command::Config(command) => block_on(config::run(command)),
-        Command::DevCa(args) => dev_ca::run(args),
+        Command::DevCa(args) => dev_ca::run(args).map(Into::into),
         Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Onepassword(command) => block_on(onepassword::run(command)),
         Command::Demo => block_on(demo::run()),
@@ -64,11 +68,16 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Acquire(args) => block_on(lease::run(args)),
         Command::Redeem(args) => block_on(redeem::run(args)),
         Command::Check(args) => block_on(check::run(args)),
+        Command::Read(args) => block_on(read::run(args)),
+        Command::Inject(args) => block_on(inject::run(args)),
+        Command::Run(args) => block_on(run::run(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Audit(command) => block_on(audit::run(command)),
     }
 }
 
-fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
-    tokio::runtime::Runtime::new()?.block_on(command)
+fn block_on<E: Into<ExitCode>>(
+    command: impl Future<Output = Result<E, Failure>>,
+) -> Result<ExitCode, Failure> {
+    tokio::runtime::Runtime::new()?.block_on(command).map(Into::into)
 }

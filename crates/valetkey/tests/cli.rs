@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod certificates;
+mod shell;
 mod support;
 
 use std::fs;
@@ -23,6 +24,9 @@ fn help_is_as_reviewed() {
         "serve",
         "acquire",
         "redeem",
+        "read",
+        "inject",
+        "run",
         "check",
         "audit",
         "audit query",

@@ -8,6 +8,9 @@ Environment:
   VALETKEY_CA          the authority of the broker's certificate, instead of --ca
   VALETKEY_CERT        a client certificate, instead of --cert
   VALETKEY_KEY         its key, instead of --key
+  VALETKEY_TOOL        the tool of `read`, `inject` and `run`, instead of --tool
+  VALETKEY_PURPOSE     their purpose, instead of --purpose
+  VALETKEY_TOOL_TOKEN  the tool's own token, where it redeems; or VALETKEY_TOOL_TOKEN_FILE
   VALETKEY_LOG         what `serve` logs, such as debug or valetkey_server=debug,warn
   NO_COLOR             set: no colour
 
@@ -49,6 +52,32 @@ The value goes to stdout as it is, without a line end in a pipe.
 Examples:
   printf %s \"$HANDLE\" | valetkey redeem
   valetkey redeem --token-file /run/secrets/navan-token < handle.txt";
+
+pub(super) const READ_EXAMPLES: &str = "\
+One lease, one value, and the lease ends. The value is then wherever you put it: a handle is safer. The agent redeems \
+where policy says `@redeem_by(\"agent\")`; otherwise the tool does, and its token is needed too.
+
+Examples:
+  valetkey read --tool deploy op://Production/Database/password
+  valetkey read --tool deploy -o key.pem op://Production/Deploy/key.pem";
+
+pub(super) const INJECT_EXAMPLES: &str = "\
+A template has references bare, or as {{ op://vault/item/field }}; $VARIABLE, ${VARIABLE} and ${VARIABLE:-default} are \
+filled from the environment; {{ \"{{ this }}\" }} stays as it is. All references together are one lease.
+
+Examples:
+  echo 'password: {{ op://Production/Database/password }}' | valetkey inject --tool deploy
+  valetkey inject --tool deploy -i config.yml.tpl -o config.yml";
+
+pub(super) const RUN_EXAMPLES: &str = "\
+Variables of the environment that are a reference, and those of the files, are filled in for the command alone. What it \
+prints is searched for the values, also in base64, percent-encoded and in JSON. The lease ends with the command; \
+signals and its exit code pass through. The broker's tokens are taken out of its environment.
+
+Examples:
+  DB_PASSWORD=op://Production/Database/password valetkey run --tool deploy -- ./migrate
+  valetkey run --tool deploy --env-file .env -- npm start
+  valetkey run --tool navan.book_flight --handles --env-file .env -- python agent.py";
 
 pub(super) const CHECK_EXAMPLES: &str = "\
 Exits 2 where it would be refused.

@@ -39,7 +39,19 @@ pub(crate) struct Running {
 pub(crate) fn valetkey(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_valetkey"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for name in ["ADDRESS", "TOKEN", "TOKEN_FILE", "CA", "CERT", "KEY", "LOG"] {
+    for name in [
+        "ADDRESS",
+        "TOKEN",
+        "TOKEN_FILE",
+        "TOOL",
+        "TOOL_TOKEN",
+        "TOOL_TOKEN_FILE",
+        "PURPOSE",
+        "CA",
+        "CERT",
+        "KEY",
+        "LOG",
+    ] {
         command.env_remove(format!("VALETKEY_{name}"));
     }
     for name in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {

@@ -1,0 +1,276 @@
+//! `valetkey run`: a command with values in its environment and concealed in its output, as `op run` does it.
+//!
+//! The values are in the command's environment alone, and the lease ends with the command. Its signals and its exit code
+//! pass through.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use valetkey_client::{LeaseEvent, SecretValue};
+use zeroize::Zeroizing;
+
+use crate::cli::shell::RunArgs;
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::shell::env_file;
+use crate::shell::mask::{Forms, Masker};
+use crate::shell::template::{self, Part};
+use crate::shell::{Held, add, hold};
+
+/// How the command ended, as a shell would say it.
+pub(crate) struct Ended(u8);
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> Self {
+        ended.0.into()
+    }
+}
+
+/// Runs it.
+pub(crate) async fn run(args: RunArgs) -> Result<Ended, Failure> {
+    let RunArgs { env_file, no_masking, handles, ask, command } = args;
+    let variables = variables(&env_file)?;
+    let mut references = Vec::new();
+    for part in variables.values().flatten() {
+        if let Part::Reference(reference) = part {
+            add(&mut references, reference);
+        }
+    }
+    let program = command.first().cloned().unwrap_or_default();
+    let name = Path::new(&program).file_name().unwrap_or(&program).to_string_lossy().into_owned();
+    let mut held = match references.is_empty() {
+        true => None,
+        false => Some(hold(&ask, &references, &format!("valetkey run {name}")).await?),
+    };
+    let mut values = BTreeMap::new();
+    let mut environment = Vec::new();
+    if let Some(held) = &held {
+        if !handles {
+            for reference in &references {
+                values.insert(reference.as_str(), held.redeem(reference).await?);
+            }
+        }
+        environment = filled(&variables, &values, held)?;
+    } else {
+        environment.extend(variables.iter().map(|(name, parts)| (name.clone(), plain(parts))));
+    }
+    let mut child = Command::new(&program);
+    child.args(command.iter().skip(1)).envs(environment);
+    // Who we are to the broker is not the command's business.
+    NOT_FOR_THE_COMMAND.iter().for_each(|name| {
+        child.env_remove(name);
+    });
+    let masked = !no_masking && !values.is_empty();
+    let status = watch(child, masked.then_some(&values), held.as_mut(), &name).await;
+    if let Some(held) = held {
+        held.end().await;
+    }
+    status.map(code)
+}
+
+/// The variables that the command gets and that have to be filled in: those of the files, and those of our own environment
+/// that are a reference.
+fn variables(env_files: &[std::path::PathBuf]) -> Result<BTreeMap<String, Vec<Part>>, Failure> {
+    let mut variables = BTreeMap::new();
+    for (name, value) in std::env::vars() {
+        let reference = template::reference(&value, &template::environment)
+            .map_err(|error| Failure::new(Exit::Usage, format!("the variable `{name}`: {error}")))?;
+        if let Some(reference) = reference {
+            variables.insert(name, vec![Part::Reference(reference)]);
+        }
+    }
+    for file in env_files {
+        variables.extend(env_file::read(file)?.into_iter().map(|entry| (entry.name, entry.parts)));
+    }
+    Ok(variables)
+}
+
+/// The variables with values, or handles where there are no values.
+fn filled(
+    variables: &BTreeMap<String, Vec<Part>>,
+    values: &BTreeMap<&str, SecretValue>,
+    held: &Held,
+) -> Result<Vec<(String, OsString)>, Failure> {
+    let mut environment = Vec::new();
+    for (name, parts) in variables {
+        let mut bytes = Vec::new();
+        for part in parts {
+            match part {
+                Part::Text(text) => bytes.extend_from_slice(text.as_bytes()),
+                Part::Reference(reference) => match values.get(reference.as_str()) {
+                    Some(value) => bytes.extend_from_slice(value.expose_secret()),
+                    None => {
+                        bytes.extend_from_slice(held.issued(reference)?.handle.expose_secret().as_bytes())
+                    }
+                },
+            }
+        }
+        if bytes.contains(&0) {
+            let message =
+                format!("the value for `{name}` has a zero byte, which no variable can have; use `read -o`");
+            return Err(Failure::new(Exit::Failed, message));
+        }
+        environment.push((name.clone(), OsString::from_vec(bytes)));
+    }
+    Ok(environment)
+}
+
+fn plain(parts: &[Part]) -> OsString {
+    let text = |part: &Part| match part {
+        Part::Text(text) | Part::Reference(text) => text.clone(),
+    };
+    parts.iter().map(text).collect::<String>().into()
+}
+
+/// Starts the command and waits for its end; passes on its output, and our signals to it.
+async fn watch(
+    mut command: Command,
+    values: Option<&BTreeMap<&str, SecretValue>>,
+    held: Option<&mut Held>,
+    name: &str,
+) -> Result<ExitStatus, Failure> {
+    let forms = values.map(|values| Forms::of(values.values().map(SecretValue::expose_secret)));
+    if forms.is_some() {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    }
+    let mut signals = Signals::take()?;
+    let mut child = command
+        .spawn()
+        .map_err(|error| Failure::new(Exit::Failed, format!("`{name}` cannot be started: {error}")))?;
+    drop(command);
+    let pipes = match &forms {
+        None => None,
+        Some(forms) => {
+            let (out, err) = (Masker::new(forms)?, Masker::new(forms)?);
+            Some((
+                child.stdout.take().map(|from| tokio::spawn(pass(from, out, io::stdout()))),
+                child.stderr.take().map(|from| tokio::spawn(pass(from, err, io::stderr()))),
+            ))
+        }
+    };
+    let status = wait(&mut child, &mut signals, held, name).await?;
+    if let Some((out, err)) = pipes {
+        for pipe in [out, err].into_iter().flatten() {
+            // What the command has left behind may hold the pipes open: its end is the end of ours.
+            if let Ok(Ok(Err(error))) = tokio::time::timeout(OUTPUT_AFTER_END, pipe).await
+                && error.kind() != io::ErrorKind::BrokenPipe
+            {
+                output::note(&format!("some of what `{name}` printed is lost: {error}"));
+            }
+        }
+    }
+    Ok(status)
+}
+
+async fn wait(
+    child: &mut Child,
+    signals: &mut Signals,
+    mut held: Option<&mut Held>,
+    name: &str,
+) -> Result<ExitStatus, Failure> {
+    loop {
+        tokio::select! {
+            status = child.wait() => return Ok(status?),
+            signal = signals.next() => {
+                let child = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+                if let Some(child) = child {
+                    // A child that is gone needs no signal.
+                    let _ = kill_process(child, signal);
+                }
+            }
+            event = next(&mut held) => match event {
+                Some(LeaseEvent::Revoked { reference, .. }) => output::note(&format!(
+                    "{reference} was revoked while `{name}` runs; it keeps what it was given"
+                )),
+                Some(_) => {}
+                None => held = None,
+            },
+        }
+    }
+}
+
+/// What happens to the lease; for ever quiet where there is none. `None` at its end.
+async fn next(held: &mut Option<&mut Held>) -> Option<LeaseEvent> {
+    match held {
+        // A lease that is lost is one that has ended: the values are with the command already.
+        Some(held) => held.lease().next().await.ok().flatten(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Passes on what a command prints, with values concealed.
+async fn pass(mut from: impl AsyncRead + Unpin, mut masker: Masker, mut to: impl Write) -> io::Result<()> {
+    let mut bytes = Zeroizing::new(vec![0; PIECE]);
+    let mut out = Vec::new();
+    loop {
+        let count = from.read(&mut bytes).await?;
+        match bytes.get(..count) {
+            Some(piece) if !piece.is_empty() => masker.take(piece, &mut out),
+            _ => masker.finish(&mut out),
+        }
+        to.write_all(&out)?;
+        to.flush()?;
+        out.clear();
+        if count == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// The signals that are passed on.
+struct Signals {
+    /// What the terminal sends goes to the command as well, so it is not sent twice.
+    from_terminal: bool,
+    taken: Vec<(tokio::signal::unix::Signal, Signal)>,
+}
+
+impl Signals {
+    fn take() -> io::Result<Self> {
+        let kinds = [
+            (SignalKind::interrupt(), Signal::INT),
+            (SignalKind::quit(), Signal::QUIT),
+            (SignalKind::terminate(), Signal::TERM),
+            (SignalKind::hangup(), Signal::HUP),
+            (SignalKind::user_defined1(), Signal::USR1),
+            (SignalKind::user_defined2(), Signal::USR2),
+        ];
+        let taken = kinds.into_iter().map(|(kind, number)| Ok((signal(kind)?, number)));
+        Ok(Self { from_terminal: io::stdin().is_terminal(), taken: taken.collect::<io::Result<_>>()? })
+    }
+
+    /// The next one to be passed on. Cancel safe.
+    async fn next(&mut self) -> Signal {
+        let Self { from_terminal, taken } = self;
+        std::future::poll_fn(|context| {
+            for (signal, number) in taken.iter_mut() {
+                while signal.poll_recv(context).is_ready() {
+                    if !(*from_terminal && matches!(*number, Signal::INT | Signal::QUIT)) {
+                        return std::task::Poll::Ready(*number);
+                    }
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+}
+
+/// As a shell says it: a command that a signal has ended is 128 and the signal's number.
+fn code(status: ExitStatus) -> Ended {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    Ended(u8::try_from(code).unwrap_or(1))
+}
+
+const NOT_FOR_THE_COMMAND: [&str; 4] =
+    ["VALETKEY_TOKEN", "VALETKEY_TOKEN_FILE", "VALETKEY_TOOL_TOKEN", "VALETKEY_TOOL_TOKEN_FILE"];
+const PIECE: usize = 16 * 1024;
+const OUTPUT_AFTER_END: std::time::Duration = std::time::Duration::from_secs(2);
