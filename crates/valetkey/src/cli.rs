@@ -11,8 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::examples::{
     ACQUIRE_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT,
-    INJECT_EXAMPLES, INSTALL_EXAMPLES, QUERY_EXAMPLES, READ_EXAMPLES, REDEEM_EXAMPLES, RUN_EXAMPLES,
-    SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES, WATCH_EXAMPLES,
+    INJECT_EXAMPLES, INSTALL_EXAMPLES, MCP_EXAMPLES, QUERY_EXAMPLES, READ_EXAMPLES, REDEEM_EXAMPLES,
+    RUN_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES, WATCH_EXAMPLES,
 };
 
 /// Gives AI agents valet keys to a team's 1Password vaults: handles in place of secrets.
@@ -46,6 +46,9 @@ pub(crate) enum Command {
     /// Run a command with values in its environment, concealed in its output, as `op run` does
     #[command(after_help = RUN_EXAMPLES)]
     Run(shell::RunArgs),
+    /// Serve the Model Context Protocol over stdio: handles and explanations for a model, never values
+    #[command(after_help = MCP_EXAMPLES)]
+    Mcp(McpArgs),
     /// Ask whether a lease would be granted; recorded, but nothing is fetched
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
@@ -139,6 +142,18 @@ pub(crate) struct RedeemArgs {
     /// The host that the value will be sent to; policies may look at it
     #[arg(long, value_name = "HOST")]
     pub(crate) destination: Option<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Args)]
+pub(crate) struct McpArgs {
+    /// The agent's own name for its run; policies may look at it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session: Option<String>,
+    /// A file with the signed token of the person that the agent acts for
+    #[arg(long, value_name = "FILE")]
+    pub(crate) on_behalf_of: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

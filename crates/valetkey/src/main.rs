@@ -21,6 +21,7 @@ mod failure;
 mod inject;
 mod lease;
 mod logging;
+mod mcp;
 mod onepassword;
 mod output;
 mod policy;
@@ -71,6 +72,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Read(args) => block_on(read::run(args)),
         Command::Inject(args) => block_on(inject::run(args)),
         Command::Run(args) => block_on(run::run(args)),
+        Command::Mcp(args) => block_on(mcp::run(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Audit(command) => block_on(audit::run(command)),
     }

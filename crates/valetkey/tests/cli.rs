@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod certificates;
+mod mcp;
 mod shell;
 mod support;
 
@@ -27,6 +28,7 @@ fn help_is_as_reviewed() {
         "read",
         "inject",
         "run",
+        "mcp",
         "check",
         "audit",
         "audit query",

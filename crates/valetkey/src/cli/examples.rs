@@ -79,6 +79,13 @@ Examples:
   valetkey run --tool deploy --env-file .env -- npm start
   valetkey run --tool navan.book_flight --handles --env-file .env -- python agent.py";
 
+pub(super) const MCP_EXAMPLES: &str = "\
+For the configuration of an MCP client; docs/mcp.md has it for several. The leases that the model asks for end when its \
+client goes away.
+
+Example:
+  claude mcp add valetkey --env VALETKEY_TOKEN_FILE=$HOME/agent.token -- valetkey mcp";
+
 pub(super) const CHECK_EXAMPLES: &str = "\
 Exits 2 where it would be refused.
 

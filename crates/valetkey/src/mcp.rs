@@ -1,0 +1,286 @@
+//! `valetkey mcp`: a Model Context Protocol server over stdio that hands a model handles and explanations, never values.
+//!
+//! It is the agent: it calls the broker as whoever the environment says, and holds the leases that the model asks for
+//! until the model ends them, or its client goes away. There is no tool that redeems.
+
+mod answer;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rmcp::handler::server::router::tool::ToolRouter;
+use rmcp::handler::server::wrapper::Parameters;
+use rmcp::model::{CallToolResult, Implementation, ServerCapabilities, ServerConfig};
+use rmcp::{ServerHandler, ServiceExt, tool, tool_handler, tool_router};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::oneshot;
+use valetkey_client::{AcquireLease, Broker, CheckAccess, Lease, LeaseEvent};
+
+use crate::cli::McpArgs;
+use crate::connection::connect_for;
+use crate::failure::{Exit, Failure};
+use crate::signals::Interrupts;
+
+use self::answer::{checked, ended, failed, granted, listed};
+
+/// Runs it, until its client goes away or a signal ends it.
+pub(crate) async fn run(args: McpArgs) -> Result<Exit, Failure> {
+    let McpArgs { session, on_behalf_of, connection } = args;
+    let broker = connect_for(&connection, on_behalf_of.as_deref()).await?;
+    let leases = Leases::default();
+    let desk = Desk { broker, session, leases: leases.clone(), tool_router: Desk::tool_router() };
+    let mut interrupts = Interrupts::take()?;
+    let serving = async {
+        let service = desk
+            .serve(rmcp::transport::stdio())
+            .await
+            .map_err(|error| Failure::chain(Exit::Failed, &error))?;
+        service.waiting().await.map(drop).map_err(|error| Failure::chain(Exit::Failed, &error))
+    };
+    let served = tokio::select! {
+        served = serving => served,
+        () = interrupts.next() => Ok(()),
+    };
+    leases.end_all().await;
+    served.map(|()| Exit::Done)
+}
+
+/// What the model can ask.
+struct Desk {
+    broker: Broker,
+    session: Option<String>,
+    leases: Leases,
+    tool_router: ToolRouter<Self>,
+}
+
+/// The leases that are held; clones share them.
+#[derive(Clone, Default)]
+struct Leases(Arc<Mutex<BTreeMap<String, Held>>>);
+
+/// A lease that is held.
+pub(crate) struct Held {
+    tool: String,
+    /// The handles to use now, by reference.
+    handles: BTreeMap<String, valetkey_client::Issued>,
+    /// Ends it when it is sent or dropped; answers when the handles are dead.
+    stop: oneshot::Sender<oneshot::Sender<()>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RequestAccess {
+    /// Secret references, `op://<vault>/<item>[/<section>]/<field>`; 1 to 64.
+    references: Vec<String>,
+    /// The tool that will use the secrets, by its name in the policies, such as `navan.book_flight`. Only that tool can
+    /// turn a handle into its value.
+    tool: String,
+    /// What the secrets are needed for. Recorded for reviewers; never part of the decision.
+    purpose: String,
+    /// How long each handle shall live, in seconds. Handles are renewed while the lease is held.
+    #[serde(default)]
+    ttl_seconds: Option<u32>,
+    /// Whether to take what is allowed where some references are refused, instead of all or nothing.
+    #[serde(default)]
+    partial: bool,
+    /// The host that the secrets will be sent to, such as `api.example.com`.
+    #[serde(default)]
+    destination: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ExplainDenial {
+    /// The secret reference that was refused.
+    reference: String,
+    /// The tool that it was asked for.
+    tool: String,
+    /// As in `request_access`.
+    #[serde(default)]
+    ttl_seconds: Option<u32>,
+    /// As in `request_access`.
+    #[serde(default)]
+    destination: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct EndLease {
+    /// The lease, `vkl_…`, as `request_access` answered.
+    lease_id: String,
+}
+
+#[tool_router]
+impl Desk {
+    /// Asks for a lease.
+    #[tool(
+        description = "Ask for access to secrets for one tool. Answers with a handle for each secret: a short-lived \
+                       string that is safe to write down, and that the named tool alone can turn into the value. Pass \
+                       the handle to the tool in place of the secret. You never see values."
+    )]
+    async fn request_access(&self, Parameters(asked): Parameters<RequestAccess>) -> CallToolResult {
+        let RequestAccess { references, tool, purpose, ttl_seconds, partial, destination } = asked;
+        if self.leases.lock().len() >= LEASES_MAX {
+            return CallToolResult::structured_error(json!({
+                "error": "TOO_MANY_LEASES", "next": "end one that is done with, by `end_lease`",
+            }));
+        }
+        let request = AcquireLease {
+            tool: tool.clone(),
+            references,
+            purpose,
+            ttl: ttl_seconds.map(seconds),
+            partial,
+            session: self.session.clone(),
+            destination,
+        };
+        let mut lease = match self.broker.acquire(request).await {
+            Ok(lease) => lease,
+            Err(error) => return failed(&error),
+        };
+        let mut refused = Vec::new();
+        let mut missing = lease.references().len();
+        while missing > 0 {
+            match lease.next().await {
+                Ok(Some(LeaseEvent::Issued(_))) => missing -= 1,
+                Ok(Some(LeaseEvent::Refused(refusal))) => {
+                    missing -= 1;
+                    refused.push(refusal);
+                }
+                Ok(Some(LeaseEvent::Ended(cause))) => return ended(lease.id(), cause),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => return failed(&error),
+            }
+        }
+        let answer = granted(lease.id(), &tool, lease.handles(), &refused);
+        if lease.handles().next().is_some() {
+            self.leases.keep(lease, tool);
+        }
+        answer
+    }
+
+    /// Lists what is held.
+    #[tool(
+        description = "List the leases you hold and the handles to use now. Handles are renewed before they expire: \
+                       use the newest. A lease that is not listed has ended; ask again."
+    )]
+    async fn list_my_access(&self) -> CallToolResult {
+        listed(&self.leases.lock())
+    }
+
+    /// Asks why.
+    #[tool(
+        description = "Ask why a secret was refused for a tool, and what can be done about it. Nothing is fetched; the \
+                       question is recorded."
+    )]
+    async fn explain_denial(&self, Parameters(asked): Parameters<ExplainDenial>) -> CallToolResult {
+        let ExplainDenial { reference, tool, ttl_seconds, destination } = asked;
+        let ttl = ttl_seconds.map(seconds);
+        let check = CheckAccess { tool, reference, ttl, session: self.session.clone(), destination };
+        match self.broker.check(check).await {
+            Ok(access) => checked(&access),
+            Err(error) => failed(&error),
+        }
+    }
+
+    /// Ends one.
+    #[tool(
+        description = "End a lease as soon as its secrets are not needed any more: its handles are dead then."
+    )]
+    async fn end_lease(&self, Parameters(EndLease { lease_id }): Parameters<EndLease>) -> CallToolResult {
+        let held = self.leases.lock().remove(&lease_id);
+        match held {
+            Some(held) => {
+                held.end().await;
+                CallToolResult::structured(json!({"lease_id": lease_id, "ended": true}))
+            }
+            None => CallToolResult::structured_error(json!({
+                "error": "LEASE_NOT_HELD", "next": "it has ended already, or never was; see `list_my_access`",
+            })),
+        }
+    }
+}
+
+#[tool_handler(router = self.tool_router)]
+impl ServerHandler for Desk {
+    fn get_info(&self) -> ServerConfig {
+        let this = Implementation::new("valetkey", env!("CARGO_PKG_VERSION"));
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(this)
+            .with_instructions(INSTRUCTIONS)
+    }
+}
+
+impl Leases {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds a lease: its renewals are taken as they come, and it is forgotten when it ends.
+    fn keep(&self, mut lease: Lease, tool: String) {
+        let id = lease.id().to_owned();
+        let handles = current(&lease);
+        let (stop, mut stopped) = oneshot::channel::<oneshot::Sender<()>>();
+        self.lock().insert(id.clone(), Held { tool, handles, stop });
+        let leases = self.clone();
+        tokio::spawn(async move {
+            let reply = loop {
+                tokio::select! {
+                    event = lease.next() => match event {
+                        Ok(Some(_)) => {
+                            if let Some(held) = leases.lock().get_mut(&id) {
+                                held.handles = current(&lease);
+                            }
+                        }
+                        Ok(None) | Err(_) => {
+                            leases.lock().remove(&id);
+                            return;
+                        }
+                    },
+                    reply = &mut stopped => break reply,
+                }
+            };
+            // A broker that does not answer sees the stream close all the same.
+            let _ = lease.end().await;
+            if let Ok(reply) = reply {
+                let _ = reply.send(());
+            }
+        });
+    }
+
+    async fn end_all(&self) {
+        let all = std::mem::take(&mut *self.lock());
+        for held in all.into_values() {
+            held.end().await;
+        }
+    }
+}
+
+impl Held {
+    /// Ends it: its handles are dead when this returns, or the broker does not answer.
+    async fn end(self) {
+        let (reply, answered) = oneshot::channel();
+        if self.stop.send(reply).is_ok() {
+            let _ = answered.await;
+        }
+    }
+}
+
+fn current(lease: &Lease) -> BTreeMap<String, valetkey_client::Issued> {
+    lease.handles().map(|issued| (issued.reference.clone(), issued.clone())).collect()
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}
+
+/// Far more than one conversation needs; the broker has bounds of its own.
+const LEASES_MAX: usize = 64;
+const INSTRUCTIONS: &str = "\
+Secrets are lent for one tool at a time. Ask by `request_access` for what the next tool call needs, pass the handles \
+(`vkh_…`) to that tool in place of secrets, and end the lease when the tool is done. Handles are safe to write down; \
+never ask anybody for the values. Where access is denied, follow the advice or tell the person; asking again in other \
+words does not help.";

@@ -1,0 +1,103 @@
+//! What the model is told.
+
+use std::collections::BTreeMap;
+
+use rmcp::model::CallToolResult;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use valetkey_client::{Access, CallError, EndCause, Issued, Redeemer, Refused};
+
+use super::Held;
+
+/// A lease was granted, or some of it.
+pub(super) fn granted<'a>(
+    lease_id: &str,
+    tool: &str,
+    handles: impl Iterator<Item = &'a Issued>,
+    refused: &[Refused],
+) -> CallToolResult {
+    let access: Vec<_> = handles.map(handle).collect();
+    let refused: Vec<_> = refused.iter().map(refusal).collect();
+    let answer = json!({"lease_id": lease_id, "tool": tool, "access": access, "refused": refused});
+    if access.is_empty() {
+        CallToolResult::structured_error(answer)
+    } else {
+        CallToolResult::structured(answer)
+    }
+}
+
+/// What is held.
+pub(super) fn listed(leases: &BTreeMap<String, Held>) -> CallToolResult {
+    let lease = |(id, held): (&String, &Held)| {
+        let access: Vec<_> = held.handles.values().map(handle).collect();
+        json!({"lease_id": id, "tool": held.tool, "access": access})
+    };
+    CallToolResult::structured(json!({"leases": leases.iter().map(lease).collect::<Vec<_>>()}))
+}
+
+/// What would be decided.
+pub(super) fn checked(access: &Access) -> CallToolResult {
+    let Access { allowed, advice, record_id, ttl_max, uses: _, redeemer: _, certificate_bound: _ } = access;
+    let next = match (allowed, advice.as_str()) {
+        (true, _) => "it is allowed now: ask by `request_access`",
+        (false, "") => "policy gives no advice; tell the person, who can ask a reviewer about the record",
+        (false, advice) => advice,
+    };
+    CallToolResult::structured(json!({
+        "allowed": allowed, "next": next, "record_id": record_id,
+        "longest_ttl_seconds": ttl_max.map(|life| life.as_secs()),
+    }))
+}
+
+/// The broker did not do it.
+pub(super) fn failed(error: &CallError) -> CallToolResult {
+    let next = match error {
+        CallError::Denied { advice: Some(advice), .. } => advice.as_str(),
+        CallError::Denied { advice: None, .. } => "asking again does not help; tell the person",
+        CallError::Unavailable { .. } | CallError::NoBroker { .. } | CallError::TimedOut(_) => {
+            "try again later"
+        }
+        _ => "correct the request, or tell the person",
+    };
+    let record_id = match error {
+        CallError::Denied { record_id, .. } => record_id.as_deref(),
+        _ => None,
+    };
+    let reason = error.reason();
+    CallToolResult::structured_error(
+        json!({"error": reason, "message": error.to_string(), "next": next, "record_id": record_id}),
+    )
+}
+
+/// The lease ended before it had begun.
+pub(super) fn ended(lease_id: &str, cause: EndCause) -> CallToolResult {
+    let cause = crate::lease::word(cause);
+    CallToolResult::structured_error(json!({"error": "LEASE_ENDED", "lease_id": lease_id, "cause": cause}))
+}
+
+fn handle(issued: &Issued) -> Value {
+    let Issued {
+        reference,
+        handle,
+        handle_id: _,
+        expire_time,
+        uses,
+        redeemer,
+        record_id,
+        certificate_bound: _,
+    } = issued;
+    let redeemer = match redeemer {
+        Redeemer::Agent => "agent",
+        _ => "tool",
+    };
+    let seconds = (*expire_time - OffsetDateTime::now_utc()).whole_seconds().max(0);
+    json!({
+        "reference": reference, "handle": handle.expose_secret(), "expires_in_seconds": seconds, "uses": uses,
+        "redeemed_by": redeemer, "record_id": record_id,
+    })
+}
+
+fn refusal(refused: &Refused) -> Value {
+    let Refused { reference, reason, message, record_id } = refused;
+    json!({"reference": reference, "error": reason, "message": message, "record_id": record_id})
+}

@@ -1,0 +1,184 @@
+//! `mcp` as its clients speak to it: JSON-RPC lines over stdio, in the newest protocol and in the one before.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::{Dev, assert_no_value, valetkey};
+
+const PASSWORD: &str = "op://Tutorial/Navan/password";
+const BOOK: &str = "navan.book_flight";
+
+struct Client {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    /// What every request carries, in protocols without a handshake.
+    meta: Value,
+    /// Everything that was said.
+    transcript: String,
+    id: u64,
+}
+
+impl Client {
+    fn start(dev: &Dev, who: &str) -> Self {
+        let env = [("VALETKEY_ADDRESS", dev.address()), ("VALETKEY_TOKEN", dev.token(who))];
+        let mut command = valetkey(&["mcp"], &env);
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { stdin: child.stdin.take(), child, stdout, meta: Value::Null, transcript: String::new(), id: 0 }
+    }
+
+    /// A client of 2026-07-28: no handshake, every request says who sends it.
+    fn newest(dev: &Dev, who: &str) -> Self {
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        Self { meta, ..Self::start(dev, who) }
+    }
+
+    fn say(&mut self, message: &Value) {
+        let stdin = self.stdin.as_mut().unwrap();
+        writeln!(stdin, "{message}").unwrap();
+        stdin.flush().unwrap();
+    }
+
+    fn ask(&mut self, method: &str, mut params: Value) -> Value {
+        self.id += 1;
+        if !self.meta.is_null() {
+            params["_meta"] = self.meta.clone();
+        }
+        self.say(&json!({"jsonrpc": "2.0", "id": self.id, "method": method, "params": params}));
+        loop {
+            let mut line = String::new();
+            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "it has gone");
+            self.transcript.push_str(&line);
+            let answer: Value = serde_json::from_str(&line).unwrap();
+            if answer["id"] == self.id {
+                assert!(answer["error"].is_null(), "{answer}");
+                return answer["result"].clone();
+            }
+        }
+    }
+
+    /// What a tool answers, and whether that is an error.
+    fn call(&mut self, tool: &str, arguments: Value) -> (Value, bool) {
+        let result = self.ask("tools/call", json!({"name": tool, "arguments": arguments}));
+        let text: Value = serde_json::from_str(result["content"][0]["text"].as_str().unwrap()).unwrap();
+        assert_eq!(text, result["structuredContent"], "both forms say the same");
+        (result["structuredContent"].clone(), result["isError"] == true)
+    }
+
+    fn request(&mut self, reference: &str, tool: &str) -> (Value, bool) {
+        self.call(
+            "request_access",
+            json!({"references": [reference], "tool": tool, "purpose": "book a flight"}),
+        )
+    }
+
+    /// Closes stdin, as a client does that goes away.
+    fn leave(mut self) -> String {
+        self.stdin = None;
+        assert!(self.child.wait().unwrap().success());
+        std::mem::take(&mut self.transcript)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Gone already, where the test waited for it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn redeem(dev: &Dev, handle: &str) -> (i32, String) {
+    let ran = dev.run(dev.token("tool:navan.book_flight"), &["redeem"], &format!("{handle}\n"));
+    (ran.exit, ran.stdout)
+}
+
+#[test]
+fn a_model_gets_handles_and_never_values() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let mut client = Client::newest(&dev, "agent:travel-bot");
+    let discovered = client.ask("server/discover", json!({}));
+    assert!(
+        discovered["supportedVersions"].as_array().unwrap().contains(&"2026-07-28".into()),
+        "{discovered}"
+    );
+
+    let tools = client.ask("tools/list", json!({}));
+    let mut names: Vec<_> =
+        tools["tools"].as_array().unwrap().iter().map(|tool| tool["name"].clone()).collect();
+    names.sort_by_key(ToString::to_string);
+    assert_eq!(names, ["end_lease", "explain_denial", "list_my_access", "request_access"]);
+
+    let (granted, error) = client.request(PASSWORD, BOOK);
+    assert!(!error, "{granted}");
+    let handle = granted["access"][0]["handle"].as_str().unwrap().to_owned();
+    assert!(handle.starts_with("vkh_"));
+    assert_eq!(granted["access"][0]["redeemed_by"], "tool");
+    let (listed, _) = client.call("list_my_access", json!({}));
+    assert_eq!(listed["leases"][0]["lease_id"], granted["lease_id"]);
+    assert_eq!(listed["leases"][0]["access"][0]["handle"], handle.as_str());
+    assert_eq!(redeem(&dev, &handle), (0, "demo-navan-password-7f3a91".to_owned()));
+
+    let (second, _) = client.request(PASSWORD, BOOK);
+    let lease = second["lease_id"].clone();
+    assert_eq!(
+        client.call("end_lease", json!({"lease_id": lease})),
+        (json!({"lease_id": lease, "ended": true}), false)
+    );
+    let dead = second["access"][0]["handle"].as_str().unwrap();
+    assert_eq!(redeem(&dev, dead), (1, String::new()), "dead when `end_lease` has answered");
+    assert!(client.call("end_lease", json!({"lease_id": lease})).1);
+
+    let (third, _) = client.request(PASSWORD, BOOK);
+    let transcript = client.leave();
+    let handle = third["access"][0]["handle"].as_str().unwrap();
+    assert_eq!(redeem(&dev, handle), (1, String::new()), "dead when its client has gone");
+    assert_no_value(&transcript);
+}
+
+#[test]
+fn a_refusal_says_what_can_be_done() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let mut client = Client::newest(&dev, "agent:travel-bot");
+    let (refused, error) = client.request("op://Tutorial/Travel Card/number", "web.search");
+    assert!(error);
+    assert_eq!(refused["error"], "ACCESS_DENIED");
+    assert!(refused["record_id"].as_str().is_some_and(|id| id.parse::<u64>().is_ok()), "{refused}");
+    let explained = client.call(
+        "explain_denial",
+        json!({"reference": "op://Tutorial/Travel Card/number", "tool": "web.search"}),
+    );
+    assert_eq!((&explained.0["allowed"], explained.1), (&false.into(), false));
+    assert_eq!(explained.0["next"], refused["next"], "the policy's advice");
+    let allowed = client.call("explain_denial", json!({"reference": PASSWORD, "tool": BOOK}));
+    assert_eq!(allowed.0["allowed"], true);
+
+    let (invalid, error) = client.request("op://nonsense", BOOK);
+    assert!(error, "{invalid}");
+    let (listed, _) = client.call("list_my_access", json!({}));
+    assert_eq!(listed, json!({"leases": []}));
+    client.leave();
+}
+
+#[test]
+fn clients_with_a_handshake_are_served() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let mut client = Client::start(&dev, "agent:travel-bot");
+    let hello = json!({
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"},
+    });
+    let answer = client.ask("initialize", hello);
+    assert_eq!(answer["protocolVersion"], "2025-06-18");
+    assert_eq!(answer["serverInfo"]["name"], "valetkey");
+    assert!(answer["instructions"].as_str().unwrap().contains("request_access"));
+    client.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    assert!(!client.request(PASSWORD, BOOK).1);
+    client.leave();
+}
