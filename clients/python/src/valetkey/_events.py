@@ -1,0 +1,120 @@
+"""What the stream of a lease says, and what is alive after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from . import _status
+from ._proto import lease_pb2 as words
+from ._proto import lease_service_pb2 as wire
+from .errors import LeaseLost, ValetkeyError
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A handle and its terms. Its `repr` shows no handle."""
+
+    handle: str
+    handle_id: str
+    uses: int
+    redeemer: str
+    record_id: str
+    certificate_bound: bool
+
+    @classmethod
+    def of(cls, issued: words.HandleIssued) -> Issued:
+        return cls(
+            issued.handle,
+            issued.handle_id,
+            issued.uses,
+            lower(words.Redeemer, issued.redeemer, "REDEEMER_"),
+            issued.record_id,
+            issued.certificate_bound,
+        )
+
+    def __repr__(self) -> str:
+        return f"Issued({self.handle_id}, redeemer={self.redeemer}, uses={self.uses})"
+
+
+class State:
+    """What one stream has said so far."""
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.issued: dict[str, Issued] = {}
+        self.refused: dict[str, ValetkeyError] = {}
+        self.revoked: dict[str, str] = {}
+        self.draining = False
+        self.ended = ""
+
+    def complete(self, references: Iterable[str]) -> bool:
+        answered = self.issued.keys() | self.refused.keys() | self.revoked.keys()
+        return bool(self.id) and all(reference in answered for reference in references)
+
+    def apply(self, message: wire.AcquireLeaseResponse) -> str:
+        """Takes an event in. Returns the cause where a live handle was revoked."""
+        kind = message.WhichOneof("event")
+        if kind == "opened":
+            self.id = message.opened.lease_id
+        elif not self.id:
+            # Events that this version does not know may come at any time, but never first.
+            raise LeaseLost("its stream does not begin with `opened`")
+        elif kind == "issued":
+            self.issued[message.issued.reference] = Issued.of(message.issued)
+        elif kind == "refused":
+            it = message.refused
+            self.refused[it.reference] = _status.refused(it.reference, it.reason, it.message, it.record_id)
+        elif kind == "renewed":
+            fresh = message.renewed.issued
+            self.issued[fresh.reference] = Issued.of(fresh)
+            self.revoked.pop(fresh.reference, None)
+        elif kind == "revoked":
+            return self._revoke(message.revoked)
+        elif kind == "draining":
+            self.draining = True
+        elif kind == "ended":
+            self.ended = cause_of(message.ended.cause)
+        return ""
+
+    def _revoke(self, revoked: words.HandleRevoked) -> str:
+        alive = self.issued.get(revoked.reference)
+        # The one before a renewal does not take the fresh one along.
+        if alive is None or alive.handle_id != revoked.handle_id:
+            return ""
+        del self.issued[revoked.reference]
+        cause = cause_of(revoked.cause)
+        self.revoked[revoked.reference] = cause
+        return cause
+
+
+def lost(cause: str) -> LeaseLost:
+    error = LeaseLost(CAUSES.get(cause, "the lease is over; acquire a new one"))
+    error.cause = cause
+    return error
+
+
+def cause_of(cause: int) -> str:
+    return lower(words.EndCause, cause, "END_CAUSE_")
+
+
+def lower(kind: Any, value: int, prefix: str) -> str:
+    """`END_CAUSE_POLICY` as `policy`; a value from the future as its number."""
+    try:
+        name: str = kind.Name(value)
+    except ValueError:
+        return str(value)
+    return name.removeprefix(prefix).lower()
+
+
+CAUSES = {
+    "caller": "the lease was ended by its holder or an operator; its handles are dead",
+    "policy": "policy no longer allows it; its handles are dead, ask a reviewer for the reason",
+    "expiry": "no handle of the lease is alive any more; acquire a new one",
+    "credential": "the token that the lease was opened with was revoked or has had its time; acquire with another",
+    "shutdown": "the broker stopped; its handles are dead, acquire a new one",
+    "unavailable": "a handle could not be renewed because the log or the source was away; acquire a new one",
+    "disconnect": "the lease's connection was lost; its handles are dead, acquire a new one",
+    "stalled": "the lease's events were not read; its handles are dead, acquire a new one",
+}
