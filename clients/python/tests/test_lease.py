@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+
 import valetkey
 from valetkey import Broker
 from world import CARD, FORBIDDEN, NAVAN, PASSWORD, USERNAME, VALUE, World

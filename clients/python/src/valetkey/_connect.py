@@ -28,6 +28,8 @@ OPTIONS: list[tuple[str, object]] = [
     ("grpc.primary_user_agent", f"valetkey-python/{VERSION}"),
     ("grpc.keepalive_time_ms", KEEP_ALIVE_INTERVAL_MS),
     ("grpc.keepalive_timeout_ms", KEEP_ALIVE_MAX_MS),
+    # A minute, where it is not said: then the one above is not kept.
+    ("grpc.http2.ping_timeout_ms", KEEP_ALIVE_MAX_MS),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", CONNECT_MAX_MS),
