@@ -141,6 +141,6 @@ def test_the_example_is_the_sdks_own() -> None:
     try:
         readme = metadata("onepassword-sdk").get_payload()  # type: ignore[attr-defined]
     except PackageNotFoundError:
-        return
+        pytest.skip("onepassword-sdk is not installed here")
     example = README.replace("op://Tutorial/Navan/password", "op://vault/item/field").replace("    print(value)\n", "")
     assert re.sub(r"\s+", " ", example).strip() in re.sub(r"\s+", " ", readme)

@@ -10,6 +10,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -225,17 +226,21 @@ _loop: asyncio.AbstractEventLoop | None = None
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs it in the loop's thread, with the caller's context, and waits."""
-    loop = _running()
     if threading.current_thread().name == THREAD_NAME:
         work.close()
         raise RuntimeError("this would wait for itself; use `valetkey.Broker` inside a coroutine")
-    future = asyncio.run_coroutine_threadsafe(work, loop)
+    future = start(work)
     try:
         return future.result()
     except BaseException:
         # Ctrl-C while waiting: what was begun must not go on alone.
         future.cancel()
         raise
+
+
+def start(work: Coroutine[Any, Any, T]) -> Future[T]:
+    """Begins it there, and does not wait."""
+    return asyncio.run_coroutine_threadsafe(work, _running())
 
 
 def _running() -> asyncio.AbstractEventLoop:
