@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 
 import pytest
 
 import valetkey
+import valetkey.sync
 from valetkey import Broker
 from world import CARD, FORBIDDEN, NAVAN, PASSWORD, USERNAME, VALUE, World
 
@@ -36,6 +38,21 @@ async def test_the_handles_are_dead_when_the_block_ends(shared: World) -> None:
         with pytest.raises(valetkey.HandleNotActive) as caught:
             await tool.redeem(handle)
         assert handle not in str(caught.value)
+
+
+async def test_a_lease_that_is_left_is_ended_and_nothing_else(shared: World) -> None:
+    """Each by a call that is allowed, not by a connection that breaks; and nobody is told that it was revoked."""
+    async with shared.broker() as agent:
+        for _ in range(10):
+            async with agent.lease([PASSWORD], tool=NAVAN, purpose="test") as lease:
+                lease_id = lease.id
+            assert not lease.revoked.is_set()
+            records = {(row["kind"], row["decision"], row["reason"]) for row in shared.audit(f"lease:{lease_id}")}
+            assert records == {
+                ("acquire", "allow", "POLICY_PERMIT"),
+                ("end_lease", "allow", "POLICY_PERMIT"),
+                ("lease_end", None, "END_CALLER"),
+            }
 
 
 async def test_a_handle_of_its_own_is_no_use_to_the_agent(shared: World) -> None:
@@ -212,3 +229,19 @@ def test_threads_share_a_broker(shared: World) -> None:
         for thread in threads:
             thread.join()
     assert values == [VALUE] * 8
+
+
+def test_both_have_the_same_names() -> None:
+    for one, other in (
+        (valetkey.Broker, valetkey.sync.Broker),
+        (valetkey.Lease, valetkey.sync.Lease),
+        (valetkey.LeasedSecret, valetkey.sync.LeasedSecret),
+    ):
+        names, others = ({name for name in dir(it) if not name.startswith("_")} for it in (one, other))
+        # These are set on each object.
+        assert names - others <= {"address", "deadline", "revoked", "lost", "name", "reference"}
+        assert others - names <= {"address", "deadline", "revoked", "lost", "name", "reference"}
+        for name in names & others:
+            mine, theirs = getattr(one, name), getattr(other, name)
+            if callable(mine):
+                assert list(inspect.signature(mine).parameters) == list(inspect.signature(theirs).parameters), name

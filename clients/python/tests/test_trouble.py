@@ -246,3 +246,16 @@ with Broker(it["address"], token=it["agent"]) as agent, Broker(it["address"], to
             time.sleep(0.05)
         print(time.time(), lease["p"].redeem(redeem_with=tool).expose())
 """
+
+
+async def test_a_process_that_slept_shows_no_stale_handle(shared: World) -> None:
+    """The loop does not come to read for longer than the handle lives: what it knows of is dead by then."""
+    async with shared.broker() as agent, shared.broker("tool:navan.book_flight") as tool:
+        async with agent.lease({"p": PASSWORD}, tool=NAVAN, purpose="test", ttl=2) as lease:
+            old = lease["p"].handle
+            time.sleep(3.2)  # not a wait of asyncio's: nothing else runs meanwhile
+            with pytest.raises(valetkey.Unavailable, match="had its time"):
+                _ = lease["p"].handle
+            await lease.ready()
+            assert lease["p"].handle != old
+            assert (await lease["p"].redeem(redeem_with=tool)).expose() == VALUE

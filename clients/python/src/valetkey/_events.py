@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from . import _status
 from ._proto import lease_pb2 as words
 from ._proto import lease_service_pb2 as wire
+from ._waiting import elapsed
 from .errors import LeaseLost, ValetkeyError
 
 
@@ -48,6 +50,23 @@ class State:
         self.revoked: dict[str, str] = {}
         self.draining = False
         self.ended = ""
+        # What the broker's clock said, and ours that counts on, when the stream began.
+        self._began: tuple[float, float] | None = None
+        self._dies: dict[str, float] = {}
+
+    def begin(self, date: str | None) -> None:
+        """Takes the broker's own time from its answer: of the two clocks on the wall only its own counts."""
+        try:
+            self._began = (parsedate_to_datetime(date).timestamp(), elapsed()) if date else None
+        except ValueError:
+            self._began = None
+
+    def alive(self, reference: str) -> Issued | None:
+        """The handle, unless its time is over and nothing was heard of a fresh one: the machine slept, or this
+        process did not come to read."""
+        if elapsed() > self._dies.get(reference, float("inf")):
+            return None
+        return self.issued.get(reference)
 
     def complete(self, references: Iterable[str]) -> bool:
         answered = self.issued.keys() | self.refused.keys() | self.revoked.keys()
@@ -62,14 +81,12 @@ class State:
             # Events that this version does not know may come at any time, but never first.
             raise LeaseLost("its stream does not begin with `opened`")
         elif kind == "issued":
-            self.issued[message.issued.reference] = Issued.of(message.issued)
+            self._issue(message.issued)
         elif kind == "refused":
             it = message.refused
             self.refused[it.reference] = _status.refused(it.reference, it.reason, it.message, it.record_id)
         elif kind == "renewed":
-            fresh = message.renewed.issued
-            self.issued[fresh.reference] = Issued.of(fresh)
-            self.revoked.pop(fresh.reference, None)
+            self._issue(message.renewed.issued)
         elif kind == "revoked":
             return self._revoke(message.revoked)
         elif kind == "draining":
@@ -77,6 +94,18 @@ class State:
         elif kind == "ended":
             self.ended = cause_of(message.ended.cause)
         return ""
+
+    def _issue(self, issued: words.HandleIssued) -> None:
+        reference = issued.reference
+        self.issued[reference] = Issued.of(issued)
+        self.revoked.pop(reference, None)
+        self._dies.pop(reference, None)
+        if self._began is not None:
+            date, then = self._began
+            dies = then + issued.expire_time.seconds - date
+            # A handle that comes dead comes from a clock that was set meanwhile: nothing follows from it.
+            if dies > elapsed():
+                self._dies[reference] = dies
 
     def _revoke(self, revoked: words.HandleRevoked) -> str:
         alive = self.issued.get(revoked.reference)

@@ -145,24 +145,24 @@ class Lease(Mapping[str, LeasedSecret]):
 
     async def release(self) -> None:
         """Ends the lease: its handles are dead when this returns, and within seconds where the broker is away."""
-        lease, self._call, keeper = self._call, None, self._keeper
-        lease_id, ended = self._state.id, self.lost is not None
-        if self.lost is None:
+        lease_id, ended, call = self._state.id, self.lost is not None, self._call
+        if not ended:
             self.lost = LeaseLost("the lease was released; acquire a new one")
             self.lost.cause = "caller"
         self._state = State()
         self._notify()
         try:
-            if keeper is not None:
-                keeper.cancel()
-            if lease is not None and not ended and lease_id:
+            if lease_id and not ended:
                 await self._broker._end(lease_id, Deadline(RELEASE_MAX))
         except ValetkeyError:
             # Closing the stream does the same, a little later.
             pass
         finally:
-            if lease is not None:
-                lease.cancel()
+            if self._keeper is not None:
+                self._keeper.cancel()
+            for it in (call, self._call):
+                if it is not None:
+                    it.cancel()
 
     async def ready(self) -> None:
         """Waits until every handle is alive, within the broker's deadline. Raises why not."""
@@ -205,6 +205,8 @@ class Lease(Mapping[str, LeasedSecret]):
                 if event is grpc.aio.EOF:
                     await raise_status(call)
                     raise LeaseLost("its stream closed before every handle had come")
+                if not state.id:
+                    state.begin(date_of(await call.initial_metadata()))
                 state.apply(event)
                 if state.ended:
                     raise lost(state.ended)
@@ -222,8 +224,9 @@ class Lease(Mapping[str, LeasedSecret]):
             cause = await self._follow()
             if time.monotonic() - since > STEADY_SECONDS:
                 self._backoff.reset()
-            if self._call is not None:
-                self._call.cancel()
+            self._call.cancel()
+            if self.lost is not None:
+                return
             renewed_credential = cause == "credential" and self._shown_now() != self._shown
             if cause not in PASSING and not renewed_credential:
                 return self._end(lost(cause))
@@ -246,7 +249,7 @@ class Lease(Mapping[str, LeasedSecret]):
                 event = await self._call.read()
             except grpc.aio.AioRpcError:
                 return "disconnect"
-            if event is grpc.aio.EOF:
+            if event is grpc.aio.EOF or self.lost is not None:
                 return "disconnect"
             cause = self._state.apply(event)
             if self._state.ended:
@@ -288,14 +291,16 @@ class Lease(Mapping[str, LeasedSecret]):
         state = self._state
         if self.lost is not None:
             raise copy_of(self.lost)
-        if reference in state.issued:
-            return state.issued[reference]
+        if issued := state.alive(reference):
+            return issued
         if reference in state.refused:
             raise copy_of(state.refused[reference])
         if reference in state.revoked:
             raise lost(state.revoked[reference])
         if self._keeper is None:
             raise LeaseLost("the lease is not open; use it within `async with`")
+        if reference in state.issued:
+            raise Unavailable("the handle had its time, and a fresh one is yet to come; wait for `ready()`")
         raise Unavailable("the broker went away, and the lease is being asked for again; wait for `ready()`")
 
     async def _alive(self, reference: str, deadline: Deadline) -> Issued:
@@ -352,6 +357,10 @@ async def raise_status(call: Any) -> None:
         raise grpc.aio.AioRpcError(
             code, await call.initial_metadata(), await call.trailing_metadata(), await call.details()
         )
+
+
+def date_of(metadata: Any) -> str | None:
+    return next((value for key, value in metadata or () if key == "date" and isinstance(value, str)), None)
 
 
 def copy_of(error: ValetkeyError) -> ValetkeyError:

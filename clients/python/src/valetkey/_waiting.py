@@ -11,6 +11,12 @@ PAUSE_FIRST = 0.1
 PAUSE_MAX = 2.0
 
 
+def elapsed() -> float:
+    """Seconds since some moment, those in which the machine slept included, where it tells."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
 class Deadline:
     """A moment until which one may wait."""
 
