@@ -161,7 +161,7 @@ async def test_a_time_to_wait_that_is_too_long_is_not_waited(fake: FakeBroker) -
         start = time.monotonic()
         with pytest.raises(valetkey.Unavailable) as caught:
             await broker.lease({"p": REF}, tool="t", purpose="test").__aenter__()
-        assert time.monotonic() - start < 2 and caught.value.retry_after == 60
+        assert time.monotonic() - start < 4 and caught.value.retry_after == 60
 
 
 async def test_a_redeem_that_may_have_been_done_is_not_repeated(fake: FakeBroker) -> None:
@@ -181,7 +181,7 @@ async def test_a_slow_answer_is_not_waited_for_past_the_deadline(fake: FakeBroke
             await broker.check(REF, tool="t")
         with pytest.raises(valetkey.TimedOut):
             await broker.lease({"p": REF}, tool="t", purpose="test").__aenter__()
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 2.8
 
 
 async def test_it_vanishes_and_comes_back(fake: FakeBroker) -> None:

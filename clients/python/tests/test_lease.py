@@ -130,9 +130,9 @@ async def test_a_check_is_an_answer(shared: World) -> None:
 
 async def test_a_renewal_replaces_the_handle(shared: World) -> None:
     async with shared.broker() as agent, shared.broker("tool:navan.book_flight") as tool:
-        async with agent.lease({"p": PASSWORD}, tool=NAVAN, purpose="test", ttl=2) as lease:
+        async with agent.lease({"p": PASSWORD}, tool=NAVAN, purpose="test", ttl=3) as lease:
             first = lease["p"].handle
-            for _ in range(300):
+            for _ in range(600):
                 if lease["p"].handle != first:
                     break
                 await asyncio.sleep(0.02)

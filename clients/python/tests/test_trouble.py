@@ -23,7 +23,7 @@ from valetkey import Broker, Lease
 from world import HERE, NAVAN, PASSWORD, USERNAME, VALUE, World, free_port
 
 # What may be added to a deadline before it counts as one that was not kept.
-SLACK = 1.0
+SLACK = 3.0
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -96,7 +96,7 @@ async def test_a_broker_that_stays_away_is_given_up_in_time(world: World) -> Non
             await asyncio.wait_for(lease.revoked.wait(), 3)
             assert isinstance(lease.lost, valetkey.Unavailable)
             start = time.monotonic()
-        assert time.monotonic() - start < 2, "leaving waits for nobody"
+        assert time.monotonic() - start < 4, "leaving waits for nobody"
         await fails_within(2, agent.lease([PASSWORD], tool=NAVAN, purpose="x").__aenter__(), valetkey.Unavailable)
 
 
@@ -240,7 +240,7 @@ import json, sys, time
 from valetkey.sync import Broker
 it = json.load(sys.stdin)
 with Broker(it["address"], token=it["agent"]) as agent, Broker(it["address"], token=it["tool"]) as tool:
-    with agent.lease({"p": it["reference"]}, tool="navan.book_flight", purpose="test", ttl=2) as lease:
+    with agent.lease({"p": it["reference"]}, tool="navan.book_flight", purpose="test", ttl=4) as lease:
         first = lease["p"].handle
         while lease["p"].handle == first:
             time.sleep(0.05)
