@@ -30,17 +30,13 @@ pub(crate) fn check() -> anyhow::Result<Outcome> {
     run(&mut oldest.python(&[&format!("{CLIENT}/tools/stubs.py"), "--check"]))?;
     let wheel = wheel(&newest)?;
     clean_install()?;
+    for venv in [&newest, &oldest, &frameworks] {
+        let words = ["-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", &wheel];
+        run(&mut venv.python(&words))?;
+    }
+    newest.run_in("examples/python", &["mypy", "--strict", "."])?;
     let mut count = TestCount::default();
     for (venv, tests) in [(&newest, "tests"), (&oldest, "tests"), (&frameworks, "frameworks")] {
-        run(&mut venv.python(&[
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--force-reinstall",
-            &wheel,
-        ]))?;
         test(venv, tests, &broker, &mut count)?;
     }
     Ok(Outcome::Tests(count))

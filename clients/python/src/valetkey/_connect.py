@@ -53,12 +53,17 @@ class Connection:
         self.address = address
         self._credentials = credentials
         self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._files: tuple[object, ...] = ()
         self._retired: list[grpc.aio.Channel] = []
         self._closing: set[asyncio.Task[None]] = set()
 
     def stub(self) -> services.LeaseServiceStub:
         """For calls over the connection as it is now."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # A second `asyncio.run`: what belongs to the first cannot even be closed here.
+            self._loop, self._channel, self._retired = loop, None, []
         if self._channel is not None and self._files != self._signature():
             # The files were renewed: calls that are open go on over the connection they have.
             self._retire(self._channel)
@@ -78,8 +83,9 @@ class Connection:
     async def close(self) -> None:
         channels = [*self._retired, *([self._channel] if self._channel else [])]
         self._retired, self._channel = [], None
-        for channel in channels:
-            await channel.close()
+        if self._loop is asyncio.get_running_loop():
+            for channel in channels:
+                await channel.close()
 
     def _open(self) -> grpc.aio.Channel:
         target, options = self.address.target, list(OPTIONS)

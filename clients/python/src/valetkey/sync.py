@@ -7,6 +7,7 @@ process that forks must do so before its first call: neither threads nor gRPC co
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
@@ -247,9 +248,16 @@ def _running() -> asyncio.AbstractEventLoop:
     global _loop
     with _lock:
         if _loop is None:
+            logging.getLogger("asyncio").addFilter(_is_news)
             _loop = asyncio.new_event_loop()
             threading.Thread(target=_loop.run_forever, name=THREAD_NAME, daemon=True).start()
         return _loop
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Before some version, gRPC wakes every loop of a process, and those for which there is nothing complain."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return not (kind is BlockingIOError and "PollerCompletionQueue._handle_events" in record.getMessage())
 
 
 def _forget() -> None:
