@@ -231,3 +231,46 @@ def test_a_value_that_looks_like_a_reference_is_not_followed(fake: FakeBroker) -
         Guard(broker).wrap(lambda card: seen.append(card), "pay")(f"{{{{ {REF} }}}}")
     assert seen == ["op://Travel/other/field"]
     assert len([call for call in fake.calls if call.method == "AcquireLease"]) == 1
+
+
+def test_a_method_keeps_its_object(fake: FakeBroker) -> None:
+    with fake.sync_broker() as broker:
+        guard = Guard(broker)
+
+        @dataclass
+        class Desk:
+            name: str
+            paid: int = 0
+
+            @guard.wrap
+            def pay(self, card: str) -> None:
+                assert card == VALUE
+                self.paid += 1
+
+        desk = Desk("front")
+        desk.pay(REF)
+        assert desk.paid == 1
+
+
+async def test_what_is_yet_to_come_is_refused(fake: FakeBroker) -> None:
+    async def later(card: str) -> str:
+        return card
+
+    def piece(card: str) -> object:
+        yield card
+
+    async def pieces(card: str) -> object:
+        yield card
+
+    with fake.sync_broker() as broker:
+        guard = Guard(broker)
+        coroutines: list[object] = []
+
+        def hidden(card: str) -> object:
+            coroutines.append(later(card))
+            return coroutines[0]
+
+        for tool in (hidden, piece, pieces):
+            with pytest.raises(TypeError, match="whole"):
+                await asyncio.to_thread(guard.wrap(tool, "pay"), REF)
+        await coroutines[0]  # type: ignore[misc]

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -79,7 +79,7 @@ class Guard:
         written, rest = parted(args, kwargs, only)
         async with self.opened(tool, written) as ((args, kwargs), concealer):
             try:
-                return concealer.anything(await function(*args, **kwargs, **rest))
+                return concealer.anything(whole(await function(*args, **kwargs, **rest)))
             except Exception as error:
                 instead = concealer.error(error)
                 if instead is None:
@@ -94,7 +94,7 @@ class Guard:
         written, rest = parted(args, kwargs, only)
         with self.opened_now(tool, written) as ((args, kwargs), concealer):
             try:
-                return concealer.anything(function(*args, **kwargs, **rest))
+                return concealer.anything(whole(function(*args, **kwargs, **rest)))
             except Exception as error:
                 instead = concealer.error(error)
                 if instead is None:
@@ -163,6 +163,13 @@ class Guard:
         return lease, values
 
 
+def whole(result: Any) -> Any:
+    """What is yet to come would come unconcealed, after the lease."""
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TypeError("a guarded tool returns its result whole: define it with `async def`, and without `yield`")
+    return result
+
+
 def abandon(entering: Future[tuple[_lease.Lease | None, dict[str, str]]]) -> None:
     if entering.cancelled() or entering.exception() is not None:
         return
@@ -227,12 +234,18 @@ def each(thing: Any, change: Callable[[str], str], depth: int = 0) -> Any:
         return type(thing)(made)
     fields = getattr(type(thing), "model_fields", None)
     if fields is not None:
-        return thing.model_copy(update={it: each(getattr(thing, it), change, depth + 1) for it in fields})
-    if dataclasses.is_dataclass(thing) and not isinstance(thing, type) and depth > 0 and is_plain(thing):
-        return dataclasses.replace(
-            thing, **{it.name: each(getattr(thing, it.name), change, depth + 1) for it in dataclasses.fields(thing)}
-        )
+        changed = changes(thing, fields, change, depth)
+        return thing.model_copy(update=changed) if changed else thing
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type) and is_plain(thing):
+        changed = changes(thing, (it.name for it in dataclasses.fields(thing)), change, depth)
+        return dataclasses.replace(thing, **changed) if changed else thing
     return thing
+
+
+def changes(thing: Any, names: Iterable[str], change: Callable[[str], str], depth: int) -> dict[str, Any]:
+    """The fields that become others. An object without any, such as a method's own, stays the object that it is."""
+    made = {name: each(getattr(thing, name), change, depth + 1) for name in names}
+    return {name: it for name, it in made.items() if it != getattr(thing, name)}
 
 
 def is_plain(thing: Any) -> bool:
