@@ -79,7 +79,7 @@ class State:
             self.id = message.opened.lease_id
         elif not self.id:
             # Events that this version does not know may come at any time, but never first.
-            raise LeaseLost("its stream does not begin with `opened`")
+            raise LeaseLost("the stream of the lease does not begin with `opened`; is that a broker?")
         elif kind == "issued":
             self._issue(message.issued)
         elif kind == "refused":

@@ -175,20 +175,22 @@ class Lease(Mapping[str, LeasedSecret]):
 
     async def _open(self, deadline: Deadline) -> None:
         """Asks until there is a lease, an error that stays, or no time left."""
+        error: ValetkeyError = self._timed_out(deadline)
         while True:
             try:
                 async with deadline.bound():
                     await self._ask()
                 return
             except TimeoutError:
-                raise self._timed_out(deadline) from None
+                # What an attempt before it met says more.
+                raise error from None
             except grpc.aio.AioRpcError as rpc:
                 error = _status.from_rpc(rpc)
                 if not _status.may_ask_again(error):
                     raise error from None
-            except LeaseLost as lost:
-                error = lost
-                if lost.cause not in PASSING:
+            except LeaseLost as gone:
+                error = gone
+                if gone.cause not in PASSING:
                     raise
             if not await self._backoff.pause(deadline, getattr(error, "retry_after", None)):
                 raise error from None
@@ -204,7 +206,7 @@ class Lease(Mapping[str, LeasedSecret]):
                 event = await call.read()
                 if event is grpc.aio.EOF:
                     await raise_status(call)
-                    raise LeaseLost("its stream closed before every handle had come")
+                    raise lost("disconnect")
                 if not state.id:
                     state.begin(date_of(await call.initial_metadata()))
                 state.apply(event)
