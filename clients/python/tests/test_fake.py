@@ -84,7 +84,7 @@ async def test_a_source_that_was_away_is_asked_again(fake: FakeBroker) -> None:
         fake.revoke(REF, "unavailable")
         await settled(lambda: len([call for call in fake.calls if call.method == "AcquireLease"]) == 2)
         await lease.ready()
-        assert lease["p"].handle != old and lease.lost is None
+        assert lease["p"].handle != old and lease.lost is None and not lease.revoked.is_set()
 
 
 @pytest.mark.parametrize("cause", ["policy", "credential", "caller", "expiry"])
@@ -231,3 +231,32 @@ async def test_a_value_that_is_no_text(fake: FakeBroker) -> None:
         with pytest.raises(UnicodeDecodeError) as caught:
             value.expose()
         assert b"hunter2" not in caught.value.object
+
+
+async def test_a_broker_that_is_closed_around_a_lease(fake: FakeBroker) -> None:
+    broker = fake.broker()
+    async with broker.lease({"p": REF}, tool="t", purpose="test") as lease:
+        await broker.close()
+        with pytest.raises(valetkey.LeaseLost):
+            _ = lease["p"].handle
+        assert fake.leases == 0
+
+
+async def test_a_stream_that_breaks_its_contract(fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fake.broker() as broker, broker.lease({"p": REF}, tool="t", purpose="test") as lease:
+
+        def broken(_: object) -> str:
+            raise RuntimeError("a fault of ours")
+
+        monkeypatch.setattr(lease._state, "apply", broken)
+        fake.renew(REF)
+        await asyncio.wait_for(lease.revoked.wait(), 10)
+        with pytest.raises(valetkey.LeaseLost):
+            _ = lease["p"].handle
+
+
+async def test_a_lease_outlasts_pings(fake: FakeBroker) -> None:
+    async with fake.broker() as broker, broker.lease({"p": REF}, tool="t", purpose="test") as lease:
+        await asyncio.sleep(13)
+        assert (await lease["p"].redeem()).expose() == VALUE
+    assert [call.method for call in fake.calls].count("AcquireLease") == 1

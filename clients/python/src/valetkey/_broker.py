@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
@@ -87,6 +89,8 @@ class Broker:
         self.deadline = deadline
         self._connection = Connection(Address.parse(address), credentials)
         self.address = self._connection.address.shown
+        # Those that are open: gRPC does not reliably end the streams of a connection that is closed.
+        self._leases: WeakSet[Lease] = WeakSet()
 
     async def __aenter__(self) -> Broker:
         return self
@@ -97,7 +101,9 @@ class Broker:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connection; leases that are still open end with it."""
+        """Releases the leases that are still open, and closes the connection."""
+        if self._connection.is_here():
+            await asyncio.gather(*(lease.release() for lease in tuple(self._leases)))
         await self._connection.close()
 
     def __repr__(self) -> str:

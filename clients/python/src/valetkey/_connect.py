@@ -83,9 +83,13 @@ class Connection:
     async def close(self) -> None:
         channels = [*self._retired, *([self._channel] if self._channel else [])]
         self._retired, self._channel = [], None
-        if self._loop is asyncio.get_running_loop():
+        if self.is_here():
             for channel in channels:
                 await channel.close()
+
+    def is_here(self) -> bool:
+        """Whether what is open belongs to the loop that runs."""
+        return self._loop is asyncio.get_running_loop()
 
     def _open(self) -> grpc.aio.Channel:
         target, options = self.address.target, list(OPTIONS)

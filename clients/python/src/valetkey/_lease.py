@@ -136,6 +136,8 @@ class Lease(Mapping[str, LeasedSecret]):
             raise RuntimeError("a lease is opened once; ask the broker for another")
         await self._open(Deadline(self._broker.deadline))
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
+        self._keeper.add_done_callback(self._kept)
+        self._broker._leases.add(self)
         return self
 
     async def __aexit__(
@@ -158,6 +160,7 @@ class Lease(Mapping[str, LeasedSecret]):
             # Closing the stream does the same, a little later.
             pass
         finally:
+            self._broker._leases.discard(self)
             if self._keeper is not None:
                 self._keeper.cancel()
             for it in (call, self._call):
@@ -244,6 +247,12 @@ class Lease(Mapping[str, LeasedSecret]):
                 # Whatever it was, nobody may wait for this lease any more.
                 return self._end(LeaseLost(f"the lease was lost ({type(error).__name__}); acquire a new one"))
 
+    def _kept(self, keeper: asyncio.Task[None]) -> None:
+        """However it ended, as when the broker was closed around an open lease: what nobody keeps is not shown."""
+        error = None if keeper.cancelled() else keeper.exception()
+        if self.lost is None:
+            self._end(error if isinstance(error, ValetkeyError) else lost("disconnect"))
+
     async def _follow(self) -> str:
         """Reads events until the lease is over. Returns the cause."""
         while True:
@@ -256,10 +265,10 @@ class Lease(Mapping[str, LeasedSecret]):
             cause = self._state.apply(event)
             if self._state.ended:
                 return self._state.ended
+            if cause == "unavailable":
+                return cause
             if cause:
                 self._tell_revoked()
-                if cause == "unavailable":
-                    return cause
             self._notify()
 
     def _end(self, error: ValetkeyError) -> None:

@@ -161,7 +161,7 @@ class Broker:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection; leases that are still open end with it."""
+        """Releases the leases that are still open, and closes the connection."""
         run(self._inner.close())
 
     def __repr__(self) -> str:

@@ -115,8 +115,14 @@ class FakeBroker:
 
     def start(self) -> None:
         """Starts it, or starts it again at the same address."""
-        # Two servers on one port would share the connections between them.
-        options = [("grpc.so_reuseport", 0)]
+        options = [
+            # Two servers on one port would share the connections between them.
+            ("grpc.so_reuseport", 0),
+            # A client asks whether it is there every three seconds; by default that is too often.
+            ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+            ("grpc.http2.max_ping_strikes", 0),
+        ]
         self._server = grpc.server(ThreadPoolExecutor(STREAMS_MAX), options=options)
         services.add_LeaseServiceServicer_to_server(_Servicer(self), self._server)
         self._port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
