@@ -260,3 +260,13 @@ async def test_a_lease_outlasts_pings(fake: FakeBroker) -> None:
         await asyncio.sleep(13)
         assert (await lease["p"].redeem()).expose() == VALUE
     assert [call.method for call in fake.calls].count("AcquireLease") == 1
+
+
+async def test_of_a_spent_handle_no_fresh_one_is_waited_for(fake: FakeBroker) -> None:
+    async with fake.broker() as broker, broker.lease({"p": REF}, tool="t", purpose="test") as lease:
+        await lease["p"].redeem()
+        lease._state._dies[REF] = 0.0
+        start = time.monotonic()
+        with pytest.raises(valetkey.HandleNotActive, match="acquire a new lease"):
+            await lease["p"].redeem()
+        assert time.monotonic() - start < 4

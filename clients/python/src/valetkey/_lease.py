@@ -310,7 +310,10 @@ class Lease(Mapping[str, LeasedSecret]):
             raise lost(state.revoked[reference])
         if self._keeper is None:
             raise LeaseLost("the lease is not open; use it within `async with`")
-        if reference in state.issued:
+        if old := state.issued.get(reference):
+            if self._spent.get(old.handle_id, 0) >= old.uses:
+                # Of these no fresh one comes.
+                raise HandleNotActive("the handle was redeemed, and had its time; acquire a new lease")
             raise Unavailable("the handle had its time, and a fresh one is yet to come; wait for `ready()`")
         raise Unavailable("the broker went away, and the lease is being asked for again; wait for `ready()`")
 
