@@ -71,6 +71,26 @@ impl TestCount {
             }
         }
     }
+
+    /// Adds what pytest's last line says, such as `1 failed, 73 passed, 2 skipped in 3.26s`.
+    pub(crate) fn add_pytest_line(&mut self, line: &str) {
+        let Some((counts, time)) = line.trim_matches(['=', ' ']).rsplit_once(" in ") else { return };
+        if !time.starts_with(|c: char| c.is_ascii_digit()) {
+            return;
+        }
+        for count in counts.split(", ") {
+            match count.split_once(' ').map(|(number, what)| (number.parse().unwrap_or(0), what)) {
+                Some((number, "passed")) => self.passed += number,
+                Some((number, "failed" | "error" | "errors")) => self.failed += number,
+                // As those that say so themselves, which count among the passed.
+                Some((number, "skipped")) => {
+                    self.passed += number;
+                    self.skipped += number;
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -166,6 +186,20 @@ mod tests {
             count.add_line(line);
         }
         assert_eq!(count, TestCount { passed: 5, failed: 5, ignored: 1, skipped: 1 });
+    }
+
+    #[test]
+    fn pytest_results_are_summed() {
+        let mut count = TestCount::default();
+        for line in [
+            "73 passed in 3.26s",
+            "===== 1 failed, 2 passed, 3 skipped, 1 error in 75.10s (0:01:15) =====",
+            "a test printed: 9 passed in time",
+            "SKIPPED [1] tests/test_a.py:3: not here",
+        ] {
+            count.add_pytest_line(line);
+        }
+        assert_eq!(count, TestCount { passed: 78, failed: 2, ignored: 0, skipped: 3 });
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod bench;
 mod ci;
 mod command;
 mod house;
+mod python;
 mod steps;
 mod tools;
 

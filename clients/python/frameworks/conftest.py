@@ -1,0 +1,50 @@
+"""A broker, a guard, and a tool that tells all it knows."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from fixtures import pytest_pyfunc_call, shared  # noqa: F401
+from valetkey.integrations import Guard
+from valetkey.sync import Lease
+from world import NAVAN, PASSWORD, USERNAME, VALUE, World
+
+
+@dataclass
+class Scene:
+    """What the model writes, what the tool got, and what must not be seen anywhere."""
+
+    guard: Guard
+    handle: str
+    reference: str = PASSWORD
+    value: str = VALUE
+    got: list[str] = field(default_factory=list)
+
+    def tell(self, password: str) -> str:
+        """What a tool that repeats what it is given returns."""
+        self.got.append(password)
+        return f"booked with {password}, {base64.b64encode(password.encode()).decode()}"
+
+    def hidden(self, *records: object) -> None:
+        """None of these holds the value, in any form; what the model wrote is there."""
+        text = "\n".join(str(record) for record in records)
+        assert self.got and self.got[0].endswith(self.value), "the tool did not get the value"
+        for form in (self.value, base64.b64encode(self.value.encode()).decode(), self.value.encode().hex()):
+            assert form not in text, text
+
+
+@pytest.fixture
+def scene(shared: World) -> Iterator[Scene]:  # noqa: F811
+    with shared.sync_broker() as agent, shared.sync_broker("tool:navan.book_flight") as tool:
+        guard = Guard(agent, redeem_with={NAVAN: tool}, tools={"book_flight": NAVAN}, purpose="a framework's test")
+        held: Lease
+        with agent.lease({"p": PASSWORD, "u": USERNAME}, tool=NAVAN, purpose="for the model") as held:
+            yield Scene(guard, held["p"].handle)

@@ -1,0 +1,127 @@
+"""LangChain and LangGraph: messages, checkpoints and callbacks have what the model wrote."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.prebuilt import InjectedState
+
+from conftest import Scene
+from valetkey.integrations.langchain import guarded, middleware
+
+
+class Model(FakeMessagesListChatModel):
+    """A script that takes tools, and keeps what it was sent."""
+
+    seen: list[Any] = []  # noqa: RUF012
+
+    def bind_tools(self, tools: Any, **_: Any) -> Any:
+        return self
+
+    def _generate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+        self.seen.append(repr(messages))
+        return super()._generate(messages, *args, **kwargs)
+
+
+class Recorder(BaseCallbackHandler):
+    """Keeps what a tracer would."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("on_"):
+            return super().__getattribute__(name)
+        return lambda *args, **kwargs: self.seen.append(f"{name} {args!r} {kwargs!r}")
+
+
+@pytest.mark.parametrize("written", ["reference", "handle", "template", "failure"])
+@pytest.mark.parametrize("how", ["async", "sync", "sync in async"])
+async def test_nothing_holds_the_value(scene: Scene, written: str, how: str) -> None:
+    said = {"handle": f"Bearer {scene.handle}", "template": f"x {{{{ {scene.reference} }}}}"}.get(
+        written, scene.reference
+    )
+
+    def act(password: str) -> str:
+        told = scene.tell(password)
+        if written == "failure":
+            raise ValueError(told)
+        return told
+
+    if how == "async":
+
+        @tool
+        async def book_flight(route: str, password: str) -> str:
+            """Books a flight."""
+            return act(password)
+    else:
+
+        @tool
+        def book_flight(route: str, password: str) -> str:
+            """Books a flight."""
+            return act(password)
+
+    call = {"name": "book_flight", "args": {"route": "LIS-BER", "password": said}, "id": "call_1"}
+    model = Model(responses=[AIMessage("", tool_calls=[call]), AIMessage("done")], seen=[])
+    saver, recorder = InMemorySaver(), Recorder()
+    agent = create_agent(model, [book_flight], middleware=[middleware(scene.guard)], checkpointer=saver)
+    config: Any = {"configurable": {"thread_id": "run"}, "callbacks": [recorder]}
+    asked: Any = {"messages": [("user", "book")]}
+    result: object = None
+    try:
+        result = agent.invoke(asked, config) if how == "sync" else await agent.ainvoke(asked, config)
+    except RuntimeError as error:
+        # An agent without handling of errors ends with that of its tool.
+        assert written == "failure"
+        result = repr(error), repr(error.__context__), repr(error.__cause__)
+    stored = [repr(it) for it in saver.list(config)]
+    scene.hidden(result, stored, saver.storage, saver.blobs, saver.writes, recorder.seen, model.seen)
+    assert said in str(stored) and any("on_tool_start" in it and said in it for it in recorder.seen)
+    if written != "failure":
+        assert "concealed by valetkey" in str(model.seen)
+
+
+def test_the_state_is_not_the_models_to_fill(scene: Scene) -> None:
+    """What the framework adds to a call, such as the conversation with its handles, is left alone."""
+
+    @tool
+    def book_flight(password: str, state: Annotated[dict[str, Any], InjectedState]) -> str:
+        """Books a flight."""
+        assert scene.value not in repr(state)
+        return scene.tell(password)
+
+    call = {"name": "book_flight", "args": {"password": scene.reference}, "id": "call_1"}
+    model = Model(responses=[AIMessage("", tool_calls=[call]), AIMessage("done")], seen=[])
+    agent = create_agent(model, [book_flight], middleware=[middleware(scene.guard)])
+    scene.hidden(agent.invoke({"messages": [("user", f"book with {scene.handle}")]}))
+
+
+def test_a_tool_alone(scene: Scene) -> None:
+    @tool
+    def book_flight(password: str) -> str:
+        """Books a flight."""
+        return scene.tell(password)
+
+    scene.hidden(guarded(scene.guard, book_flight).invoke({"password": scene.handle}))
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_a_refusal_is_told_to_the_model(scene: Scene, how: str) -> None:
+    @tool
+    def search(query: str) -> str:
+        """Searches."""
+        raise AssertionError("called")
+
+    call = {"name": "search", "args": {"query": scene.reference}, "id": "call_1"}
+    model = Model(responses=[AIMessage("", tool_calls=[call]), AIMessage("done")], seen=[])
+    agent = create_agent(model, [search], middleware=[middleware(scene.guard)])
+    asked: Any = {"messages": [("user", "search")]}
+    _ = agent.invoke(asked) if how == "sync" else await agent.ainvoke(asked)
+    assert "access denied" in model.seen[-1]

@@ -1,0 +1,124 @@
+"""The connection: what gRPC is told, and what goes with each call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from ._address import Address
+from ._credentials import Credentials, Token
+from ._proto import lease_service_pb2_grpc as services
+
+VERSION = "0.1.0"
+# A broker that vanished without a word is noticed after these two together.
+KEEP_ALIVE_INTERVAL_MS = 3_000
+KEEP_ALIVE_MAX_MS = 2_000
+CONNECT_MAX_MS = 5_000
+MESSAGE_MAX = 4 * 1024 * 1024
+# Connections with older files, on which leases may still go on.
+RETIRED_MAX = 4
+
+Metadata = tuple[tuple[str, str], ...]
+
+OPTIONS: list[tuple[str, object]] = [
+    ("grpc.primary_user_agent", f"valetkey-python/{VERSION}"),
+    ("grpc.keepalive_time_ms", KEEP_ALIVE_INTERVAL_MS),
+    ("grpc.keepalive_timeout_ms", KEEP_ALIVE_MAX_MS),
+    # A minute, where it is not said: then the one above is not kept.
+    ("grpc.http2.ping_timeout_ms", KEEP_ALIVE_MAX_MS),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", CONNECT_MAX_MS),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_receive_message_length", MESSAGE_MAX),
+    # What is asked again, and when, is decided here: a redeem must not be repeated behind our back.
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    # A token must not travel through whatever `http_proxy` names.
+    ("grpc.enable_http_proxy", 0),
+    # Another broker of this process must not share the connection's pauses.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+class Connection:
+    """Reaches one broker as one identity. Made lazily, because a channel belongs to the loop it is made in."""
+
+    def __init__(self, address: Address, credentials: Credentials) -> None:
+        credentials.check(address.scheme, address.shown)
+        self.address = address
+        self._credentials = credentials
+        self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._files: tuple[object, ...] = ()
+        self._retired: list[grpc.aio.Channel] = []
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def stub(self) -> services.LeaseServiceStub:
+        """For calls over the connection as it is now."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # A second `asyncio.run`: what belongs to the first cannot even be closed here.
+            self._loop, self._channel, self._retired = loop, None, []
+        if self._channel is not None and self._files != self._signature():
+            # The files were renewed: calls that are open go on over the connection they have.
+            self._retire(self._channel)
+            self._channel = None
+        if self._channel is None:
+            self._files = self._signature()
+            self._channel = self._open()
+        return services.LeaseServiceStub(self._channel)
+
+    def metadata(self, on_behalf_of: str | None = None) -> Metadata:
+        """Who calls, and for whom."""
+        token = self._credentials.bearer()
+        caller = (("authorization", f"Bearer {token.plain()}"),) if token else ()
+        person = (("x-valetkey-on-behalf-of", Token(on_behalf_of).plain()),) if on_behalf_of else ()
+        return (*caller, *person)
+
+    async def close(self) -> None:
+        channels = [*self._retired, *([self._channel] if self._channel else [])]
+        self._retired, self._channel = [], None
+        if self.is_here():
+            for channel in channels:
+                await channel.close()
+
+    def is_here(self) -> bool:
+        """Whether what is open belongs to the loop that runs."""
+        return self._loop is asyncio.get_running_loop()
+
+    def _open(self) -> grpc.aio.Channel:
+        target, options = self.address.target, list(OPTIONS)
+        if self.address.scheme == "https":
+            ca, key, certificate = self._credentials.pem()
+            shown = grpc.ssl_channel_credentials(ca, key, certificate)
+            return grpc.aio.secure_channel(target, shown, options)
+        if self.address.scheme == "unix":
+            # The authority of requests; nobody looks at it.
+            options.append(("grpc.default_authority", "localhost"))
+        return grpc.aio.insecure_channel(target, options)
+
+    def _retire(self, channel: grpc.aio.Channel) -> None:
+        self._retired.append(channel)
+        if len(self._retired) > RETIRED_MAX:
+            task = asyncio.get_running_loop().create_task(self._retired.pop(0).close())
+            # The loop keeps no hold of it.
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _signature(self) -> tuple[object, ...]:
+        mine = self._credentials
+        return tuple(signature(path) for path in (mine.ca, mine.certificate, mine.key) if path)
+
+
+def signature(path: Path) -> object:
+    """Differs when the file does. One that is away for the moment keeps the connection as it is."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_ino, found.st_size)

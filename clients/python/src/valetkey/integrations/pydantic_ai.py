@@ -1,0 +1,49 @@
+"""For Pydantic AI: `capability`, for all tools of an agent, or `toolset`, for those of one toolset.
+
+    agent = Agent(model, tools=[...], capabilities=[capability(guard)])
+
+The toolset is the innermost place: hooks, instrumentation and messages have what the model wrote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ._guard import TOLD, Guard
+
+__all__ = ["capability", "toolset"]
+
+
+def capability(guard: Guard) -> Any:
+    """A capability that guards every tool of the agent."""
+    from pydantic_ai.capabilities import AbstractCapability
+
+    class Valetkey(AbstractCapability):  # type: ignore[misc]
+        """Puts values into the arguments of tools, and takes them out of their results."""
+
+        def get_wrapper_toolset(self, wrapped: Any) -> Any:
+            return toolset(guard, wrapped)
+
+    return Valetkey()
+
+
+def toolset(guard: Guard, wrapped: Any) -> Any:
+    """The same tools, guarded."""
+    from pydantic_ai import ModelRetry
+    from pydantic_ai.toolsets import WrapperToolset
+
+    @dataclass
+    class GuardedToolset(WrapperToolset):  # type: ignore[misc]
+        """Runs each tool with values in its arguments."""
+
+        async def call_tool(self, name: str, tool_args: dict[str, Any], ctx: Any, tool: Any) -> Any:
+            async def run(**arguments: Any) -> Any:
+                return await self.wrapped.call_tool(name, arguments, ctx, tool)
+
+            try:
+                return await guard.call(name, run, (), tool_args)
+            except TOLD as error:
+                raise ModelRetry(str(error)) from None
+
+    return GuardedToolset(wrapped)

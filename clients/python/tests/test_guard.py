@@ -1,0 +1,276 @@
+"""What all framework wrappers share, without a framework: filling arguments in, and concealing results."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import inspect
+import json
+import traceback
+import urllib.parse
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+import valetkey
+from valetkey.conceal import Concealer
+from valetkey.integrations import Guard
+from valetkey.testing import FakeBroker
+
+REF = "op://Travel/Travel Card/expiry date"
+VALUE = 'hünter2 "/+?'
+CONCEALED = "<concealed by valetkey>"
+Pair = namedtuple("Pair", "a b")
+
+
+@dataclass
+class Login:
+    password: str
+
+
+@dataclass
+class Holder:
+    secret: str
+
+
+class Silent:
+    """Shows nothing of what it has."""
+
+
+class Loud:
+    def __repr__(self) -> str:
+        return f"Loud({VALUE})"
+
+
+@pytest.fixture
+def fake(valetkey_broker: FakeBroker) -> FakeBroker:
+    valetkey_broker.secrets[REF] = VALUE
+    return valetkey_broker
+
+
+def shifted(prefix: str) -> str:
+    return base64.b64encode((prefix + VALUE + prefix).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        VALUE,
+        f"in the middle {VALUE}, twice {VALUE}",
+        base64.b64encode(VALUE.encode()).decode(),
+        base64.urlsafe_b64encode(VALUE.encode()).decode(),
+        shifted("u"),
+        shifted("us"),
+        shifted("user:"),
+        urllib.parse.quote(VALUE),
+        urllib.parse.quote_plus(VALUE),
+        urllib.parse.urlencode({"password": VALUE}),
+        json.dumps({"password": VALUE}),
+        json.dumps({"password": VALUE}, ensure_ascii=False),
+        repr([VALUE]),
+        VALUE.encode().hex(),
+    ],
+)
+def test_each_form_is_concealed(text: str) -> None:
+    shown = Concealer([VALUE]).text(text)
+    assert CONCEALED in shown and "nter2" not in shown
+    found = shown.replace(CONCEALED, "")
+    # Of base64 a few bits at the ends may depend on the neighbours.
+    for part in (base64.b64encode(VALUE.encode()).decode()[2:-3], VALUE.encode().hex()):
+        assert part not in found
+
+
+@pytest.mark.parametrize(
+    ("thing", "shown"),
+    [
+        ({"a": [VALUE, 1, None]}, {"a": [CONCEALED, 1, None]}),
+        ({VALUE: "key"}, {CONCEALED: "key"}),
+        ((VALUE, "b"), (CONCEALED, "b")),
+        ({VALUE}, {CONCEALED}),
+        (Pair(VALUE, 2), Pair(CONCEALED, 2)),
+        (f"x{VALUE}".encode(), b"x" + CONCEALED.encode()),
+        (Holder(VALUE), {"secret": CONCEALED}),
+        (Loud(), f"Loud({CONCEALED})"),
+        (7, 7),
+        (True, True),
+    ],
+)
+def test_each_kind_of_result(thing: object, shown: object) -> None:
+    assert Concealer([VALUE]).anything(thing) == shown
+
+
+def test_what_has_none_comes_back_as_it_is() -> None:
+    concealer = Concealer([VALUE])
+    for thing in ({"a": [1, "b"]}, ["x"], ("y", Holder("z")), Holder("z"), Silent(), 4111):
+        assert concealer.anything(thing) is thing
+    number = Concealer(["4111"])
+    assert number.anything({"card": 4111}) == {"card": CONCEALED}
+    deep: list[object] = []
+    for _ in range(100):
+        deep = [deep]
+    assert CONCEALED in str(concealer.anything(deep))
+
+
+def test_short_and_empty_values() -> None:
+    assert Concealer(["", "42"]).text("42 and 7") == f"{CONCEALED} and 7"
+    assert Concealer([""]).text("all of it") == "all of it"
+    assert Concealer(["abcd", "abcdef"]).text("abcdef") == CONCEALED
+
+
+@pytest.mark.parametrize(
+    ("written", "got"),
+    [
+        (REF, VALUE),
+        (f" {REF} ", VALUE),
+        (f"Bearer {{{{ {REF} }}}}!", f"Bearer {VALUE}!"),
+        (f"pay with {REF}", f"pay with {REF}"),
+        ([{"deep": (REF,)}], [{"deep": (VALUE,)}]),
+        (Login(REF), Login(VALUE)),
+        (Pair(REF, 1), Pair(VALUE, 1)),
+        (7, 7),
+    ],
+)
+def test_arguments_are_filled_in(fake: FakeBroker, written: object, got: object) -> None:
+    seen: list[object] = []
+    with fake.sync_broker() as broker:
+        guard = Guard(broker, tools={"pay": "navan.pay"})
+
+        def pay(what: object, *, also: object = None) -> str:
+            """Pays."""
+            seen.append((what, also))
+            return "paid"
+
+        wrapped = guard.wrap(pay)
+        assert wrapped(written, also=written) == "paid"
+        assert (wrapped.__name__, wrapped.__doc__, inspect.signature(wrapped)) == (
+            "pay",
+            "Pays.",
+            inspect.signature(pay),
+        )
+    assert seen == [(got, got)]
+    assert {call.tool for call in fake.calls if call.method == "AcquireLease"} <= {"navan.pay"}
+    assert fake.leases == 0
+
+
+async def test_handles_are_redeemed_as_the_tool(fake: FakeBroker) -> None:
+    with fake.sync_broker() as agent, valetkey.sync.Broker(fake.address, token="vkt_tool") as tool:
+
+        async def pay(card: str) -> str:
+            return f"paid with {card}"
+
+        with agent.lease({"card": REF}, tool="pay", purpose="test") as lease:
+            guard = Guard(agent, redeem_with={"pay": tool})
+            assert await guard.wrap(pay)(f"the card {lease['card'].handle}.") == f"paid with the card {CONCEALED}."
+    redeems = [call for call in fake.calls if call.method == "RedeemHandle"]
+    assert [call.caller for call in redeems] == ["vkt_tool"]
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_what_a_tool_raises_shows_no_value(fake: FakeBroker, how: str) -> None:
+    def inner(card: str) -> None:
+        try:
+            raise KeyError(card)
+        except KeyError as error:
+            raise ValueError("no such card") from error
+
+    async def later(card: str) -> None:
+        inner(card)
+
+    with fake.sync_broker() as broker:
+        guard = Guard(broker)
+        work: Callable[[], object] = lambda: guard.wrap(inner, "pay")(REF)  # noqa: E731
+        with pytest.raises(RuntimeError, match="ValueError") as caught:
+            await (guard.wrap(later, "pay")(REF) if how == "async" else asyncio.to_thread(work))
+        told = "".join(traceback.format_exception(caught.value, chain=True))
+        assert "nter2" not in told and caught.value.__context__ is None and caught.value.__cause__ is None
+        harmless = ValueError("nothing of it")
+
+        def fails(card: str) -> None:
+            raise harmless
+
+        with pytest.raises(ValueError) as same:
+            guard.wrap(fails)(REF)
+        assert same.value is harmless
+    assert fake.leases == 0
+
+
+def test_a_refused_tool_is_not_called(fake: FakeBroker) -> None:
+    def pay(card: str) -> None:
+        raise AssertionError("called")
+
+    with fake.sync_broker() as broker:
+        with pytest.raises(valetkey.Denied):
+            Guard(broker).wrap(pay)("op://Other/item/field")
+        with pytest.raises(valetkey.InvalidRequest):
+            Guard(broker).wrap(pay)([f"op://Travel/item/{number}" for number in range(65)])  # type: ignore[arg-type]
+
+
+async def test_a_call_that_is_cancelled_ends_its_lease(fake: FakeBroker) -> None:
+    inside = asyncio.Event()
+
+    async def pay(card: str) -> None:
+        inside.set()
+        await asyncio.sleep(60)
+
+    with fake.sync_broker() as broker:
+        task = asyncio.create_task(Guard(broker).wrap(pay)(REF))
+        await inside.wait()
+        assert fake.leases == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert fake.leases == 0
+
+
+def test_a_value_that_looks_like_a_reference_is_not_followed(fake: FakeBroker) -> None:
+    fake.secrets[REF] = "op://Travel/other/field"
+    seen = []
+    with fake.sync_broker() as broker:
+        Guard(broker).wrap(lambda card: seen.append(card), "pay")(f"{{{{ {REF} }}}}")
+    assert seen == ["op://Travel/other/field"]
+    assert len([call for call in fake.calls if call.method == "AcquireLease"]) == 1
+
+
+def test_a_method_keeps_its_object(fake: FakeBroker) -> None:
+    with fake.sync_broker() as broker:
+        guard = Guard(broker)
+
+        @dataclass
+        class Desk:
+            name: str
+            paid: int = 0
+
+            @guard.wrap
+            def pay(self, card: str) -> None:
+                assert card == VALUE
+                self.paid += 1
+
+        desk = Desk("front")
+        desk.pay(REF)
+        assert desk.paid == 1
+
+
+async def test_what_is_yet_to_come_is_refused(fake: FakeBroker) -> None:
+    async def later(card: str) -> str:
+        return card
+
+    def piece(card: str) -> object:
+        yield card
+
+    async def pieces(card: str) -> object:
+        yield card
+
+    with fake.sync_broker() as broker:
+        guard = Guard(broker)
+        coroutines: list[object] = []
+
+        def hidden(card: str) -> object:
+            coroutines.append(later(card))
+            return coroutines[0]
+
+        for tool in (hidden, piece, pieces):
+            with pytest.raises(TypeError, match="whole"):
+                await asyncio.to_thread(guard.wrap(tool, "pay"), REF)
+        await coroutines[0]  # type: ignore[misc]

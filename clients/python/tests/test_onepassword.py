@@ -1,0 +1,146 @@
+"""The names of 1Password's SDK, against a real broker; its own README's example with the import changed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import valetkey
+from valetkey import onepassword
+from valetkey.onepassword import Client, RateLimitExceededException, ResolveReferenceErrorTypes
+from valetkey.testing import FakeBroker
+from world import FORBIDDEN, PASSWORD, USERNAME, VALUE, World
+
+# As it stands in the README of onepassword-sdk 0.4.2, with a reference that exists and a `print` at the comment.
+README = """
+import asyncio
+import os
+from onepassword.client import Client
+
+async def main():
+    # Gets your service account token from the OP_SERVICE_ACCOUNT_TOKEN environment variable.
+    token = os.getenv("OP_SERVICE_ACCOUNT_TOKEN")
+
+    # Connects to 1Password. Fill in your own integration name and version.
+    client = await Client.authenticate(auth=token, integration_name="My 1Password Integration", integration_version="v1.0.0")
+
+    # Retrieves a secret from 1Password. Takes a secret reference as input and returns the secret to which it points.
+    value = await client.secrets.resolve("op://Tutorial/Navan/password")
+    # use value here
+    print(value)
+
+if __name__ == '__main__':
+    asyncio.run(main())
+"""  # noqa: E501
+IMPORT = "from onepassword.client import Client"
+
+
+@pytest.fixture
+def here(shared: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("VALETKEY_ADDRESS", shared.address)
+    monkeypatch.setenv("VALETKEY_TOKEN", shared.tokens["agent:sdk-bot"])
+    return shared
+
+
+@pytest.mark.parametrize("module", ["valetkey.onepassword", "valetkey.onepassword.client"])
+def test_the_readmes_example_with_one_line_changed(shared: World, tmp_path: Path, module: str) -> None:
+    changed = README.replace(IMPORT, f"from {module} import Client")
+    assert sum(a != b for a, b in zip(README.splitlines(), changed.splitlines(), strict=True)) == 1
+    script = tmp_path / "example.py"
+    script.write_text(changed)
+    env = {"VALETKEY_ADDRESS": shared.address, "OP_SERVICE_ACCOUNT_TOKEN": shared.tokens["agent:sdk-bot"]}
+    said = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, env=env)
+    assert (said.stdout, said.stderr) == (f"{VALUE}\n", "")
+
+
+async def test_each_call_is_a_lease_a_redeem_and_an_end(here: World) -> None:
+    client = await Client.authenticate(None, "My agent", "v1")
+    assert await client.secrets.resolve(PASSWORD) == VALUE
+    acquired = here.audit("kind:acquire", "tool:My-agent")[0]
+    assert acquired["purpose"] == "resolve a secret for My agent v1"
+    kinds = {row["kind"] for row in here.audit(f"lease:{acquired['lease_id']}")}
+    assert {"acquire", "redeem", "end_lease", "lease_end"} <= kinds
+    await client.close()
+
+
+async def test_the_answers_of_resolve_all(here: World) -> None:
+    client = await Client.authenticate(None, "My agent", "v1")
+    references = [PASSWORD, "nonsense", FORBIDDEN, "op://Tutorial/Nothing/x", "op://Tutorial/Navan/nothing", USERNAME]
+    answer = await client.secrets.resolve_all([*references, PASSWORD])
+    found = answer.individual_responses
+    assert list(found) == references
+    assert found[PASSWORD].content is not None and found[PASSWORD].content.secret == VALUE
+    assert VALUE not in repr(answer)
+    kinds = {reference: it.error.type for reference, it in found.items() if it.error}
+    assert kinds == {
+        "nonsense": ResolveReferenceErrorTypes.PARSING,
+        FORBIDDEN: ResolveReferenceErrorTypes.OTHER,
+        "op://Tutorial/Nothing/x": ResolveReferenceErrorTypes.ITEM_NOT_FOUND,
+        "op://Tutorial/Navan/nothing": ResolveReferenceErrorTypes.FIELD_NOT_FOUND,
+    }
+    await client.close()
+
+
+async def test_errors(here: World) -> None:
+    client = await Client.authenticate(None, "My agent", "v1")
+    with pytest.raises(valetkey.Denied):
+        await client.secrets.resolve(FORBIDDEN)
+    with pytest.raises(valetkey.InvalidRequest):
+        await client.secrets.resolve("nonsense")
+    with pytest.raises(AttributeError, match="1Password's own SDK"):
+        client.items.get("vault", "item")  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        _ = client.nothing
+    await client.close()
+
+
+async def test_a_service_accounts_token_goes_nowhere(here: World) -> None:
+    with pytest.warns(UserWarning, match="take a service account's token out"):
+        client = await Client.authenticate("ops_hunter2", "My agent", "v1")
+    assert "hunter2" not in repr(client.secrets._broker._connection.metadata())
+    assert await client.secrets.resolve(PASSWORD) == VALUE
+    await client.close()
+
+
+async def test_a_limit_is_the_sdks_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeBroker() as fake:
+        for name, value in fake.environment.items():
+            monkeypatch.setenv(name, value)
+        fake.secrets["op://a/b/c"] = "value"
+        fake.fail("RESOURCE_EXHAUSTED", "LEASE_LIMIT", "too many leases")
+        client = await Client.authenticate(None, "My agent", "v1")
+        with pytest.raises(RateLimitExceededException) as caught:
+            await client.secrets.resolve("op://a/b/c")
+        assert "too many leases" in caught.value.message
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    "reference", ["op://v/i/f", "op://v v/i.i/s-s/f_f", "op://v/i/f?attribute=otp", "op://v/i/f?ssh-format=openssh"]
+)
+def test_references(reference: str) -> None:
+    onepassword.Secrets.validate_secret_reference(reference)
+
+
+@pytest.mark.parametrize(
+    "reference", ["", "op://v/i", "op://v/i/s/f/x", "op://v//f", "op:// v/i/f", "op://v/../f", "x"]
+)
+def test_what_is_no_reference(reference: str) -> None:
+    with pytest.raises(valetkey.InvalidRequest):
+        onepassword.Secrets.validate_secret_reference(reference)
+
+
+def test_the_example_is_the_sdks_own() -> None:
+    """Where the SDK is installed beside, its README is what the example above is taken from."""
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    try:
+        readme = metadata("onepassword-sdk").get_payload()  # type: ignore[attr-defined]
+    except PackageNotFoundError:
+        pytest.skip("onepassword-sdk is not installed here")
+    example = README.replace("op://Tutorial/Navan/password", "op://vault/item/field").replace("    print(value)\n", "")
+    assert re.sub(r"\s+", " ", example).strip() in re.sub(r"\s+", " ", readme)

@@ -1,0 +1,40 @@
+"""Looks at the package as it is installed: what a newcomer, a type checker and an agent find."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import distribution
+from importlib.resources import files
+
+import valetkey
+import valetkey.onepassword
+import valetkey.sync
+import valetkey.testing
+
+
+def main() -> int:
+    found = distribution("valetkey")
+    faults = []
+    if found.version != valetkey.__version__:
+        faults.append(f"the package says {found.version}, the module {valetkey.__version__}")
+    for name in ("py.typed", "SKILL.md", "_proto/lease_pb2.pyi"):
+        if not files("valetkey").joinpath(name).is_file():
+            faults.append(f"there is no {name}")
+    if "# valetkey" not in (found.metadata.get_payload() or ""):
+        faults.append("the README is not in it")
+    wanted = {"grpcio", "protobuf"}
+    needs = {need.split(">")[0] for need in found.requires or () if "extra ==" not in need}
+    if needs != wanted:
+        faults.append(f"it needs {sorted(needs)}, not {sorted(wanted)} alone")
+    if "Root-Is-Purelib: true" not in (found.read_text("WHEEL") or ""):
+        faults.append("it is not pure Python")
+    heavy = sorted({"agents", "langchain", "pydantic_ai", "google.adk", "pytest"} & sys.modules.keys())
+    if heavy:
+        faults.append(f"importing it imports {heavy}")
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
