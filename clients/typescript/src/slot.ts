@@ -2,7 +2,16 @@
 
 import { now } from "./bounds.js";
 import type { LeaseOptions } from "./broker.js";
-import { DeniedError, HandleNotActiveError, type ValetkeyError } from "./errors.js";
+import {
+  DeniedError,
+  type Facts,
+  HandleNotActiveError,
+  LimitReachedError,
+  NotFoundError,
+  PreconditionError,
+  UnavailableError,
+  type ValetkeyError,
+} from "./errors.js";
 import { type HandleIssued, Redeemer, type ReferenceRefused } from "./gen/valetkey/v1/lease_pb.js";
 import { handleNotActive, printable } from "./status.js";
 
@@ -76,11 +85,8 @@ export class Slot {
 
   /** Takes a refusal. */
   refuse({ reason, message, recordId }: ReferenceRefused): void {
-    this.failure = new DeniedError(`${printable(message)} (audit record ${printable(recordId)})`, {
-      reason: printable(reason),
-      recordId: printable(recordId),
-      reference: this.reference,
-    });
+    const facts = { reason: printable(reason), recordId: printable(recordId), reference: this.reference };
+    this.failure = new (kindOf(facts.reason))(`${printable(message)} (audit record ${facts.recordId})`, facts);
   }
 
   /** Counts a use. */
@@ -99,6 +105,14 @@ export class Slot {
   }
 }
 
+/** The error that a whole request would have got for this reason. */
+function kindOf(reason: string): new (message: string, facts: Facts) => ValetkeyError {
+  if (reason === "ACCESS_DENIED") return DeniedError;
+  if (reason.endsWith("_NOT_FOUND")) return NotFoundError;
+  if (reason === "RESOLVER_RATE_LIMITED" || reason.endsWith("_LIMIT")) return LimitReachedError;
+  return UNAVAILABLE.has(reason) ? UnavailableError : PreconditionError;
+}
+
 /** The error for a handle that this lease knows to be dead. */
 export function deadHandle(slot: Slot): HandleNotActiveError {
   if (!slot.isSpent) return handleNotActive();
@@ -114,5 +128,13 @@ export function lifeOf({ ttl }: LeaseOptions): number | undefined {
 const REDEEMERS = new Map<Redeemer, "tool" | "agent">([
   [Redeemer.TOOL, "tool"],
   [Redeemer.AGENT, "agent"],
+]);
+const UNAVAILABLE = new Set([
+  "AUDIT_UNAVAILABLE",
+  "POLICY_IN_FLUX",
+  "REFERENCE_CHANGED",
+  "RESOLVER_CREDENTIALS_REFUSED",
+  "RESOLVER_UNAVAILABLE",
+  "SHUTTING_DOWN",
 ]);
 const IDS_MAX = 64;

@@ -36,8 +36,8 @@ export class TestBroker implements AsyncDisposable {
   readonly #tokens = new Map<string, string>();
   #process: ChildProcess | undefined;
 
-  /** Starts one. `limits` are lines of that section of its configuration. */
-  static async start(limits = "drain_grace_seconds = 1"): Promise<TestBroker> {
+  /** Starts one. `limits` are lines of that section of its configuration, `more` are sections behind it. */
+  static async start(limits = "drain_grace_seconds = 1", more = ""): Promise<TestBroker> {
     assert.ok(
       existsSync(PROGRAM),
       `there is no ${PROGRAM}; build it (\`cargo build -p valetkey\`) or set VALETKEY_BIN`,
@@ -46,7 +46,7 @@ export class TestBroker implements AsyncDisposable {
     cpSync(join(ROOT, "policies"), join(broker.home, "policies"), { recursive: true });
     cpSync(join(ROOT, "examples/travel/vault.json"), join(broker.home, "vault.json"));
     chmodSync(join(broker.home, "vault.json"), 0o600);
-    broker.#configure("127.0.0.1:0", limits);
+    broker.#configure(limits, more);
     for (const [kind, name] of MEMBERS) broker.#member(kind, name);
     await broker.run();
     return broker;
@@ -79,7 +79,7 @@ export class TestBroker implements AsyncDisposable {
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on("line", (line) => {
         said.push(line);
-        const address = /listens on (http:\S+)/.exec(line)?.[1];
+        const address = /listens on (https?:\S+)/.exec(line)?.[1];
         if (address !== undefined) child.emit("listens", address);
       });
     }
@@ -88,7 +88,7 @@ export class TestBroker implements AsyncDisposable {
     ends.catch(() => {});
     this.address = await Promise.race([listens, ends]);
     const text = readFileSync(config, "utf8");
-    writeFileSync(config, text.replace(/^listen = .*$/m, `listen = "${this.address.replace("http://", "")}"`));
+    writeFileSync(config, text.replace(/^listen = .*$/m, `listen = "${this.address.replace(/^https?:../, "")}"`));
   }
 
   /** Sends a signal. */
@@ -126,8 +126,8 @@ export class TestBroker implements AsyncDisposable {
     rmSync(this.home, { recursive: true });
   }
 
-  #configure(listen: string, limits: string): void {
-    const text = `listen = "${listen}"
+  #configure(limits: string, more: string): void {
+    const text = `listen = "127.0.0.1:0"
 [audit]
 database = "audit.db"
 [policies]
@@ -138,6 +138,7 @@ kind = "file"
 file = "vault.json"
 [limits]
 ${limits}
+${more}
 `;
     writeFileSync(join(this.home, "valetkey.toml"), text);
   }
