@@ -65,7 +65,8 @@ export class Slot {
   take(issued: HandleIssued): number | undefined {
     const expires = Number(issued.expireTime?.seconds ?? 0n) * 1000 + (issued.expireTime?.nanos ?? 0) / 1e6;
     // A handle is renewed when a fifth of its life is left.
-    const life = this.#issued === undefined ? undefined : (expires - this.#expires) / 0.8;
+    const isRenewed = this.#issued !== undefined && expires > this.#expires;
+    const life = isRenewed ? (expires - this.#expires) / 0.8 : undefined;
     this.#expires = expires;
     this.#receivedAt = now();
     this.#redeemed = 0;
