@@ -13,6 +13,7 @@ mod command;
 mod house;
 mod steps;
 mod tools;
+mod typescript;
 
 use std::path::Path;
 use std::process::ExitCode;

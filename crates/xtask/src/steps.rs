@@ -2,7 +2,7 @@
 
 use crate::ci::{Outcome, TestCount};
 use crate::command::{cargo, command, output_of, run, run_seeing};
-use crate::{house, tools};
+use crate::{house, tools, typescript};
 
 /// One thing that CI checks.
 pub(crate) struct Step {
@@ -15,12 +15,17 @@ pub(crate) struct Step {
 }
 
 /// Everything that CI checks, in its order: what fails often and fast comes first.
-pub(crate) const ALL: [Step; 11] = [
+pub(crate) const ALL: [Step; 12] = [
     Step { name: "fmt", what: "the code is formatted", run: fmt },
     Step { name: "house", what: "the rules of the house", run: house::check },
     Step { name: "clippy", what: "no warnings", run: clippy },
     Step { name: "doc", what: "the documentation builds, no link is broken", run: doc },
     Step { name: "test", what: "all tests, documentation included", run: test },
+    Step {
+        name: "typescript",
+        what: "the TypeScript client, and its package as a newcomer installs it",
+        run: typescript::check,
+    },
     Step { name: "policy", what: "the policies are valid and pass their tests", run: policy },
     Step { name: "deny", what: "dependencies: direction, licences, sources", run: deny },
     Step { name: "advisories", what: "dependencies: known vulnerabilities", run: advisories },
