@@ -104,6 +104,9 @@ export class Broker implements AsyncDisposable {
     const { tool, purpose, ttl, partial = false, session = "", destination = "", onBehalfOf } = options;
     const headers = behalf(onBehalfOf);
     const request = { tool, purpose, partial, session, destination, ...life(ttl) };
+    if (Object.keys(references).length === 0) {
+      throw new InvalidRequestError("the request is invalid: references must name at least one secret");
+    }
     const lease = new Lease<Name>(
       {
         broker: this,
@@ -116,7 +119,7 @@ export class Broker implements AsyncDisposable {
           await this.#ready();
           return this.#client.acquireLease({ ...request, references }, { signal, headers })[Symbol.asyncIterator]();
         },
-        end: (leaseId) => this.endLease(leaseId),
+        end: (leaseId, signal) => this.endLease(leaseId, { signal }),
       },
       references,
     );
@@ -179,8 +182,10 @@ export class Broker implements AsyncDisposable {
 
   /** Releases its leases and closes the connection. Calls fail from now on. */
   async close(): Promise<void> {
+    while (this.#leases.size > 0) {
+      await Promise.all([...this.#leases].map((lease) => lease.release()));
+    }
     this.#isClosed = true;
-    await Promise.all([...this.#leases].map((lease) => lease.release()));
     this.#link.close();
   }
 

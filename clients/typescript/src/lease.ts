@@ -1,8 +1,9 @@
 /** A lease: its handles, renewed while it lives, and asked for again where the broker went away. */
 
+import { setMaxListeners } from "node:events";
 import { Deadline, isTransient, persist, sleep, within } from "./bounds.js";
 import type { Broker, LeaseOptions } from "./broker.js";
-import { type LeaseEndCause, LeaseLostError, UnavailableError, type ValetkeyError } from "./errors.js";
+import { type LeaseEndCause, LeaseLostError, TimedOutError, UnavailableError, type ValetkeyError } from "./errors.js";
 import { EndCause } from "./gen/valetkey/v1/lease_pb.js";
 import type { AcquireLeaseResponse } from "./gen/valetkey/v1/lease_service_pb.js";
 import { LeasedSecret } from "./leased.js";
@@ -20,7 +21,7 @@ export interface Ask {
   /** Opens a stream, which lives until its signal aborts. */
   readonly open: (references: string[], signal: AbortSignal) => Promise<AsyncIterator<AcquireLeaseResponse>>;
   /** Ends a lease by its id. */
-  readonly end: (leaseId: string) => Promise<void>;
+  readonly end: (leaseId: string, signal: AbortSignal) => Promise<void>;
   /** What opening may be retried after. */
   readonly mayRetry: (error: ValetkeyError) => boolean;
 }
@@ -75,6 +76,8 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
     const deadline = new Deadline(this.#ask.deadline);
     const events = await this.#open(deadline, signal, 0);
     const giveUp = () => void this.release();
+    // One signal may be for hundreds of leases: that is no leak.
+    if (signal) setMaxListeners(0, signal);
     signal?.addEventListener("abort", giveUp, { once: true });
     void this.#keep(events).finally(() => signal?.removeEventListener("abort", giveUp));
     if (signal?.aborted) giveUp();
@@ -131,7 +134,8 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
     const wasLive = this.#isLive;
     this.#end("released");
     try {
-      if (wasLive) await this.#ask.end(this.#id);
+      const soon = new Deadline(Math.min(this.#ask.deadline, RELEASE_MAX));
+      if (wasLive) await within(soon, undefined, (signal) => this.#ask.end(this.#id, signal));
     } catch {
       // Closing the stream ends it as well.
     } finally {
@@ -192,6 +196,7 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
 
   async #begin(stream: AbortController, signal: AbortSignal): Promise<AsyncIterator<AcquireLeaseResponse>> {
     signal.addEventListener("abort", () => stream.abort(), { once: true });
+    this.#life = lifeOf(this.#ask.options);
     const wanted = [...this.#slots.values()].filter((slot) => !slot.isSpent);
     for (const slot of wanted) {
       slot.clear();
@@ -231,7 +236,8 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
         next = await this.#open(new Deadline(this.#ask.resume), this.#closing.signal, this.#losses);
       } catch (thrown) {
         const error = errorOf(thrown);
-        return this.#end(isTransient(error) ? "unavailable" : "refused", error);
+        const isAway = isTransient(error) || error instanceof TimedOutError;
+        return this.#end(isAway ? "unavailable" : "refused", error);
       }
       if (this.#over) {
         // Released while it was asked for again.
@@ -321,10 +327,15 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
   }
 
   async #change(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    let wake = () => {};
     await new Promise<void>((resolve) => {
-      this.#waiting.add(resolve);
-      signal.addEventListener("abort", () => resolve(), { once: true });
+      wake = resolve;
+      this.#waiting.add(wake);
+      signal.addEventListener("abort", wake, { once: true });
     });
+    this.#waiting.delete(wake);
+    signal.removeEventListener("abort", wake);
     signal.throwIfAborted();
   }
 }
@@ -363,5 +374,7 @@ const CAUSES = new Map<EndCause, LeaseEndCause>([
 ]);
 /** A stream that lived so long, in milliseconds, is no sign that the next one will not. */
 const STABLE_AFTER = 5000;
+/** A broker that does not answer so soon, in seconds, will see that the stream is closed. */
+const RELEASE_MAX = 5;
 /** So many streams that broke soon after each other are enough. */
 const LOSSES_MAX = 10;

@@ -53,7 +53,6 @@ export class Http2Link implements Link {
   }
 
   async ready(): Promise<void> {
-    this.#dialError = undefined;
     if ((await this.#sessions.connect()) !== "error") {
       this.wasReached = true;
       return;
@@ -66,14 +65,20 @@ export class Http2Link implements Link {
   }
 
   /** Says who calls, with the token as it is now. */
-  readonly #identify: Interceptor = (next) => (request) => {
+  readonly #identify: Interceptor = (next) => async (request) => {
     const token = bearer(this.#credentials);
     if (token !== undefined) request.header.set("authorization", `Bearer ${token}`);
     request.header.set("user-agent", `valetkey-typescript/${VERSION}`);
-    return next(request);
+    try {
+      return await next(request);
+    } catch (error) {
+      // Since TLS 1.3 a broker refuses a client's certificate only after the handshake.
+      throw tlsFault(this.#dialError) === undefined ? error : this.#unreachable(this.#dialError);
+    }
   };
 
   #dial(): Socket {
+    this.#dialError = undefined;
     try {
       const socket = this.#open();
       const timer = setTimeout(() => socket.destroy(new Error("nobody answers within 5 s")), CONNECT_MAX);
@@ -107,8 +112,7 @@ export class Http2Link implements Link {
     const { origin } = this.#address;
     const where = this.#address.kind === "unix" ? `unix:${this.#address.path}` : origin;
     const why = printable(error instanceof Error ? error.message : String(error));
-    const code = error instanceof Error && "code" in error ? String(error.code) : "";
-    if (TLS_FAULT.test(code)) {
+    if (tlsFault(error) !== undefined) {
       return new ConfigurationError(
         `no TLS with \`${where}\` (${why}); \`valetkey doctor --connect\` says which step fails`,
       );
@@ -117,6 +121,12 @@ export class Http2Link implements Link {
       nothingDone: true,
     });
   }
+}
+
+/** What TLS says, where a failure is its. */
+function tlsFault(error: unknown): string | undefined {
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  return TLS_FAULT.test(code) ? code : undefined;
 }
 
 /** How Node names what one side of a handshake has against the other. */

@@ -41,7 +41,11 @@ interface Status {
 /** The error of this package for whatever a call threw. */
 export function errorOf(thrown: unknown): ValetkeyError {
   if (thrown instanceof ValetkeyError) return thrown;
-  const status = statusOf(ConnectError.from(thrown));
+  const error = ConnectError.from(thrown);
+  // What is ours, and came through the connection's hands.
+  if (error.cause instanceof ValetkeyError) return error.cause;
+  const status = statusOf(error);
+  if (!status.isBroker) return BROKEN.has(status.code) ? unavailable(status) : noBroker(status);
   switch (status.code) {
     case Code.PermissionDenied:
       return denied(status);
@@ -65,11 +69,6 @@ export function errorOf(thrown: unknown): ValetkeyError {
     case Code.DeadlineExceeded:
     case Code.Aborted:
       return unavailable(status);
-    // A connection that breaks in mid-call has no better codes, and no details.
-    case Code.Unknown:
-      return status.isBroker ? internal(status) : unavailable(status);
-    case Code.Internal:
-      return status.isBroker ? internal(status) : noBroker(status);
     default:
       return internal(status);
   }
@@ -158,5 +157,7 @@ function again(seconds: number | undefined): string {
   return seconds === undefined ? "try again later" : `try again in ${Math.max(1, Math.round(seconds))} s`;
 }
 
+/** What a connection says that breaks in mid-call; it has no details, as everything has that a broker says itself. */
+const BROKEN = new Set([Code.Unavailable, Code.Canceled, Code.DeadlineExceeded, Code.Aborted, Code.Unknown]);
 const VIOLATIONS_MAX = 128;
 const TEXT_MAX = 2048;

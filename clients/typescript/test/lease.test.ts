@@ -93,6 +93,7 @@ test("what is wrong with a request is said, all of it", async () => {
     agent.lease({ a: "op://x", b: "nonsense" }, { ...BOOKING, tool: "" }),
   );
   assert.ok(error.violations.length >= 3, inspect(error.violations));
+  await thrown(InvalidRequestError, agent.lease({}, BOOKING));
   await thrown(InvalidRequestError, agent.lease(NAVAN, { ...BOOKING, ttl: Number.NaN }));
   await thrown(InvalidRequestError, agent.lease(NAVAN, { ...BOOKING, ttl: 3600 }));
   await thrown(DeniedError, agent.lease({ item: "op://Tutorial/Nobody/password" }, BOOKING));

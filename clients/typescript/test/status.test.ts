@@ -75,7 +75,7 @@ test("each fault says what to do", () => {
     "the broker failed: the message; tell the operator its request id 42",
   );
   const tls = "the message; no broker answers so; one with TLS has an address that begins with `https://`";
-  check(Code.Internal, [], "NoBrokerError", tls);
+  for (const code of [Code.Internal, Code.Unimplemented, Code.PermissionDenied]) check(code, [], "NoBrokerError", tls);
 });
 
 test("hostile text is harmless", () => {
