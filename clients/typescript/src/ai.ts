@@ -27,6 +27,8 @@ export interface SecretsOptions extends Omit<LeaseOptions, "partial" | "signal">
   readonly lease?: Lease;
   /** The references that the model may name. Default: all that policy allows. */
   readonly references?: readonly string[];
+  /** The properties of the input that take secrets; a handle in any other stays one. Default: all. */
+  readonly fields?: readonly string[];
 }
 
 /** What a tool of the SDK has, as far as this module looks. */
@@ -72,11 +74,13 @@ interface Call {
 
 /** The input with values in it. */
 async function filled(input: unknown, call: Call, options: SecretsOptions, concealer: Concealer): Promise<unknown> {
+  const { broker, with: asTool, lease, references: allowed, fields, ...ask } = options;
   const found = new Set<string>();
-  replaced(input, (text) => {
-    found.add(text);
-    return text;
-  });
+  const note = (name: string) => {
+    found.add(name);
+    return name;
+  };
+  replacedIn(fields, input, note);
   if (found.size > PLACES_MAX) throw new InvalidRequestError(`the tool's input names more than ${PLACES_MAX} secrets`);
   const names = [...found];
   const signal = call.abortSignal === undefined ? {} : { signal: call.abortSignal };
@@ -88,7 +92,6 @@ async function filled(input: unknown, call: Call, options: SecretsOptions, conce
     concealer.add(secret.expose());
     secret.wipe();
   };
-  const { broker, with: asTool, lease, references: allowed, ...ask } = options;
   const { destination } = ask;
   const how = { ...signal, ...(destination !== undefined && { destination }) };
   const redeem = (leased: LeasedSecret) => leased.redeem({ ...how, ...(asTool !== undefined && { with: asTool }) });
@@ -110,7 +113,14 @@ async function filled(input: unknown, call: Call, options: SecretsOptions, conce
     await using own = await broker.lease(wanted, { ...ask, ...signal });
     for (const reference of references) keep(reference, await redeem(own.get(reference)));
   }
-  return replaced(input, (text) => values.get(text) ?? text);
+  return replacedIn(fields, input, (name) => values.get(name) ?? name);
+}
+
+/** The same as `replaced`, for these properties alone where there are any. */
+function replacedIn(fields: readonly string[] | undefined, input: unknown, by: (name: string) => string): unknown {
+  if (fields === undefined || typeof input !== "object" || input === null) return replaced(input, by);
+  const some = Object.entries(input).map(([key, inner]) => [key, fields.includes(key) ? replaced(inner, by) : inner]);
+  return Object.fromEntries(some);
 }
 
 /** A copy of the input with something else for each handle, and for each text that is a reference. */

@@ -7,7 +7,7 @@ import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-no
 import type { Address } from "./address.js";
 import { bearer, type Credentials, isRenewable, tlsFiles } from "./credentials.js";
 import { ConfigurationError, UnavailableError, type ValetkeyError } from "./errors.js";
-import { printable } from "./status.js";
+import { errorOf, isBrokers, printable } from "./status.js";
 import { VERSION } from "./version.js";
 
 /** How calls reach a broker. */
@@ -53,10 +53,7 @@ export class Http2Link implements Link {
   }
 
   async ready(): Promise<void> {
-    if ((await this.#sessions.connect()) !== "error") {
-      this.wasReached = true;
-      return;
-    }
+    if ((await this.#sessions.connect()) !== "error") return;
     throw this.#unreachable(this.#dialError ?? this.#sessions.error());
   }
 
@@ -70,10 +67,14 @@ export class Http2Link implements Link {
     if (token !== undefined) request.header.set("authorization", `Bearer ${token}`);
     request.header.set("user-agent", `valetkey-typescript/${VERSION}`);
     try {
-      return await next(request);
+      const answer = await next(request);
+      this.wasReached = true;
+      return answer;
     } catch (error) {
+      this.wasReached ||= isBrokers(error);
       // Since TLS 1.3 a broker refuses a client's certificate only after the handshake.
-      throw tlsFault(this.#dialError) === undefined ? error : this.#unreachable(this.#dialError);
+      if (tlsFault(this.#dialError) !== undefined) throw this.#unreachable(this.#dialError);
+      throw this.wasReached ? error : this.#unknown(errorOf(error));
     }
   };
 
@@ -105,6 +106,16 @@ export class Http2Link implements Link {
     const servername = isIP(host) ? {} : { servername: host };
     const files = tlsFiles(this.#credentials);
     return connectTls({ host, port, ...servername, ...files, ALPNProtocols: ["h2"], rejectUnauthorized: true });
+  }
+
+  /** Something listens there, but has never spoken as a broker does. */
+  #unknown(error: ValetkeyError): ValetkeyError {
+    if (!(error instanceof UnavailableError) || this.#address.kind !== "plain") return error;
+    const why = error.message.split(";")[0];
+    return new UnavailableError(
+      `what listens at \`${this.#address.origin}\` does not answer as a broker (${why}); one with TLS has an address that ` +
+        "begins with `https://`",
+    );
   }
 
   #unreachable(error: unknown): ValetkeyError {

@@ -74,6 +74,11 @@ export function errorOf(thrown: unknown): ValetkeyError {
   }
 }
 
+/** Whether a broker said this, rather than a connection to one. */
+export function isBrokers(thrown: unknown): boolean {
+  return ConnectError.from(thrown).findDetails(ErrorInfoSchema).length > 0;
+}
+
 /** A handle that is refused. */
 export function handleNotActive(recordId?: string): HandleNotActiveError {
   const message = `the handle is not active; ask the agent for a fresh one${record(recordId)}`;

@@ -214,6 +214,14 @@ test("a model names only what it may", async () => {
   assert.throws(() => withSecrets({}, { broker: agent, ...BOOKING }), TypeError);
 });
 
+test("a secret goes where secrets go, and nowhere else", async () => {
+  const got: Login[] = [];
+  const tools = { book: booking(got, { fields: ["password"] }) };
+  const scripted = model([{ username: NAVAN.username, password: NAVAN.password }]);
+  await generateText({ model: scripted, tools, prompt: "book", stopWhen: isStepCount(3) });
+  assert.deepEqual(got, [{ username: NAVAN.username, password: NAVAN_PASSWORD }]);
+});
+
 test("values are concealed in whatever form", () => {
   const concealer = new Concealer();
   const value = 'h"nter2 + påss/word?';

@@ -175,7 +175,8 @@ export class Network implements AsyncDisposable {
         from.on("error", () => {});
         from.on("close", () => {
           this.#sockets.delete(from);
-          to.destroy();
+          // A silent network tells nobody that the other end hung up.
+          if (!this.#isSilent) to.destroy();
         });
       }
     });

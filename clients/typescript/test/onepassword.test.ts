@@ -66,6 +66,13 @@ main()
     assert.equal(stdout, `${NAVAN_PASSWORD}\n`);
     assert.match(stderr, /take a service account's token out of this environment/);
     assert.doesNotMatch(stderr, /hunter2/);
+    // A token of the broker's in its place is one.
+    const own = {
+      VALETKEY_TOKEN: "",
+      VALETKEY_TOKEN_FILE: "/nowhere",
+      OP_SERVICE_ACCOUNT_TOKEN: broker.token("travel-bot"),
+    };
+    assert.equal((await run(own)).stdout, `${NAVAN_PASSWORD}\n`);
   } finally {
     rmSync(folder, { recursive: true });
   }

@@ -22,8 +22,20 @@ export async function handles(services: Services, { agent, navan, ramp }: Broker
   return await play(
     { ...handlesOf(flight), ...handlesOf(filing) },
     {
-      book_flight: withSecrets(bookFlight(services), { broker: agent, with: navan, lease: flight, ...booking }),
-      submit_expense: withSecrets(submitExpense(services), { broker: agent, with: ramp, lease: filing, ...expense }),
+      book_flight: withSecrets(bookFlight(services), {
+        broker: agent,
+        with: navan,
+        lease: flight,
+        fields: Object.keys(NAVAN),
+        ...booking,
+      }),
+      submit_expense: withSecrets(submitExpense(services), {
+        broker: agent,
+        with: ramp,
+        lease: filing,
+        fields: Object.keys(RAMP),
+        ...expense,
+      }),
     },
   );
 }
