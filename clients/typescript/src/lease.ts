@@ -166,15 +166,14 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
     return issued;
   }
 
-  /** @internal Waits until `current(slot)` is another than `previous`; whether it came to that in time. */
-  async hasFresh(slot: Slot, previous: Issued, ms: number, signal: AbortSignal): Promise<boolean> {
+  /** @internal Waits a little for this handle to be replaced, or to die with its stream; whether it came to that. */
+  async isOutdated(slot: Slot, issued: Issued, ms: number, signal: AbortSignal): Promise<boolean> {
     const end = new Deadline(ms / 1000);
-    const isStale = () => !this.#isLive || slot.live(this.#life) === previous;
-    while (!this.#over && isStale() && end.left() > 0) {
-      const tick = sleep(end.left(), signal);
-      await Promise.race([this.#change(signal), tick]);
+    const isCurrent = () => this.#isLive && slot.live(this.#life) === issued;
+    while (isCurrent() && end.left() > 0) {
+      await Promise.race([this.#change(signal), sleep(end.left(), signal)]);
     }
-    return this.#over !== undefined || !isStale();
+    return !isCurrent();
   }
 
   /** Opens a stream and waits for a first answer to each reference; again and again, until the deadline. */
@@ -197,7 +196,7 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
   async #begin(stream: AbortController, signal: AbortSignal): Promise<AsyncIterator<AcquireLeaseResponse>> {
     signal.addEventListener("abort", () => stream.abort(), { once: true });
     this.#life = lifeOf(this.#ask.options);
-    const wanted = [...this.#slots.values()].filter((slot) => !slot.isSpent);
+    const wanted = this.#wanted();
     for (const slot of wanted) {
       slot.clear();
       slot.failure = undefined;
@@ -218,6 +217,11 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
     return events;
   }
 
+  /** What is worth asking for again: not what was used, and not what policy took back, which would have all refused. */
+  #wanted(): Slot[] {
+    return [...this.#slots.values()].filter((slot) => !slot.isSpent && !(slot.failure instanceof LeaseLostError));
+  }
+
   /** Follows the stream, and those that come after it, to the end. */
   async #keep(events: AsyncIterator<AcquireLeaseResponse>): Promise<void> {
     let next = events;
@@ -228,9 +232,8 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
       this.#stream.abort();
       if (this.#over) return;
       this.#losses = performance.now() - since < STABLE_AFTER ? this.#losses + 1 : 1;
-      const isLasting = [...this.#slots.values()].some((slot) => !slot.isSpent);
-      if (!isLasting) return this.#end("expiry");
       if (!this.#mayComeBack(broken)) return this.#end(broken.end, broken.cause);
+      if (this.#wanted().length === 0) return this.#end("expiry");
       this.#tell();
       try {
         next = await this.#open(new Deadline(this.#ask.resume), this.#closing.signal, this.#losses);

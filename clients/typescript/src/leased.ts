@@ -87,7 +87,7 @@ export class LeasedSecret {
         } catch (error) {
           // The handle may be dead or spent; a fresh one is another decision, and another record.
           const wait = staleFor(error);
-          if (wait === 0 || !(await this.#lease.hasFresh(this.#slot, issued, wait, signal))) throw error;
+          if (wait === 0 || !(await this.#lease.isOutdated(this.#slot, issued, wait, signal))) throw error;
         }
       }
     });
@@ -116,6 +116,6 @@ export class LeasedSecret {
  * and a renewal that overtook the handle is in the stream already.
  */
 function staleFor(error: unknown): number {
-  if (error instanceof HandleNotActiveError) return 100;
+  if (error instanceof HandleNotActiveError) return 250;
   return error instanceof UnavailableError && !error.nothingDone ? 1000 : 0;
 }

@@ -6,7 +6,7 @@ import type { Interceptor, Transport } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import type { Address } from "./address.js";
 import { bearer, type Credentials, isRenewable, tlsFiles } from "./credentials.js";
-import { ConfigurationError, UnavailableError, type ValetkeyError } from "./errors.js";
+import { ConfigurationError, NoBrokerError, UnavailableError, type ValetkeyError } from "./errors.js";
 import { errorOf, isBrokers, printable } from "./status.js";
 import { VERSION } from "./version.js";
 
@@ -69,14 +69,33 @@ export class Http2Link implements Link {
     try {
       const answer = await next(request);
       this.wasReached = true;
-      return answer;
+      return answer.stream ? { ...answer, message: this.#watched(answer.message) } : answer;
     } catch (error) {
-      this.wasReached ||= isBrokers(error);
-      // Since TLS 1.3 a broker refuses a client's certificate only after the handshake.
-      if (tlsFault(this.#dialError) !== undefined) throw this.#unreachable(this.#dialError);
-      throw this.wasReached ? error : this.#unknown(errorOf(error));
+      throw this.#named(error);
     }
   };
+
+  /** The messages of a stream; what breaks it has a name of ours. */
+  async *#watched<T>(messages: AsyncIterable<T>): AsyncGenerator<T> {
+    try {
+      yield* messages;
+    } catch (error) {
+      throw this.#named(error);
+    }
+  }
+
+  #named(error: unknown): ValetkeyError {
+    this.wasReached ||= isBrokers(error);
+    // Since TLS 1.3 a broker refuses a client's certificate only after the handshake.
+    if (tlsFault(this.#dialError) !== undefined) return this.#unreachable(this.#dialError);
+    const named = errorOf(error);
+    if (!this.wasReached) return this.#unknown(named);
+    if (!(named instanceof NoBrokerError)) return named;
+    // A broker that stops closes streams in ways that are no gRPC. What it refused to begin with is surely not done.
+    const why = named.message.split(";")[0] ?? "";
+    const nothingDone = why.includes("REFUSED_STREAM");
+    return new UnavailableError(`the connection broke (${why}); try again later`, { nothingDone });
+  }
 
   #dial(): Socket {
     this.#dialError = undefined;

@@ -195,6 +195,20 @@ test("a broker that comes back with other policies refuses for good", async () =
   assert.ok(why?.cause instanceof DeniedError);
 });
 
+test("what policy took back does not cost the rest of the lease, and what was used is not asked for again", async () => {
+  const references = { ...NAVAN, number: "op://Tutorial/Travel Card/number" };
+  const lease = await agent.lease(references, BOOKING);
+  await lease.get("number").redeem({ with: tool });
+  broker.policy("travel.cedar", (text) => text.replaceAll('"username", "password"', '"username"'));
+  await eventually("the password goes", () => lease.get("password").failure !== undefined);
+  await broker.stop("SIGKILL");
+  await broker.run();
+  await lease.ready();
+  assert.equal((await lease.get("username").redeem({ with: tool })).expose(), "demo-navan-user@travel.example");
+  assert.throws(() => lease.get("password").handle, LeaseLostError);
+  assert.throws(() => lease.get("number").handle, HandleNotActiveError);
+});
+
 test("two hundred leases at once, through a restart", async () => {
   const leases = await Promise.all(Array.from({ length: 200 }, () => agent.lease(NAVAN, BOOKING)));
   const redeem = (lease: Lease<"username" | "password">, name: "username" | "password") =>
