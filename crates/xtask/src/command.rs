@@ -1,6 +1,7 @@
 //! Running other programs: each is shown before it runs, and its output is never hidden.
 
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -16,6 +17,19 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>, words: &[&str]) -> C
     let mut command = Command::new(program);
     command.args(words);
     command
+}
+
+/// The program of the workspace, for tests that talk to it: built, unless `VALETKEY_BIN` names one.
+///
+/// # Errors
+/// Where it cannot be built.
+pub(crate) fn broker() -> anyhow::Result<PathBuf> {
+    if let Some(given) = std::env::var_os("VALETKEY_BIN") {
+        return Ok(given.into());
+    }
+    run(&mut cargo(&["build", "--package", "valetkey"]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    Ok(std::fs::canonicalize(target.join("debug/valetkey"))?)
 }
 
 /// Runs to the end.

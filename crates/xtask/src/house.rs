@@ -72,7 +72,9 @@ fn other_registry(File { path, text }: &File) -> Option<String> {
     let name = path.rsplit('/').next()?;
     let bad_source = |line: &&str| {
         LOCKS.iter().any(|(lock, key, public)| {
-            *lock == name && line.trim().strip_prefix(key).is_some_and(|source| !source.starts_with(public))
+            // A folder of the repository is no registry.
+            let is_foreign = |source: &str| !source.starts_with(public) && !source.starts_with("../");
+            *lock == name && line.trim().strip_prefix(key).is_some_and(is_foreign)
         })
     };
     let bad_setting = |line: &&str| REGISTRY_SETTINGS.iter().any(|setting| line.contains(setting));
@@ -169,6 +171,7 @@ mod tests {
             "  \"resolved\": \"https://mirror.example/a.tgz\"",
             Some("names a registry"),
         );
+        check("examples/x/package-lock.json", "  \"resolved\": \"../../clients/x\"", None);
         check(
             ".cargo/config.toml",
             &format!("{} = \"mirror\"", REGISTRY_SETTINGS[0]),

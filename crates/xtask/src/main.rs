@@ -14,6 +14,7 @@ mod house;
 mod python;
 mod steps;
 mod tools;
+mod typescript;
 
 use std::path::Path;
 use std::process::ExitCode;

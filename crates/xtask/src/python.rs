@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use crate::ci::{Outcome, TestCount};
-use crate::command::{cargo, command, output_of, run, run_seeing};
+use crate::command::{broker, command, output_of, run, run_seeing};
 
 /// A folder of packages of its own.
 struct Venv {
@@ -40,16 +40,6 @@ pub(crate) fn check() -> anyhow::Result<Outcome> {
         test(venv, tests, &broker, &mut count)?;
     }
     Ok(Outcome::Tests(count))
-}
-
-/// The program that the tests talk to.
-fn broker() -> anyhow::Result<PathBuf> {
-    if let Some(given) = env::var_os("VALETKEY_BIN") {
-        return Ok(given.into());
-    }
-    run(&mut cargo(&["build", "--package", "valetkey"]))?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    Ok(fs::canonicalize(target.join("debug/valetkey"))?)
 }
 
 fn wheel(venv: &Venv) -> anyhow::Result<String> {

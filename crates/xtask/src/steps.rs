@@ -2,7 +2,7 @@
 
 use crate::ci::{Outcome, TestCount};
 use crate::command::{cargo, command, output_of, run, run_seeing};
-use crate::{house, python, tools};
+use crate::{house, python, tools, typescript};
 
 /// One thing that CI checks.
 pub(crate) struct Step {
@@ -15,7 +15,7 @@ pub(crate) struct Step {
 }
 
 /// Everything that CI checks, in its order: what fails often and fast comes first.
-pub(crate) const ALL: [Step; 12] = [
+pub(crate) const ALL: [Step; 13] = [
     Step { name: "fmt", what: "the code is formatted", run: fmt },
     Step { name: "house", what: "the rules of the house", run: house::check },
     Step { name: "clippy", what: "no warnings", run: clippy },
@@ -25,6 +25,11 @@ pub(crate) const ALL: [Step; 12] = [
         name: "python",
         what: "the Python client, at the oldest and the newest it supports",
         run: python::check,
+    },
+    Step {
+        name: "typescript",
+        what: "the TypeScript client, and its package as a newcomer installs it",
+        run: typescript::check,
     },
     Step { name: "policy", what: "the policies are valid and pass their tests", run: policy },
     Step { name: "deny", what: "dependencies: direction, licences, sources", run: deny },

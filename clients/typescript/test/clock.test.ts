@@ -1,0 +1,38 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { BOOKING, eventually, NAVAN, NAVAN_PASSWORD, PACKAGE, TestBroker } from "./harness.js";
+
+test("a wall clock that is an hour wrong, and one that jumps, change nothing", async (t) => {
+  await using broker = await TestBroker.start();
+  const right = Date.now;
+  t.after(() => {
+    Date.now = right;
+  });
+  for (const hours of [1, -1]) {
+    Date.now = () => right() + hours * 3_600_000;
+    await using agent = broker.as("travel-bot");
+    await using tool = broker.as("navan.book_flight");
+    await using lease = await agent.lease(NAVAN, { ...BOOKING, ttl: 1 });
+    const seen = new Set<string>();
+    await eventually("two handles", () => seen.add(lease.get("password").handle).size >= 2);
+    Date.now = () => right() - hours * 3_600_000;
+    await eventually("two more", () => seen.add(lease.get("password").handle).size >= 4);
+    assert.equal((await lease.get("password").redeem({ with: tool })).expose(), NAVAN_PASSWORD);
+  }
+});
+
+test("nothing in the package reads the wall clock", () => {
+  const files = readdirSync(join(PACKAGE, "src")).filter((name) => name.endsWith(".ts"));
+  const read = (name: string) => readFileSync(join(PACKAGE, "src", name), "utf8");
+  assert.deepEqual(
+    files.filter((name) => /\bDate\b|toDate|timestampNow/.test(read(name))),
+    [],
+  );
+});
+
+test("the stubs are what the protocol buffers say", () => {
+  execFileSync(process.execPath, [join(PACKAGE, "scripts/generate.mjs"), "--check"], { stdio: "pipe" });
+});

@@ -1,0 +1,45 @@
+/** With valetkey: the model is handed handles, and each tool redeems its own. */
+
+import type { Broker, Lease } from "valetkey";
+import { withSecrets } from "valetkey/ai";
+import { play } from "./model.js";
+import type { Services } from "./services.js";
+import { bookFlight, submitExpense } from "./tools.js";
+import { NAVAN, RAMP } from "./trip.js";
+
+/** The same broker, as each of them sees it. */
+export interface Brokers {
+  agent: Broker;
+  navan: Broker;
+  ramp: Broker;
+}
+
+export async function handles(services: Services, { agent, navan, ramp }: Brokers): Promise<string> {
+  const booking = { tool: "navan.book_flight", purpose: "book the flight to Lisbon" };
+  const expense = { tool: "ramp.submit_expense", purpose: "file the expense of the flight" };
+  await using flight = await agent.lease(NAVAN, booking);
+  await using filing = await agent.lease(RAMP, expense);
+  return await play(
+    { ...handlesOf(flight), ...handlesOf(filing) },
+    {
+      book_flight: withSecrets(bookFlight(services), {
+        broker: agent,
+        with: navan,
+        lease: flight,
+        fields: Object.keys(NAVAN),
+        ...booking,
+      }),
+      submit_expense: withSecrets(submitExpense(services), {
+        broker: agent,
+        with: ramp,
+        lease: filing,
+        fields: Object.keys(RAMP),
+        ...expense,
+      }),
+    },
+  );
+}
+
+function handlesOf(lease: Lease): Record<string, string> {
+  return Object.fromEntries(lease.names.map((name) => [name, lease.get(name).handle]));
+}
