@@ -19,6 +19,7 @@
 //!   `interrupted` where none came in time, or none before the broker stopped.
 //! - Nothing waits without bound, and a reader never blocks the writer.
 
+mod canonical;
 mod checkpoint;
 mod code;
 #[cfg(any(test, feature = "test-util"))]
@@ -38,6 +39,7 @@ mod term;
 #[cfg(test)]
 mod testing;
 mod tokens;
+mod usage;
 mod vaults;
 mod writer;
 
@@ -50,4 +52,5 @@ pub use schema::OpenError;
 pub use store::{AuditStore, Missing, StoreOptions};
 pub use stored::{StoredOutcome, StoredRecord, StoredTarget};
 pub use tokens::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError};
+pub use usage::{Counted, Day, Days, FirstUse, PolicyUse, Subject, Thing, Usage, UsageResult};
 pub use vaults::Vaults;

@@ -188,6 +188,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0001_init.sql"),
     include_str!("../../../migrations/0002_add_value_age.sql"),
     include_str!("../../../migrations/0003_add_tokens.sql"),
+    include_str!("../../../migrations/0004_add_evidence.sql"),
 ];
 /// `vklg` in ASCII: marks the file as ours, also for file(1).
 const APPLICATION_ID: i64 = 0x766B_6C67;

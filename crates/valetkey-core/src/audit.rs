@@ -174,7 +174,13 @@ pub struct AuditOutcome {
     pub detail: Option<Arc<str>>,
     /// Where the value came from.
     pub provenance: Option<Provenance>,
+    /// What recognises the value that was released, for whoever has the digest key.
+    pub value_digest: Option<ValueDigest>,
 }
+
+/// A keyed digest of a value: equal values have equal digests, and without the key it says nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ValueDigest(pub [u8; 16]);
 
 /// The result in an [`AuditOutcome`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -297,7 +303,7 @@ impl AuditOutcome {
     /// A result with nothing more to say.
     #[must_use]
     pub fn new(time: Timestamp, result: OutcomeResult) -> Self {
-        Self { time, result, reason: None, detail: None, provenance: None }
+        Self { time, result, reason: None, detail: None, provenance: None, value_digest: None }
     }
 
     /// A result and the stable code that says why.
@@ -390,6 +396,12 @@ impl OutcomeResult {
             Self::Withheld => "withheld",
             Self::Interrupted => "interrupted",
         }
+    }
+}
+
+impl fmt::Display for ValueDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

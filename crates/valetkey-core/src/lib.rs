@@ -40,6 +40,7 @@ mod text;
 
 pub use audit::{
     AuditError, AuditLog, AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordId, RecordKind, Ruling,
+    ValueDigest,
 };
 pub use bearer::{Bearer, BearerDigest, BearerError, PublicId};
 pub use broker::{Acquire, Broker, Check, CheckAnswer, Redeemed, Refusal};

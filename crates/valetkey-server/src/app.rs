@@ -21,6 +21,7 @@ use valetkey_policy::{Bundle, Engine, LoadError};
 use valetkey_proto::v1::audit_service_server::{AuditServiceServer, SERVICE_NAME as AUDIT_SERVICE};
 use valetkey_proto::v1::lease_service_server::{LeaseServiceServer, SERVICE_NAME as LEASE_SERVICE};
 use valetkey_proto::v1::operator_service_server::{OperatorServiceServer, SERVICE_NAME as OPERATOR_SERVICE};
+use valetkey_proto::v1::report_service_server::{ReportServiceServer, SERVICE_NAME as REPORT_SERVICE};
 use valetkey_proto::v1::token_service_server::{SERVICE_NAME as TOKEN_SERVICE, TokenServiceServer};
 
 use crate::audit_service::Audit;
@@ -36,6 +37,7 @@ use crate::listen::{Listeners, Refusals, connections, write_down};
 use crate::metrics;
 use crate::operator_service::Operator;
 use crate::reload::{Reloader, loaded};
+use crate::report_service::Reports;
 use crate::sources::{self, SourceError};
 use crate::state::State;
 use crate::tls::{Tls, TlsError};
@@ -284,6 +286,7 @@ impl App {
             .add_service(LeaseServiceServer::new(leases).max_decoding_message_size(MESSAGE_MAX))
             .add_service(AuditServiceServer::new(audit).max_decoding_message_size(MESSAGE_MAX))
             .add_service(OperatorServiceServer::new(Operator(state)).max_decoding_message_size(MESSAGE_MAX))
+            .add_service(ReportServiceServer::new(Reports {}).max_decoding_message_size(MESSAGE_MAX))
             .add_service(TokenServiceServer::new(desk).max_decoding_message_size(MESSAGE_MAX))
             .add_service(health_service)
             .add_optional_service(reflection())
@@ -417,7 +420,7 @@ async fn report_health(health: HealthReporter, mut available: watch::Receiver<bo
             true => ServingStatus::Serving,
             false => ServingStatus::NotServing,
         };
-        for service in ["", LEASE_SERVICE, AUDIT_SERVICE, OPERATOR_SERVICE, TOKEN_SERVICE] {
+        for service in ["", LEASE_SERVICE, AUDIT_SERVICE, OPERATOR_SERVICE, REPORT_SERVICE, TOKEN_SERVICE] {
             health.set_service_status(service, status).await;
         }
         if available.changed().await.is_err() {

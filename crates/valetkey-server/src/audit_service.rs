@@ -12,8 +12,10 @@ use valetkey_core::{
 };
 use valetkey_proto::v1::audit_service_server::AuditService;
 use valetkey_proto::v1::{
-    GetAuditRecordRequest, GetAuditRecordResponse, ListAuditRecordsRequest, ListAuditRecordsResponse,
-    WatchAuditRecordsRequest, WatchAuditRecordsResponse,
+    ExportAuditRecordsRequest, ExportAuditRecordsResponse, GetAuditCheckpointRequest,
+    GetAuditCheckpointResponse, GetAuditProofRequest, GetAuditProofResponse, GetAuditRecordRequest,
+    GetAuditRecordResponse, ListAuditRecordsRequest, ListAuditRecordsResponse, WatchAuditRecordsRequest,
+    WatchAuditRecordsResponse,
 };
 
 use crate::audit_record;
@@ -90,6 +92,29 @@ impl AuditService for Audit {
             stopping: self.stopping.clone(),
         };
         Ok(Response::new(stream::try_unfold(watch, Watch::batch).flat_map(flatten).boxed()))
+    }
+
+    type ExportAuditRecordsStream = BoxStream<'static, Result<ExportAuditRecordsResponse, Status>>;
+
+    async fn export_audit_records(
+        &self,
+        _: Request<ExportAuditRecordsRequest>,
+    ) -> Result<Response<Self::ExportAuditRecordsStream>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
+
+    async fn get_audit_proof(
+        &self,
+        _: Request<GetAuditProofRequest>,
+    ) -> Result<Response<GetAuditProofResponse>, Status> {
+        Err(Status::unimplemented("to come"))
+    }
+
+    async fn get_audit_checkpoint(
+        &self,
+        _: Request<GetAuditCheckpointRequest>,
+    ) -> Result<Response<GetAuditCheckpointResponse>, Status> {
+        Err(Status::unimplemented("to come"))
     }
 }
 

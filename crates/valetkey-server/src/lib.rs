@@ -27,6 +27,7 @@ mod listen;
 mod metrics;
 mod operator_service;
 mod reload;
+mod report_service;
 mod sources;
 mod state;
 mod status;

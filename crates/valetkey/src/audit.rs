@@ -148,6 +148,7 @@ pub(crate) fn cells(record: AuditRecord) -> Vec<Cell> {
         source,
         item_version,
         value_age,
+        value_digest,
     } = outcome.unwrap_or_default();
     vec![
         ("record_id", text(record_id)),
@@ -188,6 +189,7 @@ pub(crate) fn cells(record: AuditRecord) -> Vec<Cell> {
         ("source", text(source)),
         ("item_version", (item_version > 0).then_some(item_version).into()),
         ("value_age_seconds", value_age.map(|age| seconds(age.seconds, age.nanos)).into()),
+        ("value_digest", text(value_digest)),
     ]
 }
 

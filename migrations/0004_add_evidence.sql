@@ -1,0 +1,66 @@
+-- What makes the log tamper-evident: each record with its outcome is a leaf of an RFC 6962 Merkle tree, in the order
+-- of `seq`. docs/audit.md says what a leaf is made of.
+
+ALTER TABLE outcomes ADD COLUMN value_digest BLOB CHECK (length(value_digest) = 16); -- keyed; of a value that was released
+
+-- Whole blocks of 256 leaves. The first 8 bytes of each leaf's hash are kept to name the one that was changed.
+CREATE TABLE tree_blocks (
+    block  INTEGER PRIMARY KEY CHECK (block >= 0),
+    leaves BLOB NOT NULL CHECK (length(leaves) = 2048),
+    hash   BLOB NOT NULL CHECK (length(hash) = 32)
+) STRICT;
+
+-- The tree's size and root, signed: a C2SP checkpoint (signed note).
+CREATE TABLE checkpoints (
+    size    INTEGER PRIMARY KEY CHECK (size >= 1),
+    time_us INTEGER NOT NULL,
+    note    TEXT    NOT NULL
+) STRICT;
+
+-- Records up to `seq` may be deleted: whole blocks, under a checkpoint. Their blocks stay, so that the rest can still
+-- be verified.
+CREATE TABLE retirements (
+    seq     INTEGER PRIMARY KEY CHECK (seq >= 1 AND seq % 256 = 0),
+    time_us INTEGER NOT NULL,
+    first_us INTEGER NOT NULL,          -- the times of the first and the last record that went
+    last_us INTEGER NOT NULL
+) STRICT;
+
+-- What a token is for: 0 calls of the API, 1 the Events API.
+ALTER TABLE tokens ADD COLUMN usage INTEGER NOT NULL DEFAULT 0 CHECK (usage BETWEEN 0 AND 1);
+
+CREATE TRIGGER tree_blocks_without_gap BEFORE INSERT ON tree_blocks
+WHEN NEW.block IS NOT (SELECT coalesce(max(block), -1) + 1 FROM tree_blocks)
+BEGIN SELECT RAISE(ABORT, 'tree blocks are numbered from 0 without gaps'); END;
+CREATE TRIGGER tree_blocks_never_updated BEFORE UPDATE ON tree_blocks
+BEGIN SELECT RAISE(ABORT, 'tree blocks are insert-only'); END;
+CREATE TRIGGER tree_blocks_never_deleted BEFORE DELETE ON tree_blocks
+BEGIN SELECT RAISE(ABORT, 'tree blocks are insert-only'); END;
+
+CREATE TRIGGER checkpoints_only_forward BEFORE INSERT ON checkpoints
+WHEN NEW.size <= (SELECT coalesce(max(size), 0) FROM checkpoints)
+BEGIN SELECT RAISE(ABORT, 'checkpoints move forward only'); END;
+CREATE TRIGGER checkpoints_never_updated BEFORE UPDATE ON checkpoints
+BEGIN SELECT RAISE(ABORT, 'checkpoints are insert-only'); END;
+CREATE TRIGGER checkpoints_never_deleted BEFORE DELETE ON checkpoints
+BEGIN SELECT RAISE(ABORT, 'checkpoints are insert-only'); END;
+
+-- Retention: never the newest block, and never what no checkpoint covers.
+CREATE TRIGGER retirements_covered BEFORE INSERT ON retirements
+WHEN NEW.seq <= (SELECT coalesce(max(seq), 0) FROM retirements)
+    OR NEW.seq > (SELECT coalesce(max(size), 0) FROM checkpoints)
+    OR NEW.seq >= (SELECT coalesce(max(seq), 0) FROM records)
+BEGIN SELECT RAISE(ABORT, 'records are retired forward, under a checkpoint, and never all'); END;
+CREATE TRIGGER retirements_never_updated BEFORE UPDATE ON retirements
+BEGIN SELECT RAISE(ABORT, 'retirements are insert-only'); END;
+CREATE TRIGGER retirements_never_deleted BEFORE DELETE ON retirements
+BEGIN SELECT RAISE(ABORT, 'retirements are insert-only'); END;
+
+DROP TRIGGER records_never_deleted;
+CREATE TRIGGER records_never_deleted BEFORE DELETE ON records
+WHEN OLD.seq > (SELECT coalesce(max(seq), 0) FROM retirements)
+BEGIN SELECT RAISE(ABORT, 'records are insert-only'); END;
+DROP TRIGGER outcomes_never_deleted;
+CREATE TRIGGER outcomes_never_deleted BEFORE DELETE ON outcomes
+WHEN OLD.seq > (SELECT coalesce(max(seq), 0) FROM retirements)
+BEGIN SELECT RAISE(ABORT, 'outcomes are insert-only'); END;
