@@ -4,7 +4,8 @@
 //! record() ──> queue ──> writer thread: one transaction, one fsync ──> all waiters answered
 //!              bounded        │ wakes            └──> committed(): watchers
 //! record_outcome() ───────────┘         checkpoint thread: log to database file
-//! list(), fetch(), after() ──> read-only connections of their own
+//!                                       index thread: settled records to the index beside the log
+//! list(), after(), usage() ──> read-only connections of their own: the index, and the log behind it
 //! ```
 //!
 //! Not here: gRPC, Cedar, secrets. SQL and SQLite's types do not leave the crate.
@@ -25,6 +26,7 @@ mod code;
 #[cfg(any(test, feature = "test-util"))]
 mod fault;
 mod filter;
+mod index;
 mod outcomes;
 mod page;
 mod query;

@@ -475,7 +475,7 @@ fn log_of(path: &std::path::Path) -> PathBuf {
 }
 
 /// Device and inode: a file that was put in the place of ours is not ours.
-fn file_of(path: &std::path::Path) -> Option<(u64, u64)> {
+pub(crate) fn file_of(path: &std::path::Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
