@@ -3,7 +3,7 @@
 //! ```text
 //! record() ──> queue ──> writer thread: one transaction, one fsync ──> all waiters answered
 //!              bounded        │ wakes            └──> committed(): watchers
-//! record_outcome() ───────────┘         checkpoint thread: log to database file
+//! record_outcome() ───────────┘         thread of wal.rs: write-ahead log to database file
 //! list(), fetch(), after() ──> read-only connections of their own
 //! ```
 //!
@@ -20,11 +20,11 @@
 //! - Nothing waits without bound, and a reader never blocks the writer.
 
 mod canonical;
-mod checkpoint;
 mod code;
 #[cfg(any(test, feature = "test-util"))]
 mod fault;
 mod filter;
+mod note;
 mod outcomes;
 mod page;
 mod query;
@@ -39,8 +39,10 @@ mod term;
 #[cfg(test)]
 mod testing;
 mod tokens;
+mod tree;
 mod usage;
 mod vaults;
+mod wal;
 mod writer;
 
 #[cfg(any(test, feature = "test-util"))]

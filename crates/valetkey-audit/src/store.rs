@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use valetkey_core::{AuditError, AuditLog, AuditOutcome, AuditRecord, Clock, Grant, RecordId};
 
-use crate::checkpoint::{CheckpointLimits, Checkpointer};
+use crate::wal::{WalLimits, WalMover};
 use crate::queue::{Queue, Rejected, Submission};
 use crate::read::AuditReader;
 use crate::schema::{self, OpenError};
@@ -95,14 +95,14 @@ impl AuditStore {
             #[cfg(any(test, feature = "test-util"))]
             fault: crate::fault::FaultSwitch::default(),
         });
-        let checkpointer = Checkpointer::start(&path, CheckpointLimits::default())?;
+        let wal_mover = WalMover::start(&path, WalLimits::default())?;
         let reader = AuditReader::open(&path)?;
         let tokens = Arc::new(TokenStore::open(&path)?);
         let parts = WriterParts {
             shared: Arc::clone(&shared),
             path: path.clone(),
             connection,
-            checkpointer,
+            wal_mover,
             clock,
             outcome_deadline,
             open_max,

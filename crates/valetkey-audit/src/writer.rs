@@ -22,7 +22,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::watch;
 use valetkey_core::{AuditError, AuditOutcome, Clock, OutcomeResult, RecordId, Ruling};
 
-use crate::checkpoint::Checkpointer;
+use crate::wal::WalMover;
 use crate::outcomes::Outcomes;
 use crate::queue::{Queue, Submission, Work};
 use crate::row;
@@ -46,7 +46,7 @@ pub(crate) struct WriterParts {
     pub(crate) shared: Arc<Shared>,
     pub(crate) path: PathBuf,
     pub(crate) connection: Connection,
-    pub(crate) checkpointer: Checkpointer,
+    pub(crate) wal_mover: WalMover,
     pub(crate) clock: Arc<dyn Clock>,
     /// How long an outcome may take.
     pub(crate) outcome_deadline: Duration,
@@ -255,7 +255,7 @@ impl Writer {
         if set(&self.parts.shared.available, true) {
             tracing::info!("the audit log can be written again");
         }
-        self.parts.checkpointer.note(&self.parts.connection, self.log_pages.load(Ordering::Relaxed));
+        self.parts.wal_mover.note(&self.parts.connection, self.log_pages.load(Ordering::Relaxed));
     }
 
     /// Gives the callers their ids, and begins to wait for outcomes.
@@ -399,8 +399,8 @@ impl Writer {
                 break;
             }
         }
-        let WriterParts { checkpointer, connection, .. } = self.parts;
-        drop(checkpointer);
+        let WriterParts { wal_mover, connection, .. } = self.parts;
+        drop(wal_mover);
         if let Err(error) = connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE) {
             tracing::warn!(%error, "the audit log was closed without a checkpoint; nothing is lost");
         }
