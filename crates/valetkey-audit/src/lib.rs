@@ -19,11 +19,15 @@
 //!   `interrupted` where none came in time, or none before the broker stopped.
 //! - Nothing waits without bound, and a reader never blocks the writer.
 
+mod blocks;
 mod canonical;
+mod checkpoint_file;
 mod code;
+mod evidence;
 #[cfg(any(test, feature = "test-util"))]
 mod fault;
 mod filter;
+mod keys;
 mod note;
 mod outcomes;
 mod page;
@@ -45,14 +49,17 @@ mod vaults;
 mod wal;
 mod writer;
 
+pub use evidence::Signing;
 #[cfg(any(test, feature = "test-util"))]
 pub use fault::{Fault, integrity};
 pub use filter::{Filter, FilterError, FilterFault};
+pub use note::{Checkpoint, NoteError, VerifierKey};
 pub use page::{PageToken, PageTokenError};
 pub use read::{AuditReader, Page, ReadError, Tail};
 pub use schema::OpenError;
 pub use store::{AuditStore, Missing, StoreOptions};
 pub use stored::{StoredOutcome, StoredRecord, StoredTarget};
 pub use tokens::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError};
+pub use tree::Hash;
 pub use usage::{Counted, Day, Days, FirstUse, PolicyUse, Subject, Thing, Usage, UsageResult};
 pub use vaults::Vaults;

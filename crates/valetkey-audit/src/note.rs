@@ -94,8 +94,7 @@ impl SignerKey {
 
     /// Reads `PRIVATE+KEY+<name>+<id>+<base64>`.
     pub(crate) fn parse(text: &str) -> Result<Self, NoteError> {
-        let (name, id, bytes) =
-            text.strip_prefix(PRIVATE).and_then(key_parts).ok_or(NoteError::NoKey)?;
+        let (name, id, bytes) = text.strip_prefix(PRIVATE).and_then(key_parts).ok_or(NoteError::NoKey)?;
         let bytes = Zeroizing::new(bytes);
         let key = Self::new(name, SigningKey::from_bytes(&bytes));
         if key.verifier.id == id { Ok(key) } else { Err(NoteError::NoKey) }
@@ -133,7 +132,8 @@ impl SignerKey {
 
 impl VerifierKey {
     fn new(name: &str, key: VerifyingKey) -> Self {
-        let digest = Sha256::new().chain_update(name).chain_update([b'\n', ED25519]).chain_update(key.as_bytes());
+        let digest =
+            Sha256::new().chain_update(name).chain_update([b'\n', ED25519]).chain_update(key.as_bytes());
         let [a, b, c, d, ..] = <[u8; 32]>::from(digest.finalize());
         Self { name: name.to_owned(), id: [a, b, c, d], key }
     }
@@ -176,7 +176,7 @@ impl VerifierKey {
             if name != self.name || id != self.id {
                 continue;
             }
-            let signature = Signature::from_slice(&signature).map_err(|_| NoteError::Forged)?;
+            let signature = Signature::from_slice(&signature).map_err(|_| NoteError::NoNote)?;
             self.key.verify_strict(text.as_bytes(), &signature).map_err(|_| NoteError::Forged)?;
             signed = true;
         }
@@ -294,7 +294,13 @@ mod tests {
 
     #[test]
     fn keys_that_are_none() {
-        for bad in ["", "a+b", "a+00000000+AQ==", &GO_PUBLIC.replace("c74", "c75"), &GO_PUBLIC.replace("Peter", "P ter")] {
+        for bad in [
+            "",
+            "a+b",
+            "a+00000000+AQ==",
+            &GO_PUBLIC.replace("c74", "c75"),
+            &GO_PUBLIC.replace("Peter", "P ter"),
+        ] {
             assert_eq!(VerifierKey::parse(bad), Err(NoteError::NoKey), "{bad}");
             assert!(SignerKey::parse(&format!("{PRIVATE}{bad}")).is_err(), "{bad}");
         }

@@ -71,7 +71,8 @@ fn of(leaves: &[Hash]) -> impl FnMut(Range<u64>) -> Result<Hash, Infallible> + '
 
 #[test]
 fn roots_and_paths_are_those_of_certificate_transparency() {
-    let leaves: Vec<_> = LEAVES.iter().map(|hex| Hash::leaf([&HEXLOWER.decode(hex.as_bytes()).unwrap(), &[]])).collect();
+    let leaves: Vec<_> =
+        LEAVES.iter().map(|hex| Hash::leaf([&HEXLOWER.decode(hex.as_bytes()).unwrap(), &[]])).collect();
     let mut tree = Tree::default();
     assert_eq!(tree.root(), hash(ROOTS[0]));
     for (leaf, root) in leaves.iter().zip(&ROOTS[1..]) {
@@ -118,7 +119,10 @@ fn every_leaf_of_every_small_tree_is_proven_and_nothing_else() {
             let leaf = leaves[index as usize];
             let mut proof = inclusion(index, size, of(&leaves)).unwrap();
             assert_eq!(root_of_inclusion(leaf, index, size, &proof), Some(root));
-            assert_ne!(root_of_inclusion(leaves[66], index, size, &proof), Some(root).filter(|_| index != 66));
+            assert_ne!(
+                root_of_inclusion(leaves[66], index, size, &proof),
+                Some(root).filter(|_| index != 66)
+            );
             if let Some(other) = (0..size).find(|other| *other != index) {
                 assert_ne!(root_of_inclusion(leaf, other, size, &proof), Some(root), "{index} as {other}");
             }
