@@ -3,7 +3,7 @@
 //! ```text
 //! record() ──> queue ──> writer thread: one transaction, one fsync ──> all waiters answered
 //!              bounded        │ wakes            └──> committed(): watchers
-//! record_outcome() ───────────┘         checkpoint thread: log to database file
+//! record_outcome() ───────────┘         thread of wal.rs: write-ahead log to database file
 //!                                       index thread: settled records to the index beside the log
 //! list(), after(), usage() ──> read-only connections of their own: the index, and the log behind it
 //! ```
@@ -20,13 +20,17 @@
 //!   `interrupted` where none came in time, or none before the broker stopped.
 //! - Nothing waits without bound, and a reader never blocks the writer.
 
+mod blocks;
 mod canonical;
-mod checkpoint;
+mod checkpoint_file;
 mod code;
+mod evidence;
 #[cfg(any(test, feature = "test-util"))]
 mod fault;
 mod filter;
 mod index;
+mod keys;
+mod note;
 mod outcomes;
 mod page;
 mod query;
@@ -42,19 +46,24 @@ mod term;
 #[cfg(test)]
 mod testing;
 mod tokens;
+mod tree;
 mod usage;
 mod vaults;
+mod wal;
 mod writer;
 
+pub use evidence::Signing;
 #[cfg(any(test, feature = "test-util"))]
 pub use fault::{Fault, integrity};
 pub use filter::{Filter, FilterError, FilterFault};
+pub use note::{Checkpoint, NoteError, VerifierKey};
 pub use page::{PageToken, PageTokenError};
 pub use read::{AuditReader, Page, ReadError, Tail};
 pub use schema::OpenError;
 pub use store::{AuditStore, Missing, StoreOptions};
 pub use stored::{StoredOutcome, StoredRecord, StoredTarget};
 pub use tokens::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError};
+pub use tree::Hash;
 pub use usage::{
     Counted, Day, Days, FirstUse, IndexProgress, LastUse, PolicyUse, Refusals, Subject, Thing, Usage,
     UsageResult,

@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -12,12 +12,15 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use valetkey_core::{AuditError, AuditLog, AuditOutcome, AuditRecord, Clock, Grant, RecordId};
 
-use crate::checkpoint::{CheckpointLimits, Checkpointer};
+use crate::evidence::{Evidence, Signing};
 use crate::index::{self, Follower};
+use crate::note::VerifierKey;
+use crate::outcomes::NewOutcome;
 use crate::queue::{Queue, Rejected, Submission};
 use crate::read::AuditReader;
 use crate::schema::{self, OpenError};
 use crate::tokens::TokenStore;
+use crate::wal::{WalLimits, WalMover};
 use crate::writer::{Shared, Writer, WriterParts, set};
 
 /// The audit log in one SQLite file, open for writing; one process at a time.
@@ -25,6 +28,7 @@ pub struct AuditStore {
     shared: Arc<Shared>,
     reader: AuditReader,
     tokens: Arc<TokenStore>,
+    verifier: VerifierKey,
     wait_max: Duration,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Keeps the index; ends before the writer does.
@@ -52,6 +56,8 @@ pub struct StoreOptions {
     pub tick: Duration,
     /// Records that the index takes in at a time; 1 to 65,535. For tests alone. Default: 8,192.
     pub index_chunk: u64,
+    /// How the log is signed.
+    pub signing: Signing,
 }
 
 /// What to do where there is no database.
@@ -73,18 +79,19 @@ impl Default for StoreOptions {
             open_max: 262_144,
             tick: Duration::from_millis(50),
             index_chunk: index::CHUNK,
+            signing: Signing::default(),
         }
     }
 }
 
 impl AuditStore {
-    /// Opens the log: brings the schema up to date, closes records that the last run left open as
-    /// `interrupted`, and starts the writer.
+    /// Opens the log: brings the schema up to date, sees to it that the log is the one that was signed, closes records
+    /// that the last run left open as `interrupted`, brings the tree up to date, and starts the writer.
     ///
     /// # Errors
     /// [`OpenError`]; nothing was created or changed that was not asked for.
     pub fn open(path: &Path, options: StoreOptions, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let StoreOptions { missing, queue_max, wait_max, outcome_deadline, open_max, tick, index_chunk } =
+        let StoreOptions { missing, queue_max, wait_max, outcome_deadline, open_max, tick, index_chunk, signing } =
             options;
         match missing {
             Missing::Create => schema::create(path)?,
@@ -94,6 +101,8 @@ impl AuditStore {
         let path = path.canonicalize().map_err(|source| OpenError::File { path: path.to_owned(), source })?;
         let lock = lock(&path)?;
         let connection = schema::open_writer(&path)?;
+        let evidence = Evidence::open(&path, &connection, &signing, missing)?;
+        let verifier = evidence.verifier().clone();
         let shared = Arc::new(Shared {
             queue: Queue::new(queue_max),
             committed: watch::Sender::new(0),
@@ -102,14 +111,15 @@ impl AuditStore {
             #[cfg(any(test, feature = "test-util"))]
             fault: crate::fault::FaultSwitch::default(),
         });
-        let checkpointer = Checkpointer::start(&path, CheckpointLimits::default())?;
+        let wal_mover = WalMover::start(&path, WalLimits::default())?;
         let reader = AuditReader::open(&path)?;
         let tokens = Arc::new(TokenStore::open(&path)?);
         let parts = WriterParts {
             shared: Arc::clone(&shared),
             path: path.clone(),
             connection,
-            checkpointer,
+            wal_mover,
+            evidence,
             clock,
             outcome_deadline,
             open_max,
@@ -121,7 +131,7 @@ impl AuditStore {
         let (chunk, idle) = (index_chunk.clamp(1, 65_535), tick.saturating_mul(4));
         let follower = Follower::start(&path, state, shared.committed.subscribe(), chunk, idle)?;
         let (writer, follower) = (Mutex::new(Some(writer)), Mutex::new(Some(follower)));
-        Ok(Self { shared, reader, tokens, wait_max, writer, follower, _lock: lock })
+        Ok(Self { shared, reader, tokens, verifier, wait_max, writer, follower, _lock: lock })
     }
 
     /// Reads the log; its queries never hold up the writer.
@@ -134,6 +144,12 @@ impl AuditStore {
     #[must_use]
     pub fn tokens(&self) -> &Arc<TokenStore> {
         &self.tokens
+    }
+
+    /// The public key that the log's checkpoints are signed by.
+    #[must_use]
+    pub fn verifier_key(&self) -> &VerifierKey {
+        &self.verifier
     }
 
     /// The last durable record, as it moves: wakes whoever watches the log. 0 while it is empty.
@@ -202,7 +218,7 @@ impl AuditLog for AuditStore {
             return Ok(Vec::new());
         }
         let (reply, answer) = oneshot::channel();
-        self.shared.queue.push(Submission { records, reply }).map_err(|rejected| match rejected {
+        self.shared.queue.push(Submission::new(records, reply)).map_err(|rejected| match rejected {
             Rejected::Full => AuditError("its queue is full".into()),
             Rejected::Closed => AuditError("it is closed".into()),
         })?;
@@ -220,7 +236,7 @@ impl AuditLog for AuditStore {
 
     fn record_outcome(&self, grant: Grant, outcome: AuditOutcome) {
         let (record, result) = (grant.record(), outcome.result.as_str());
-        if !self.shared.queue.push_outcome(record, outcome) {
+        if !self.shared.queue.push_outcome(record, NewOutcome::new(outcome)) {
             tracing::error!(%record, result, "an outcome came after the audit log was closed; it becomes interrupted");
         }
     }
@@ -246,9 +262,7 @@ fn start(path: &Path, parts: WriterParts) -> Result<JoinHandle<()>, OpenError> {
 /// Takes the lock beside the database: a file of its own, because SQLite loses its own locks when another
 /// descriptor of the database is closed.
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push("-lock");
-    let lock = PathBuf::from(lock);
+    let lock = schema::sibling(path, "-lock");
     let failed = |source| OpenError::File { path: lock.clone(), source };
     let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
     let file = options.open(&lock).map_err(failed)?;
