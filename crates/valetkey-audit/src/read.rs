@@ -81,6 +81,12 @@ impl AuditReader {
         Ok(Self(Arc::new(pool)))
     }
 
+    /// Every record up to here is in the index, as far as this process keeps it; 0 where another one does, or none.
+    #[must_use]
+    pub fn indexed(&self) -> RecordId {
+        RecordId(self.0.index.indexed())
+    }
+
     /// What the readers and the follower of the index tell each other.
     pub(crate) fn index(&self) -> &Arc<IndexState> {
         &self.0.index

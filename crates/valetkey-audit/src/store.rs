@@ -192,7 +192,7 @@ impl AuditStore {
     /// Every record up to here is in the index, which follows the log.
     #[must_use]
     pub fn indexed(&self) -> RecordId {
-        RecordId(self.reader.index().indexed())
+        self.reader.indexed()
     }
 
     /// Makes the log fail from the next transaction on.
