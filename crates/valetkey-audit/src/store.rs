@@ -91,8 +91,16 @@ impl AuditStore {
     /// # Errors
     /// [`OpenError`]; nothing was created or changed that was not asked for.
     pub fn open(path: &Path, options: StoreOptions, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let StoreOptions { missing, queue_max, wait_max, outcome_deadline, open_max, tick, index_chunk, signing } =
-            options;
+        let StoreOptions {
+            missing,
+            queue_max,
+            wait_max,
+            outcome_deadline,
+            open_max,
+            tick,
+            index_chunk,
+            signing,
+        } = options;
         match missing {
             Missing::Create => schema::create(path)?,
             Missing::Refuse => {}
@@ -125,11 +133,11 @@ impl AuditStore {
             open_max,
             tick,
         };
-        let writer = start(&path, parts)?;
         let state = Arc::clone(reader.index());
         // A few ticks behind is near enough: what is not in the index is read from the log.
         let (chunk, idle) = (index_chunk.clamp(1, 65_535), tick.saturating_mul(4));
         let follower = Follower::start(&path, state, shared.committed.subscribe(), chunk, idle)?;
+        let writer = start(&path, parts)?;
         let (writer, follower) = (Mutex::new(Some(writer)), Mutex::new(Some(follower)));
         Ok(Self { shared, reader, tokens, verifier, wait_max, writer, follower, _lock: lock })
     }

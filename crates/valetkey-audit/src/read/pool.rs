@@ -126,9 +126,10 @@ impl<'a> Snapshot<'a> {
     ) -> Result<Self, ReadError> {
         let connection = connection.transaction()?;
         let extent = if indexed { Some(index::extent(&connection)?) } else { None };
-        let edge = |sql| connection.query_row(sql, [], |row| row.get::<_, Option<u64>>(0));
-        let last = edge("SELECT max(seq) FROM records")?.unwrap_or(0);
-        let first = edge("SELECT min(seq) FROM records")?.unwrap_or(1);
+        let last = last_record(&connection)?;
+        let first = connection
+            .query_row("SELECT min(seq) FROM records", [], |row| row.get::<_, Option<u64>>(0))?
+            .unwrap_or(1);
         Ok(Self { connection, extent, first, last, end })
     }
 
@@ -160,6 +161,13 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn check_time(&self) -> Result<(), ReadError> {
         if Instant::now() >= self.end { Err(ReadError::TooLong) } else { Ok(()) }
     }
+}
+
+/// The last record of the log; 0 while it is empty.
+pub(crate) fn last_record(connection: &Connection) -> rusqlite::Result<u64> {
+    let last =
+        connection.query_row("SELECT max(seq) FROM records", [], |row| row.get::<_, Option<u64>>(0))?;
+    Ok(last.unwrap_or(0))
 }
 
 /// Instructions of SQLite's machine between looks at the time.
