@@ -25,6 +25,7 @@ mod canonical;
 mod checkpoint_file;
 mod code;
 mod evidence;
+mod export;
 #[cfg(any(test, feature = "test-util"))]
 mod fault;
 mod filter;
@@ -53,6 +54,7 @@ mod wal;
 mod writer;
 
 pub use evidence::Signing;
+pub use export::{Export, ExportFormat, Part, csv};
 #[cfg(any(test, feature = "test-util"))]
 pub use fault::{Fault, integrity};
 pub use filter::{Filter, FilterError, FilterFault};

@@ -116,6 +116,14 @@ impl AuditReader {
         self.run(move |snapshot| pages::tail(snapshot, &query, (after, until), limit, SCAN_MAX)).await
     }
 
+    /// The last record before the first that is still open: up to here nothing changes any more. 0 while there is none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn settled(&self) -> Result<RecordId, ReadError> {
+        self.run(pages::settled).await
+    }
+
     /// One record; `None` also where it is outside of the scope.
     ///
     /// # Errors
