@@ -20,6 +20,7 @@
 //!   `interrupted` where none came in time, or none before the broker stopped.
 //! - Nothing waits without bound, and a reader never blocks the writer.
 
+mod backup;
 mod blocks;
 mod canonical;
 mod checkpoint_file;
@@ -53,6 +54,7 @@ mod vaults;
 mod wal;
 mod writer;
 
+pub use backup::{BackupError, Contents, Copied, backup};
 pub use evidence::Signing;
 pub use export::{Export, ExportFormat, Part, csv};
 #[cfg(any(test, feature = "test-util"))]
