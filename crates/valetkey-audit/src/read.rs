@@ -9,7 +9,9 @@ use rusqlite::{Connection, ErrorCode, params_from_iter};
 use tokio::sync::Semaphore;
 use valetkey_core::{AuditScope, RecordId};
 
+use crate::blocks::Signed;
 use crate::filter::Filter;
+use crate::prove;
 use crate::query::{Condition, only_record};
 use crate::schema::{self, OpenError};
 use crate::stored::{SELECT, StoredRecord};
@@ -36,6 +38,17 @@ pub struct Tail {
     pub records: Vec<StoredRecord>,
     /// Everything up to here was looked at: where to go on.
     pub seen: RecordId,
+}
+
+/// The proof of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// There is no such record.
+    NoRecord,
+    /// No checkpoint covers it yet.
+    NotSigned,
+    /// The text: a C2SP tlog-proof.
+    Text(String),
 }
 
 /// Why the log could not be read.
@@ -127,6 +140,55 @@ impl AuditReader {
     pub async fn fetch(&self, scope: &AuditScope, id: RecordId) -> Result<Option<StoredRecord>, ReadError> {
         let query = Query::new(&Filter::default(), scope);
         self.run(move |connection| Ok(select(connection, &query, (id.0, id.0), "ASC", 1)?.pop())).await
+    }
+
+    /// The newest signed checkpoint, and the last record; `None` where nothing is signed yet.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn checkpoint(&self) -> Result<(Option<String>, RecordId), ReadError> {
+        self.run(|connection| {
+            let snapshot = connection.transaction()?;
+            let newest = Signed::newest(&snapshot)?.map(|newest| newest.note);
+            Ok((newest, RecordId(last_record(&snapshot)?)))
+        })
+        .await
+    }
+
+    /// Proves a record under the newest checkpoint; where it is outside of the scope, it is as if it were not there.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn prove(&self, scope: &AuditScope, id: RecordId) -> Result<Proof, ReadError> {
+        let query = Query::new(&Filter::default(), scope);
+        self.run(move |connection| {
+            let snapshot = connection.transaction()?;
+            let record = select(&snapshot, &query, (id.0, id.0), "ASC", 1)?.pop();
+            let newest = Signed::newest(&snapshot)?.filter(|newest| newest.size >= id.0);
+            Ok(match (record, newest) {
+                (None, _) => Proof::NoRecord,
+                (Some(_), None) => Proof::NotSigned,
+                (Some(record), Some(newest)) => Proof::Text(prove::prove(&snapshot, &record, &newest)?),
+            })
+        })
+        .await
+    }
+
+    /// Proves the records of an export, as far as they are signed: the last one that is proven, and the text for the
+    /// file `<export>.proof`. `None` where none of them is signed.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn prove_range(
+        &self,
+        first: RecordId,
+        last: RecordId,
+    ) -> Result<Option<(RecordId, String)>, ReadError> {
+        self.run(move |connection| {
+            let snapshot = connection.transaction()?;
+            prove::prove_range(&snapshot, (first, last))
+        })
+        .await
     }
 
     /// The vaults that occur in the log. The first time the whole log is looked through, as far as the time
