@@ -57,6 +57,12 @@ pub(crate) fn count(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(last.map_or(0, |last| last + 1))
 }
 
+/// The last record; 0 where there is none.
+pub(crate) fn last_record(connection: &Connection) -> rusqlite::Result<u64> {
+    let last: Option<u64> = connection.query_row("SELECT max(seq) FROM records", [], |row| row.get(0))?;
+    Ok(last.unwrap_or(0))
+}
+
 /// The last record that may be gone.
 pub(crate) fn retired(connection: &Connection) -> rusqlite::Result<u64> {
     let last: Option<u64> = connection.query_row("SELECT max(seq) FROM retirements", [], |row| row.get(0))?;

@@ -4,7 +4,8 @@
 //! record() ──> queue ──> writer thread: one transaction, one fsync ──> all waiters answered
 //!              bounded        │ wakes            └──> committed(): watchers
 //! record_outcome() ───────────┘         thread of wal.rs: write-ahead log to database file
-//! list(), fetch(), after() ──> read-only connections of their own
+//!                                       index thread: settled records to the index beside the log
+//! list(), after(), usage() ──> read-only connections of their own: the index, and the log behind it
 //! ```
 //!
 //! Not here: gRPC, Cedar, secrets. SQL and SQLite's types do not leave the crate.
@@ -27,6 +28,7 @@ mod evidence;
 #[cfg(any(test, feature = "test-util"))]
 mod fault;
 mod filter;
+mod index;
 mod keys;
 mod note;
 mod outcomes;
@@ -35,6 +37,7 @@ mod prove;
 mod query;
 mod queue;
 mod read;
+mod recount;
 mod row;
 mod schema;
 mod store;
@@ -64,6 +67,9 @@ pub use store::{AuditStore, Missing, StoreOptions};
 pub use stored::{StoredOutcome, StoredRecord, StoredTarget};
 pub use tokens::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError};
 pub use tree::Hash;
-pub use usage::{Counted, Day, Days, FirstUse, PolicyUse, Subject, Thing, Usage, UsageResult};
+pub use usage::{
+    Counted, Day, Days, FirstUse, IndexProgress, LastUse, PolicyUse, Refusals, Subject, Thing, Usage,
+    UsageResult,
+};
 pub use vaults::Vaults;
 pub use verify::{Against, Finding, FindingKind, LogFile, Proven, Verdict, VerifyError, verify};

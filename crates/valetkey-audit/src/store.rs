@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use valetkey_core::{AuditError, AuditLog, AuditOutcome, AuditRecord, Clock, Grant, RecordId};
 
 use crate::evidence::{Evidence, Signing};
+use crate::index::{self, Follower};
 use crate::note::VerifierKey;
 use crate::outcomes::NewOutcome;
 use crate::queue::{Queue, Rejected, Submission};
@@ -30,6 +31,8 @@ pub struct AuditStore {
     verifier: VerifierKey,
     wait_max: Duration,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Keeps the index; ends before the writer does.
+    follower: Mutex<Option<Follower>>,
     /// Held until the writer has ended. The operating system lets go of it however the process ends.
     _lock: File,
 }
@@ -51,6 +54,8 @@ pub struct StoreOptions {
     pub open_max: usize,
     /// How long outcomes wait for records to share an fsync with. Default: 50 ms.
     pub tick: Duration,
+    /// Records that the index takes in at a time; 1 to 65,535. For tests alone. Default: 8,192.
+    pub index_chunk: u64,
     /// How the log is signed.
     pub signing: Signing,
 }
@@ -73,6 +78,7 @@ impl Default for StoreOptions {
             outcome_deadline: Duration::from_secs(120),
             open_max: 262_144,
             tick: Duration::from_millis(50),
+            index_chunk: index::CHUNK,
             signing: Signing::default(),
         }
     }
@@ -85,8 +91,16 @@ impl AuditStore {
     /// # Errors
     /// [`OpenError`]; nothing was created or changed that was not asked for.
     pub fn open(path: &Path, options: StoreOptions, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let StoreOptions { missing, queue_max, wait_max, outcome_deadline, open_max, tick, signing } =
-            options;
+        let StoreOptions {
+            missing,
+            queue_max,
+            wait_max,
+            outcome_deadline,
+            open_max,
+            tick,
+            index_chunk,
+            signing,
+        } = options;
         match missing {
             Missing::Create => schema::create(path)?,
             Missing::Refuse => {}
@@ -120,7 +134,12 @@ impl AuditStore {
             tick,
         };
         let writer = start(&path, parts)?;
-        Ok(Self { shared, reader, tokens, verifier, wait_max, writer: Mutex::new(Some(writer)), _lock: lock })
+        let state = Arc::clone(reader.index());
+        // A few ticks behind is near enough: what is not in the index is read from the log.
+        let (chunk, idle) = (index_chunk.clamp(1, 65_535), tick.saturating_mul(4));
+        let follower = Follower::start(&path, state, shared.committed.subscribe(), chunk, idle)?;
+        let (writer, follower) = (Mutex::new(Some(writer)), Mutex::new(Some(follower)));
+        Ok(Self { shared, reader, tokens, verifier, wait_max, writer, follower, _lock: lock })
     }
 
     /// Reads the log; its queries never hold up the writer.
@@ -168,6 +187,7 @@ impl AuditStore {
     /// Writes what is queued, outcomes included, and closes the database. Takes nothing more. Blocks until
     /// it is done; a second call does nothing.
     pub fn close(&self) {
+        drop(self.follower.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.shared.queue.close();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer
@@ -175,6 +195,12 @@ impl AuditStore {
         {
             tracing::error!("the audit log's writer had panicked");
         }
+    }
+
+    /// Every record up to here is in the index, which follows the log.
+    #[must_use]
+    pub fn indexed(&self) -> RecordId {
+        RecordId(self.reader.index().indexed())
     }
 
     /// Makes the log fail from the next transaction on.
