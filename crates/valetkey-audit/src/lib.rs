@@ -35,6 +35,7 @@ mod keys;
 mod note;
 mod outcomes;
 mod page;
+mod prove;
 mod query;
 mod queue;
 mod read;
@@ -51,6 +52,7 @@ mod tokens;
 mod tree;
 mod usage;
 mod vaults;
+mod verify;
 mod wal;
 mod writer;
 
@@ -62,7 +64,8 @@ pub use fault::{Fault, integrity};
 pub use filter::{Filter, FilterError, FilterFault};
 pub use note::{Checkpoint, NoteError, VerifierKey};
 pub use page::{PageToken, PageTokenError};
-pub use read::{AuditReader, Page, ReadError, Tail};
+pub use prove::{ProofError, ProvenRecord, check_proof};
+pub use read::{AuditReader, Page, Proof, ReadError, Tail};
 pub use schema::OpenError;
 pub use store::{AuditStore, Missing, StoreOptions};
 pub use stored::{StoredOutcome, StoredRecord, StoredTarget};
@@ -73,3 +76,4 @@ pub use usage::{
     UsageResult,
 };
 pub use vaults::Vaults;
+pub use verify::{Against, Finding, FindingKind, LogFile, Proven, Verdict, VerifyError, verify};

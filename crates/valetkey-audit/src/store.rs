@@ -91,8 +91,16 @@ impl AuditStore {
     /// # Errors
     /// [`OpenError`]; nothing was created or changed that was not asked for.
     pub fn open(path: &Path, options: StoreOptions, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let StoreOptions { missing, queue_max, wait_max, outcome_deadline, open_max, tick, index_chunk, signing } =
-            options;
+        let StoreOptions {
+            missing,
+            queue_max,
+            wait_max,
+            outcome_deadline,
+            open_max,
+            tick,
+            index_chunk,
+            signing,
+        } = options;
         match missing {
             Missing::Create => schema::create(path)?,
             Missing::Refuse => {}
