@@ -14,8 +14,9 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use valetkey_core::{Reason, RecordKind};
 use valetkey_proto::v1::{
-    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, GetAuditRecordRequest, ListAuditRecordsRequest,
-    RedeemHandleRequest, RevokeTokenRequest, WatchAuditRecordsRequest,
+    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, ExportAuditRecordsRequest,
+    GetAuditRecordRequest, ListAuditRecordsRequest, RedeemHandleRequest, RevokeTokenRequest,
+    WatchAuditRecordsRequest,
 };
 use valetkey_tests::lease::Lease;
 use valetkey_tests::log::Refused;
@@ -83,6 +84,12 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
             "/valetkey.v1.AuditService/WatchAuditRecords",
             "travel-bot",
             WatchAuditRecordsRequest::default().encode_to_vec(),
+            ReadAudit,
+        ),
+        row(
+            "/valetkey.v1.AuditService/ExportAuditRecords",
+            "omar",
+            ExportAuditRecordsRequest::default().encode_to_vec(),
             ReadAudit,
         ),
         row("/valetkey.v1.OperatorService/GetStatus", "ana", Vec::new(), Operate),

@@ -7,7 +7,7 @@ use valetkey_core::{RecordId, Timestamp};
 
 use crate::canonical::{self, PartDigest, leaf_hash};
 use crate::stored::{SELECT, StoredRecord};
-use crate::tree::{BLOCK, Block, Frontier, Hash, around, inclusion};
+use crate::tree::{BLOCK, Block, Frontier, HEAD_BYTES, Hash, around, inclusion};
 
 /// A row of `checkpoints`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,12 @@ pub(crate) fn count(connection: &Connection) -> rusqlite::Result<u64> {
     let last: Option<u64> =
         connection.query_row("SELECT max(block) FROM tree_blocks", [], |row| row.get(0))?;
     Ok(last.map_or(0, |last| last + 1))
+}
+
+/// The last record; 0 where there is none.
+pub(crate) fn last_record(connection: &Connection) -> rusqlite::Result<u64> {
+    let last: Option<u64> = connection.query_row("SELECT max(seq) FROM records", [], |row| row.get(0))?;
+    Ok(last.unwrap_or(0))
 }
 
 /// The last record that may be gone.
@@ -130,6 +136,21 @@ pub(crate) fn prove_range(
     size: u64,
 ) -> rusqlite::Result<Vec<Hash>> {
     around(leaves, size).into_iter().map(|part| subtree(connection, part)).collect()
+}
+
+/// The heads of a range of leaves within one block: as they are kept, or else from the records.
+pub(crate) fn heads(connection: &Connection, leaves: Range<u64>) -> rusqlite::Result<Vec<u8>> {
+    let kept: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT heads FROM tree_leaves WHERE block = ?1")?
+        .query_row([leaves.start / BLOCK], |row| row.get(0))
+        .optional()?;
+    if let Some(kept) = kept {
+        let (skip, take) = (leaves.start % BLOCK, leaves.end - leaves.start);
+        let byte = |leaves: u64| usize::try_from(leaves).unwrap_or(usize::MAX).saturating_mul(HEAD_BYTES);
+        return Ok(kept.into_iter().skip(byte(skip)).take(byte(take)).collect());
+    }
+    let parts = parts(connection, leaves)?;
+    Ok(parts.into_iter().flat_map(|(record, outcome)| leaf_hash(record, outcome).head()).collect())
 }
 
 /// A hole in the tree is an error like a row that is not there.

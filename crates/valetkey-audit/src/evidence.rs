@@ -250,7 +250,7 @@ fn check(
     let known = known.map_err(|fault| OpenError::Checkpoint { place: place.clone(), fault })?;
     let database =
         |error: rusqlite::Error| OpenError::Database { path: path.to_owned(), source: error.into() };
-    let (covered, has) = (known.size, crate::read::last_record(connection).map_err(database)?);
+    let (covered, has) = (known.size, blocks::last_record(connection).map_err(database)?);
     if has < covered {
         return Err(OpenError::RolledBack { place, covered, has });
     }

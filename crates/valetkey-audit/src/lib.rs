@@ -20,11 +20,13 @@
 //!   `interrupted` where none came in time, or none before the broker stopped.
 //! - Nothing waits without bound, and a reader never blocks the writer.
 
+mod backup;
 mod blocks;
 mod canonical;
 mod checkpoint_file;
 mod code;
 mod evidence;
+mod export;
 #[cfg(any(test, feature = "test-util"))]
 mod fault;
 mod filter;
@@ -33,6 +35,7 @@ mod keys;
 mod note;
 mod outcomes;
 mod page;
+mod prove;
 mod query;
 mod queue;
 mod read;
@@ -49,16 +52,20 @@ mod tokens;
 mod tree;
 mod usage;
 mod vaults;
+mod verify;
 mod wal;
 mod writer;
 
+pub use backup::{BackupError, Contents, Copied, backup};
 pub use evidence::Signing;
+pub use export::{Export, ExportFormat, Part, csv};
 #[cfg(any(test, feature = "test-util"))]
 pub use fault::{Fault, integrity};
 pub use filter::{Filter, FilterError, FilterFault};
 pub use note::{Checkpoint, NoteError, VerifierKey};
 pub use page::{PageToken, PageTokenError};
-pub use read::{AuditReader, Page, ReadError, Tail};
+pub use prove::{ProofError, ProvenRecord, check_proof};
+pub use read::{AuditReader, Page, Proof, ReadError, Tail};
 pub use schema::OpenError;
 pub use store::{AuditStore, Missing, StoreOptions};
 pub use stored::{StoredOutcome, StoredRecord, StoredTarget};
@@ -69,3 +76,4 @@ pub use usage::{
     UsageResult,
 };
 pub use vaults::Vaults;
+pub use verify::{Against, Finding, FindingKind, LogFile, Proven, Verdict, VerifyError, verify};

@@ -15,8 +15,10 @@ use valetkey_core::{AuditScope, RecordId};
 pub(crate) use self::pages::select;
 use self::pool::{Pool, Reading};
 pub(crate) use self::pool::{Snapshot, last_record};
+use crate::blocks::Signed;
 use crate::filter::Filter;
 use crate::index::{IndexState, Order};
+use crate::prove;
 use crate::query::Seqs;
 use crate::schema::{self, OpenError};
 use crate::stored::StoredRecord;
@@ -43,6 +45,17 @@ pub struct Tail {
     pub records: Vec<StoredRecord>,
     /// Everything up to here was looked at: where to go on.
     pub seen: RecordId,
+}
+
+/// The proof of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// There is no such record.
+    NoRecord,
+    /// No checkpoint covers it yet.
+    NotSigned,
+    /// The text: a C2SP tlog-proof.
+    Text(String),
 }
 
 /// Why the log could not be read.
@@ -122,6 +135,14 @@ impl AuditReader {
         self.run(move |snapshot| pages::tail(snapshot, &query, (after, until), limit, SCAN_MAX)).await
     }
 
+    /// The last record before the first that is still open: up to here nothing changes any more. 0 while there is none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn settled(&self) -> Result<RecordId, ReadError> {
+        self.run(pages::settled).await
+    }
+
     /// One record; `None` also where it is outside of the scope.
     ///
     /// # Errors
@@ -133,6 +154,51 @@ impl AuditReader {
             Ok(select(snapshot.connection(), &query, &only, Order::OldestFirst, 1)?.pop())
         })
         .await
+    }
+
+    /// The newest signed checkpoint, and the last record; `None` where nothing is signed yet.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn checkpoint(&self) -> Result<(Option<String>, RecordId), ReadError> {
+        self.run(|snapshot| {
+            let newest = Signed::newest(snapshot.connection())?.map(|newest| newest.note);
+            Ok((newest, RecordId(snapshot.last())))
+        })
+        .await
+    }
+
+    /// Proves a record under the newest checkpoint; where it is outside of the scope, it is as if it were not there.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn prove(&self, scope: &AuditScope, id: RecordId) -> Result<Proof, ReadError> {
+        let query = Query::new(&Filter::default(), scope);
+        let only = Seqs::Span(id.0, id.0);
+        self.run(move |snapshot| {
+            let connection = snapshot.connection();
+            let record = select(connection, &query, &only, Order::OldestFirst, 1)?.pop();
+            let newest = Signed::newest(connection)?.filter(|newest| newest.size >= id.0);
+            Ok(match (record, newest) {
+                (None, _) => Proof::NoRecord,
+                (Some(_), None) => Proof::NotSigned,
+                (Some(record), Some(newest)) => Proof::Text(prove::prove(connection, &record, &newest)?),
+            })
+        })
+        .await
+    }
+
+    /// Proves the records of an export, as far as they are signed: the last one that is proven, and the text for the
+    /// file `<export>.proof`. `None` where none of them is signed.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn prove_range(
+        &self,
+        first: RecordId,
+        last: RecordId,
+    ) -> Result<Option<(RecordId, String)>, ReadError> {
+        self.run(move |snapshot| Ok(prove::prove_range(snapshot.connection(), (first, last))?)).await
     }
 
     /// The vaults that occur in the log. The first time what the index does not cover is looked through, as far as the

@@ -248,11 +248,16 @@ fn refused(path: &Path, error: rusqlite::Error) -> OpenError {
 }
 
 /// A database in memory with the newest schema.
+pub(crate) fn fresh() -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    migrate(&mut connection, 0)?;
+    Ok(connection)
+}
+
+/// The same, for tests.
 #[cfg(test)]
 pub(crate) fn in_memory() -> Connection {
-    let mut connection = Connection::open_in_memory().unwrap();
-    migrate(&mut connection, 0).unwrap();
-    connection
+    fresh().unwrap()
 }
 
 /// The migrations in order; the position of each, from 1, is the schema version that it leads to.

@@ -123,12 +123,7 @@ impl Tree {
         self.blocks.root_with(&self.rest)
     }
 
-    /// The leaves after the last whole block.
-    pub(crate) fn rest(&self) -> &Frontier {
-        &self.rest
-    }
-
-    /// Their heads.
+    /// The heads of the leaves after the last whole block.
     pub(crate) fn heads(&self) -> &[u8] {
         &self.heads
     }

@@ -26,7 +26,6 @@ use crate::blocks;
 use crate::evidence::Evidence;
 use crate::outcomes::{NewOutcome, Outcomes};
 use crate::queue::{Queue, Submission, Work};
-use crate::read::last_record;
 use crate::row;
 use crate::schema::sibling;
 use crate::strings::Strings;
@@ -411,7 +410,7 @@ impl Writer {
     /// deadline.
     fn resync(&mut self) -> Result<(), WriteError> {
         let connection = &self.parts.connection;
-        let last = last_record(connection)?;
+        let last = blocks::last_record(connection)?;
         if last < self.last {
             return Err(WriteError::Moved);
         }

@@ -50,7 +50,7 @@ mod operate;
 mod secret;
 mod tokens;
 
-pub use audit::{AuditPage, AuditWatch};
+pub use audit::{AuditExport, AuditPage, AuditWatch};
 pub use broker::{Access, AcquireLease, Broker, CheckAccess};
 pub use connect::ConnectError;
 pub use credentials::{Credentials, CredentialsError};
@@ -61,6 +61,6 @@ pub use secret::{Handle, SecretValue, Token, TokenError};
 pub use tokens::{NewToken, Revoked, TokenPage};
 pub use valetkey_proto::v1::Token as KnownToken;
 pub use valetkey_proto::v1::{
-    AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, GetStatusResponse, Redeemer, SourceQuota,
-    SourceState, SourceStatus, TokenState,
+    AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, ExportAuditRecordsResponse, ExportFormat,
+    GetStatusResponse, Redeemer, SourceQuota, SourceState, SourceStatus, TokenState,
 };

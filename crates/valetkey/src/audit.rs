@@ -6,6 +6,7 @@ use valetkey_client::{AuditOutcome, AuditRecord, AuditTarget, Broker, CallError,
 
 use crate::cli::{AuditCommand, Format, OneFormat, StreamFormat};
 use crate::connection::connect;
+use crate::export;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Cell};
 use crate::signals::Interrupts;
@@ -38,6 +39,7 @@ pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
             let broker = connect(&connection).await?;
             return watch(&broker, &filter.text(), &after, format).await;
         }
+        AuditCommand::Export(args) => return export::run(args).await,
     }
     Ok(Exit::Done)
 }
