@@ -2,6 +2,7 @@
 //! file a capability; `tests/src` is the harness.
 
 mod audit;
+mod backups;
 mod behalf;
 mod connections;
 mod crash;

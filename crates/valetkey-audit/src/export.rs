@@ -40,6 +40,8 @@ pub struct Export {
     seen: RecordId,
     last: RecordId,
     stage: Stage,
+    /// The first record of the file.
+    first: Option<RecordId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,7 @@ enum Stage {
     /// Nothing is out yet. The first part is the header alone, so that it comes at once.
     Header,
     Lines,
+    Proven,
 }
 
 /// A part of the file.
@@ -59,11 +62,14 @@ pub struct Part {
     pub seen: RecordId,
     /// The newest record that the export looks at.
     pub last: RecordId,
+    /// For the file `<export>.proof`: in the last part alone, and where there is anything to prove.
+    pub proof: Option<String>,
 }
 
 impl Export {
     /// Begins after a record that is in the file already, without a header; or with the first and the header. Ends
-    /// with the last record of now that nothing changes any more.
+    /// with the last record of now that nothing changes any more. `first` is the first record in the file, where it is
+    /// known: the proof covers it.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -72,10 +78,11 @@ impl Export {
         filter: Filter,
         format: ExportFormat,
         after: Option<RecordId>,
+        first: Option<RecordId>,
     ) -> Result<Self, ReadError> {
         let last = reader.settled().await?;
         let stage = if after.is_none() { Stage::Header } else { Stage::Lines };
-        Ok(Self { reader, filter, format, seen: after.unwrap_or_default(), last, stage })
+        Ok(Self { reader, filter, format, seen: after.unwrap_or_default(), last, stage, first })
     }
 
     /// The next part, of what `scope` takes in, which must be true of every record up to `until`. `None` at the end.
@@ -89,7 +96,11 @@ impl Export {
             lines.extend(self.format.header());
             return Ok(Some(self.told(lines)));
         }
-        if self.seen >= self.last {
+        if self.stage == Stage::Lines && self.seen >= self.last {
+            self.stage = Stage::Proven;
+            return Ok(Some(Part { proof: self.prove(scope).await?, ..self.told(lines) }));
+        }
+        if self.stage == Stage::Proven {
             return Ok(None);
         }
         let span = (self.seen, self.last.min(until));
@@ -99,6 +110,7 @@ impl Export {
             return Err(ReadError::Unavailable("the log has become shorter".into()));
         }
         self.seen = seen;
+        self.first = self.first.or_else(|| records.first().map(|record| record.id));
         for record in &records {
             lines.push_str(&self.format.line(record));
             lines.push('\n');
@@ -111,8 +123,19 @@ impl Export {
         Ok(Some(self.told(lines)))
     }
 
+    /// Proves the file, where it holds every record from its first on, and in the form that leaves are made of.
+    async fn prove(&self, scope: &AuditScope) -> Result<Option<String>, ReadError> {
+        let (Some(first), AuditScope::Whole, ExportFormat::Jsonl) = (self.first, scope, self.format) else {
+            return Ok(None);
+        };
+        if !self.filter.terms().is_empty() {
+            return Ok(None);
+        }
+        Ok(self.reader.prove_range(first, self.last.max(self.seen)).await?.map(|(_, proof)| proof))
+    }
+
     fn told(&self, lines: String) -> Part {
-        Part { lines, seen: self.seen, last: self.last }
+        Part { lines, seen: self.seen, last: self.last, proof: None }
     }
 }
 

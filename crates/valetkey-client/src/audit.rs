@@ -76,7 +76,8 @@ impl Broker {
     }
 
     /// Exports the records that match `filter` as the lines of a file, oldest first, from the one after
-    /// `after_record_id`, without a header; empty: from the first, with it.
+    /// `after_record_id`, without a header; empty: from the first, with it. `first_record_id` is the first one that is in
+    /// the file already, for the proof at the end; may be empty.
     ///
     /// # Errors
     /// [`CallError::Invalid`] for a filter that is none.
@@ -85,11 +86,13 @@ impl Broker {
         filter: &str,
         format: v1::ExportFormat,
         after_record_id: &str,
+        first_record_id: &str,
     ) -> Result<AuditExport, CallError> {
         let request = v1::ExportAuditRecordsRequest {
             filter: filter.to_owned(),
             format: format.into(),
             after_record_id: after_record_id.to_owned(),
+            first_record_id: first_record_id.to_owned(),
         };
         Ok(AuditExport(bounded(self.audit.clone().export_audit_records(request)).await?))
     }

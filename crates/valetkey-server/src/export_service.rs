@@ -21,11 +21,12 @@ pub(crate) struct Ask {
     filter: Filter,
     format: ExportFormat,
     after: Option<RecordId>,
+    first: Option<RecordId>,
 }
 
 /// What is asked, as the record says it: `export csv after 17 decision:deny`.
 pub(crate) fn describe(message: &ExportAuditRecordsRequest) -> String {
-    let ExportAuditRecordsRequest { filter, format: _, after_record_id } = message;
+    let ExportAuditRecordsRequest { filter, format: _, after_record_id, first_record_id: _ } = message;
     let format = format_of(message.format()).map_or("in no format", ExportFormat::as_str);
     let after = if after_record_id.is_empty() { String::new() } else { format!("after {after_record_id} ") };
     format!("export {format} {after}{filter}")
@@ -34,15 +35,17 @@ pub(crate) fn describe(message: &ExportAuditRecordsRequest) -> String {
 /// Parses it.
 pub(crate) fn parse(message: ExportAuditRecordsRequest) -> Result<Ask, Violation> {
     let format = format_of(message.format());
-    let ExportAuditRecordsRequest { filter, format: _, after_record_id } = message;
+    let ExportAuditRecordsRequest { filter, format: _, after_record_id, first_record_id } = message;
     let filter = parse_filter(&filter)?;
     let format =
         format.ok_or_else(|| Violation::new("format", "INVALID_FORMAT", "must be JSONL, CSV or OCSF"))?;
-    let after = match after_record_id.as_str() {
-        "" => None,
-        text => Some(parse_record_id("after_record_id", text)?),
+    let record = |field, text: &str| match text {
+        "" => Ok(None),
+        text => parse_record_id(field, text).map(Some),
     };
-    Ok(Ask { filter, format, after })
+    let after = record("after_record_id", &after_record_id)?;
+    let first = record("first_record_id", &first_record_id)?;
+    Ok(Ask { filter, format, after, first })
 }
 
 /// Begins it. Ends in time where the broker stops: with a status, because the file is not whole.
@@ -51,8 +54,9 @@ pub(crate) async fn stream(
     reading: Reading,
     stopping: watch::Receiver<bool>,
 ) -> Result<BoxStream<'static, Result<ExportAuditRecordsResponse, Status>>, Status> {
-    let Ask { filter, format, after } = ask;
-    let export = Export::begin(reading.reader.clone(), filter, format, after).await.map_err(unreadable)?;
+    let Ask { filter, format, after, first } = ask;
+    let export = Export::begin(reading.reader.clone(), filter, format, after, first).await;
+    let export = export.map_err(unreadable)?;
     Ok(stream::try_unfold(Exporting { export, reading, stopping }, Exporting::part).boxed())
 }
 
@@ -75,11 +79,12 @@ impl Exporting {
 }
 
 fn print(part: Part) -> ExportAuditRecordsResponse {
-    let Part { lines, seen, last } = part;
+    let Part { lines, seen, last, proof } = part;
     ExportAuditRecordsResponse {
         lines: lines.into_bytes(),
         seen_record_id: seen.to_string(),
         last_record_id: last.to_string(),
+        proof: proof.unwrap_or_default(),
     }
 }
 

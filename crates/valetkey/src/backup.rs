@@ -106,7 +106,8 @@ fn said(to: &Path, contents: &Contents) -> Result<String, Failure> {
 /// What else a broker on the copy needs.
 fn kept(config: Option<(&Path, &Config)>) -> String {
     let Some((file, config)) = config else {
-        return "keep apart from it: the configuration, the policies, and every key that the configuration names"
+        return "keep apart from it: the configuration, the policies, the log's key (`-key` beside the database) and \
+                every other key that the configuration names"
             .to_owned();
     };
     let vaults = config.sources.iter().filter_map(|SourceConfig { kind, .. }| match kind {
@@ -114,10 +115,12 @@ fn kept(config: Option<(&Path, &Config)>) -> String {
         _ => None,
     });
     format!(
-        "keep apart from it: `{}`, `{}`{}, and every key and token file that the configuration names",
+        "keep apart from it: `{}`, `{}`{}, the log's key (`{}-key` unless set otherwise) and every other key and token \
+         file that the configuration names",
         file.display(),
         config.policies.display(),
-        vaults.collect::<String>()
+        vaults.collect::<String>(),
+        config.audit_database.display(),
     )
 }
 

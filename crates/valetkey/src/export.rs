@@ -9,7 +9,7 @@ use valetkey_audit::{AuditReader, Export, ExportFormat, Filter, OpenError, Part}
 use valetkey_client::{AuditExport, ExportAuditRecordsResponse};
 use valetkey_core::{AuditScope, RecordId};
 
-use self::file::{Begin, ExportFile};
+use self::file::{Begin, ExportFile, Place};
 use crate::cli::{self, Connection, ExportArgs};
 use crate::connection::connect;
 use crate::failure::{Exit, Failure};
@@ -24,10 +24,10 @@ pub(crate) async fn run(args: ExportArgs) -> Result<Exit, Failure> {
         Some(path) => Some(Begin::look(path, resume, format)?),
         None => None,
     };
-    let after = begin.as_ref().and_then(Begin::after);
+    let place = begin.as_ref().map_or_else(Place::default, Begin::place);
     let mut source = match &database {
-        Some(path) => Source::open(path, &filter, format, after).await?,
-        None => Source::connect(&connection, &filter, format, after).await?,
+        Some(path) => Source::open(path, &filter, format, place).await?,
+        None => Source::connect(&connection, &filter, format, place).await?,
     };
     let mut out = Out { begin, file: None };
     let copied = copy(&mut source, &mut out, format).await;
@@ -35,7 +35,7 @@ pub(crate) async fn run(args: ExportArgs) -> Result<Exit, Failure> {
     // What came is whole lines, and worth keeping.
     out.finish()?;
     let hint = if to.is_some() { "; `--resume` goes on with the file" } else { "" };
-    let Copied { lines, seen, last } = copied.map_err(|Failure { exit, message }| {
+    let Copied { lines, seen, last, proof } = copied.map_err(|Failure { exit, message }| {
         Failure::new(exit, format!("{message}{}", if message.is_empty() { "" } else { hint }))
     })?;
     if seen < last {
@@ -44,7 +44,18 @@ pub(crate) async fn run(args: ExportArgs) -> Result<Exit, Failure> {
             format!("the export broke off after record {seen} of {last}{hint}"),
         ));
     }
+    if place.after > Some(last) {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "the file has record {seen} already, and the log ends with {last}: it is another log, or an older copy"
+            ),
+        ));
+    }
     if let Some(path) = to {
+        if let Some(proof) = proof {
+            file::write_proof(&path, &proof)?;
+        }
         let count = output::count(lines, "record", "records");
         output::note(&format!("{}: {count} added, up to record {}", path.display(), last.max(seen)));
     }
@@ -58,6 +69,7 @@ struct Copied {
     lines: usize,
     seen: RecordId,
     last: RecordId,
+    proof: Option<String>,
 }
 
 async fn copy(source: &mut Source, out: &mut Out, format: ExportFormat) -> Result<Copied, Failure> {
@@ -69,10 +81,10 @@ async fn copy(source: &mut Source, out: &mut Out, format: ExportFormat) -> Resul
             part = source.next() => part?,
             () = interrupts.next() => return Err(Failure::new(Exit::Failed, "interrupted")),
         };
-        let Some(Part { lines, seen, last }) = part else { return Ok(copied) };
+        let Some(Part { lines, seen, last, proof }) = part else { return Ok(copied) };
         let written = lines.lines().count() - usize::from(Some(&lines) == format.header().as_ref());
         out.write(lines.as_bytes())?;
-        copied = Copied { lines: copied.lines + written, seen, last };
+        copied = Copied { lines: copied.lines + written, seen, last, proof };
         if shown.is_none_or(|shown| shown.elapsed() >= SHOW_EVERY) {
             shown = Some(Instant::now());
             output::progress(&format!("{seen} of {last} records looked at, {} written", copied.lines));
@@ -91,15 +103,16 @@ impl Source {
         connection: &Connection,
         filter: &str,
         format: ExportFormat,
-        after: Option<RecordId>,
+        Place { first, after }: Place,
     ) -> Result<Self, Failure> {
         let format = match format {
             ExportFormat::Jsonl => valetkey_client::ExportFormat::Jsonl,
             ExportFormat::Csv => valetkey_client::ExportFormat::Csv,
             ExportFormat::Ocsf => valetkey_client::ExportFormat::Ocsf,
         };
-        let after = after.map(|record| record.to_string()).unwrap_or_default();
-        let export = connect(connection).await?.export_audit_records(filter, format, &after).await?;
+        let id = |record: Option<RecordId>| record.map(|record| record.to_string()).unwrap_or_default();
+        let export =
+            connect(connection).await?.export_audit_records(filter, format, &id(after), &id(first)).await?;
         Ok(Self::Broker(Box::new(export)))
     }
 
@@ -107,12 +120,12 @@ impl Source {
         path: &Path,
         filter: &str,
         format: ExportFormat,
-        after: Option<RecordId>,
+        Place { first, after }: Place,
     ) -> Result<Self, Failure> {
         let filter =
             Filter::parse(filter).map_err(|error| Failure::new(Exit::Failed, format!("`filter` {error}")))?;
         let reader = AuditReader::open(path).map_err(unusable)?;
-        let export = Export::begin(reader, filter, format, after)
+        let export = Export::begin(reader, filter, format, after, first)
             .await
             .map_err(|error| Failure::chain(Exit::Failed, &error))?;
         Ok(Self::Database(Box::new(export)))
@@ -133,14 +146,15 @@ impl Source {
 
 /// What a broker sent; the file is gone on with by its lines, so they are looked at.
 fn read(message: ExportAuditRecordsResponse) -> Result<Part, Failure> {
-    let ExportAuditRecordsResponse { lines, seen_record_id, last_record_id } = message;
+    let ExportAuditRecordsResponse { lines, seen_record_id, last_record_id, proof } = message;
     let wrong = || Failure::new(Exit::Failed, "the broker answered with something else than lines");
     let lines = String::from_utf8(lines).map_err(|_| wrong())?;
     if !lines.is_empty() && !lines.ends_with('\n') {
         return Err(wrong());
     }
     let record = |id: &str| id.parse().map(RecordId).map_err(|_| wrong());
-    Ok(Part { lines, seen: record(&seen_record_id)?, last: record(&last_record_id)? })
+    let proof = (!proof.is_empty()).then_some(proof);
+    Ok(Part { lines, seen: record(&seen_record_id)?, last: record(&last_record_id)?, proof })
 }
 
 /// Where they go: a file, made when the first part is there, or stdout.

@@ -92,6 +92,37 @@ fn a_file_is_resumed_wherever_it_broke_off() {
     }
 }
 
+/// A stopped broker has signed all of its log: an export of its database is whole, and has its proof beside it.
+#[test]
+fn a_whole_export_has_its_proof_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, token) = configure(folder.path());
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (database, out, part) = (path("audit.db"), path("audit.jsonl"), path("part.jsonl"));
+    for (run_no, create) in [(1, &["--create-database"][..]), (2, &[])] {
+        let dev = Dev::start(&[&["serve", "--config", &file], create].concat());
+        assert_eq!(dev.run(&token, &["check", "--tool", "web.search", NAVAN], "").exit, 2);
+        assert_eq!(dev.stop().exit, 0);
+        let ran = run(&["audit", "export", "--database", &database, "--to", &out, "--resume"]);
+        assert_eq!(ran.exit, 0, "{}", ran.stderr);
+        let lines = text(Path::new(&out)).lines().count();
+        let proof = text(Path::new(&format!("{out}.proof")));
+        assert!(proof.contains(&format!("\nrecords 1 {lines}\n")), "{run_no}: {lines} lines, and {proof}");
+    }
+    // What is a part of the log alone proves nothing of its own.
+    for more in [&["decision:deny"][..], &["--format", "csv"], &["--format", "ocsf"]] {
+        let ran = run(&[&["audit", "export", "--database", &database, "--to", &part], more].concat());
+        assert_eq!(ran.exit, 0, "{}", ran.stderr);
+        assert!(!Path::new(&format!("{part}.proof")).exists(), "{more:?}");
+        fs::remove_file(&part).unwrap();
+    }
+    // An export that has more than the log: the log was rolled back, or is another.
+    fs::write(&part, "{\"record_id\":\"4711\"}\n").unwrap();
+    let refused = run(&["audit", "export", "--database", &database, "--to", &part, "--resume"]);
+    assert_eq!(refused.exit, 1);
+    assert!(refused.stderr.contains("another log, or an older copy"), "{}", refused.stderr);
+}
+
 #[test]
 fn nothing_is_made_where_nothing_may_be_read() {
     let (dev, folder) = broker();

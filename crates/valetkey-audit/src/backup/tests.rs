@@ -55,7 +55,7 @@ async fn a_copy_is_of_one_moment() {
     // What it holds is read like any log.
     let reader = AuditReader::open(&to).unwrap();
     assert_eq!(reader.settled().await.unwrap(), RecordId(open.0 - 1));
-    let mut export = Export::begin(reader, Filter::default(), ExportFormat::Jsonl, None).await.unwrap();
+    let mut export = Export::begin(reader, Filter::default(), ExportFormat::Jsonl, None, None).await.unwrap();
     let mut lines = 0;
     while let Some(part) = export.part(&valetkey_core::AuditScope::Whole, RecordId(u64::MAX)).await.unwrap() {
         lines += part.lines.lines().count();

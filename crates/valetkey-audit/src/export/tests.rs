@@ -8,10 +8,10 @@ use valetkey_core::{
 };
 
 use super::*;
-use crate::AuditStore;
 use crate::code::Code;
 use crate::stored::{StoredOutcome, StoredTarget};
 use crate::testing::{Log, allowed, denied, settle, write};
+use crate::{Against, AuditStore, LogFile, verify};
 
 const FORMATS: [ExportFormat; 3] = [ExportFormat::Jsonl, ExportFormat::Csv, ExportFormat::Ocsf];
 const TO_THE_END: RecordId = RecordId(u64::MAX);
@@ -130,7 +130,7 @@ async fn whole(store: &AuditStore, format: ExportFormat, after: Option<u64>, fil
 async fn parts(store: &AuditStore, format: ExportFormat, after: Option<u64>, filter: &str) -> Vec<Part> {
     let filter = Filter::parse(filter).unwrap();
     let mut export =
-        Export::begin(store.reader().clone(), filter, format, after.map(RecordId)).await.unwrap();
+        Export::begin(store.reader().clone(), filter, format, after.map(RecordId), None).await.unwrap();
     let mut parts = Vec::new();
     while let Some(part) = export.part(&AuditScope::Whole, TO_THE_END).await.unwrap() {
         parts.push(part);
@@ -259,12 +259,45 @@ async fn a_closed_log_is_exported_whole() {
         settle(&store, record, OutcomeResult::Issued);
     }
     write(&store, allowed("a")).await.unwrap();
+    // The stop closes what is under way.
     store.close();
-    assert_eq!(ids(ExportFormat::Jsonl, &whole(&store, ExportFormat::Jsonl, None, "").await), [1, 2, 3]);
-    drop(store);
-    // The next start closes it as interrupted.
-    let store = log.open();
     assert_eq!(ids(ExportFormat::Jsonl, &whole(&store, ExportFormat::Jsonl, None, "").await), [1, 2, 3, 4]);
+}
+
+/// With the proof of its last part beside it, an export is verified without the log, and names what was changed.
+#[tokio::test]
+async fn a_whole_export_proves_itself() {
+    let log = Log::new();
+    let store = log.open();
+    for _ in 0..3 {
+        store.record(vec![denied("a"); 300]).await.unwrap();
+    }
+    let key = store.verifier_key().clone();
+    drop(store);
+    let store = log.open();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("export.jsonl");
+    let parts = parts(&store, ExportFormat::Jsonl, None, "").await;
+    let (last, others) = parts.split_last().unwrap();
+    assert!(others.iter().all(|part| part.proof.is_none()));
+    std::fs::write(folder.path().join("export.jsonl.proof"), last.proof.as_ref().unwrap()).unwrap();
+    let lines = parts.concat_lines();
+    let verdict = |lines: &str| {
+        std::fs::write(&path, lines).unwrap();
+        let against = Against { key: key.clone(), checkpoints: None };
+        verify(LogFile::Export(&path), &against, &mut |_, _| {}).unwrap()
+    };
+    assert!(verdict(&lines).is_whole());
+    assert_eq!(verdict(&lines).proven.map(|proven| proven.size), Some(900));
+    let changed: Vec<_> = lines
+        .lines()
+        .map(|line| match line.contains("\"record_id\":\"700\"") {
+            true => line.replace("\"deny\"", "\"allow\"") + "\n",
+            false => line.to_owned() + "\n",
+        })
+        .collect();
+    let verdict = verdict(&changed.concat());
+    assert_eq!(verdict.findings.first().map(|finding| finding.text.as_str()), Some("record 700 was changed"));
 }
 
 #[tokio::test]
@@ -280,7 +313,7 @@ async fn parts_are_bounded_and_tell_of_progress() {
         let parts = parts(&store, format, None, "").await;
         assert_eq!(ids(format, &parts.concat_lines()), (1..=1000).collect::<Vec<_>>());
         assert!(parts.len() > 4 && parts.iter().all(|part| part.lines.len() < PART_BYTES + 16 * 1024));
-        assert!(parts.windows(2).all(|two| two[0].seen < two[1].seen && two[1].last == RecordId(1000)));
+        assert!(parts.windows(2).all(|two| two[0].seen <= two[1].seen && two[1].last == RecordId(1000)));
     }
     // What does not match is passed over, and told.
     let parts = parts(&store, ExportFormat::Jsonl, Some(0), "agent:nobody").await;
@@ -303,15 +336,23 @@ async fn a_scope_is_kept_to() {
     let vaults = store.reader().vaults().await.unwrap().vaults;
     let own: Vec<Named> = vaults.into_iter().filter(|vault| &*vault.name == "other").collect();
     let scope = AuditScope::Vaults(own.into());
-    let mut export =
-        Export::begin(store.reader().clone(), Filter::default(), ExportFormat::Jsonl, Some(RecordId(0)))
-            .await
-            .unwrap();
+    let mut export = Export::begin(
+        store.reader().clone(),
+        Filter::default(),
+        ExportFormat::Jsonl,
+        Some(RecordId(0)),
+        None,
+    )
+    .await
+    .unwrap();
     // What is decided on reaches up to the second alone.
     let part = export.part(&scope, RecordId(2)).await.unwrap().unwrap();
     assert_eq!((ids(ExportFormat::Jsonl, &part.lines), part.seen), (vec![2], RecordId(2)));
     let part = export.part(&scope, TO_THE_END).await.unwrap().unwrap();
     assert_eq!((ids(ExportFormat::Jsonl, &part.lines), part.seen), (vec![3], RecordId(3)));
+    // What a limited reviewer has is not whole, so there is nothing to prove it with.
+    let end = export.part(&scope, TO_THE_END).await.unwrap().unwrap();
+    assert_eq!((end.lines.as_str(), end.proof), ("", None));
     assert_eq!(export.part(&scope, TO_THE_END).await.unwrap(), None);
 }
 

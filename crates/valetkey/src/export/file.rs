@@ -4,10 +4,11 @@
 //! a single whole line.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
 use valetkey_audit::ExportFormat;
 use valetkey_core::RecordId;
 
@@ -18,7 +19,14 @@ pub(crate) enum Begin {
     /// Nothing: the file is made.
     Fresh(PathBuf),
     /// A file, open and locked, that ends with the line of a record, or with a header alone.
-    Resumed(ExportFile, Option<RecordId>),
+    Resumed(ExportFile, Place),
+}
+
+/// The first and the last record of a file; absent where it has none. After a header alone the last is 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) first: Option<RecordId>,
+    pub(crate) after: Option<RecordId>,
 }
 
 /// A file that is being written, by this process alone.
@@ -38,15 +46,15 @@ impl Begin {
                 Exit::Failed,
                 format!("`{}` is no regular file and cannot be gone on with", path.display()),
             )),
-            Ok(_) => ExportFile::resume(path, format).map(|(file, after)| Self::Resumed(file, after)),
+            Ok(_) => ExportFile::resume(path, format).map(|(file, place)| Self::Resumed(file, place)),
         }
     }
 
-    /// The record that the file has last.
-    pub(crate) fn after(&self) -> Option<RecordId> {
+    /// Which records the file has.
+    pub(crate) fn place(&self) -> Place {
         match self {
-            Self::Fresh(_) => None,
-            Self::Resumed(_, after) => *after,
+            Self::Fresh(_) => Place::default(),
+            Self::Resumed(_, place) => *place,
         }
     }
 
@@ -70,7 +78,7 @@ impl ExportFile {
     }
 
     /// Opens it behind its last whole line.
-    fn resume(path: &Path, format: ExportFormat) -> Result<(Self, Option<RecordId>), Failure> {
+    fn resume(path: &Path, format: ExportFormat) -> Result<(Self, Place), Failure> {
         let file =
             OpenOptions::new().read(true).write(true).open(path).map_err(|error| failed(path, error))?;
         let mut this = Self { path: path.to_owned(), file }.locked()?;
@@ -79,7 +87,8 @@ impl ExportFile {
             .ok_or_else(|| foreign(path, format))?;
         let cut = this.file.set_len(end).and_then(|()| this.file.seek(SeekFrom::End(0)));
         cut.map_err(|error| failed(path, error))?;
-        Ok((this, after))
+        let first = first_record(path, format).map_err(|error| failed(path, error))?;
+        Ok((this, Place { first, after }))
     }
 
     fn locked(self) -> Result<Self, Failure> {
@@ -99,10 +108,33 @@ impl ExportFile {
 
     /// Returns when all of it is on disk, its name too.
     pub(crate) fn finish(self) -> Result<(), Failure> {
-        let folder = self.path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        let synced = self.file.sync_all().and_then(|()| File::open(folder)?.sync_all());
+        let synced = self.file.sync_all().and_then(|()| File::open(folder(&self.path))?.sync_all());
         synced.map_err(|error| failed(&self.path, error))
     }
+}
+
+/// Writes what proves an export beside it, in the place of what proved less of it.
+pub(crate) fn write_proof(path: &Path, proof: &str) -> Result<(), Failure> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".proof");
+    let place = PathBuf::from(name);
+    let write = || {
+        let mut file = NamedTempFile::new_in(folder(path))?;
+        file.write_all(proof.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(&place)?;
+        File::open(folder(path))?.sync_all()
+    };
+    write().map_err(|error| failed(&place, error))
+}
+
+/// The first record of a file of whole lines.
+fn first_record(path: &Path, format: ExportFormat) -> io::Result<Option<RecordId>> {
+    let mut lines = io::BufReader::new(File::open(path)?.take(TAIL_MAX)).lines();
+    if format.header().is_some() {
+        lines.next().transpose()?;
+    }
+    Ok(lines.next().transpose()?.and_then(|line| format.record_of(&line)))
 }
 
 /// Where the last whole line ends, and which record it is about; `None` where the file is something else.
@@ -131,6 +163,11 @@ fn last_whole_line(file: &mut File, format: ExportFormat) -> io::Result<Option<(
     };
     let record = std::str::from_utf8(line).ok().and_then(|line| format.record_of(line));
     Ok(record.map(|record| (skipped + feed as u64 + 1, Some(record))))
+}
+
+/// The folder that a file is in.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
 }
 
 fn exists(path: &Path) -> Failure {

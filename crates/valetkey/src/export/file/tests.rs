@@ -16,7 +16,9 @@ fn export(format: ExportFormat) -> String {
 fn resume(path: &Path, format: ExportFormat) -> Result<(Option<u64>, String), String> {
     match Begin::look(path, true, format) {
         Ok(begin) => {
-            let after = begin.after().map(|record| record.0);
+            let Place { first, after } = begin.place();
+            let after = after.map(|record| record.0);
+            assert_eq!(first.map(|record| record.0), (after > Some(0)).then_some(1));
             begin.open().unwrap().finish().unwrap();
             Ok((after, fs::read_to_string(path).unwrap()))
         }
