@@ -3,6 +3,8 @@
 //! Fixed for ever: a number is never given to another meaning. A new variant takes the next free one; the
 //! compiler asks for it here.
 
+use rusqlite::Row;
+use rusqlite::types::FromSqlError;
 use valetkey_core::{OutcomeResult, Reason, RecordKind, Redeemer, Ruling};
 
 /// A word of the domain that is stored as a number.
@@ -160,6 +162,12 @@ impl Code for Redeemer {
             Self::Agent => 2,
         }
     }
+}
+
+/// Reads a word from a column.
+pub(crate) fn word<T: Code>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    let code = row.get(column)?;
+    T::of(code).ok_or_else(|| FromSqlError::OutOfRange(code).into())
 }
 
 /// What queries and answers call a ruling.

@@ -30,6 +30,7 @@ mod page;
 mod query;
 mod queue;
 mod read;
+mod recount;
 mod row;
 mod schema;
 mod store;
@@ -52,5 +53,8 @@ pub use schema::OpenError;
 pub use store::{AuditStore, Missing, StoreOptions};
 pub use stored::{StoredOutcome, StoredRecord, StoredTarget};
 pub use tokens::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError};
-pub use usage::{Counted, Day, Days, FirstUse, PolicyUse, Subject, Thing, Usage, UsageResult};
+pub use usage::{
+    Counted, Day, Days, FirstUse, IndexProgress, LastUse, PolicyUse, Refusals, Subject, Thing, Usage,
+    UsageResult,
+};
 pub use vaults::Vaults;

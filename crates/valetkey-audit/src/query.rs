@@ -7,6 +7,7 @@ use valetkey_core::{AuditScope, PublicId, Reason};
 use crate::code::Code;
 use crate::filter::Filter;
 use crate::term::{Pattern, Span, Term, Test};
+use crate::usage::Subject;
 
 /// A condition on `records r LEFT JOIN outcomes o`, and its parameters.
 pub(crate) struct Condition {
@@ -48,9 +49,25 @@ impl Condition {
         }
     }
 
+    /// Whom or what a report is about; names of vaults and items in any case.
+    pub(crate) fn about(subject: &Subject) -> Self {
+        match subject {
+            Subject::Everybody => Self { sql: "TRUE".to_owned(), values: Vec::new() },
+            Subject::Agent(name) => Self::of_test(&Test::Agent(Pattern::exact(name))),
+            Subject::Tool(name) => Self::of_test(&Test::Tool(Pattern::exact(name))),
+            Subject::Vault(name) => Self::of_test(&Test::Vault(Pattern::exact(name).lower_case())),
+            Subject::Item(name) => Self::of_test(&Test::Item(Pattern::exact(name).lower_case())),
+        }
+    }
+
+    /// This and a condition without parameters.
+    pub(crate) fn and_sql(self, sql: &str) -> Self {
+        self.and(Self { sql: sql.to_owned(), values: Vec::new() })
+    }
+
     /// Both.
     pub(crate) fn and(mut self, other: Self) -> Self {
-        self.sql.push_str(&format!(" AND ({})", other.sql));
+        self.sql = format!("({}) AND ({})", self.sql, other.sql);
         self.values.extend(other.values);
         self
     }

@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 use tokio::sync::Semaphore;
-use valetkey_core::{AuditScope, RecordId};
+use valetkey_core::{AuditScope, RecordId, ValueDigest};
 
 use crate::filter::Filter;
 use crate::query::{Condition, only_record};
+use crate::recount::{self, Part};
 use crate::schema::{self, OpenError};
 use crate::stored::{SELECT, StoredRecord};
+use crate::usage::{
+    Counted, Day, Days, FirstUse, IndexProgress, LastUse, PolicyUse, Refusals, Subject, Usage,
+};
 use crate::vaults::{Known, Vaults};
 
 /// Reads the log; clones share its connections. Needs no writer: a log can be read while no broker runs.
@@ -146,6 +150,114 @@ impl AuditReader {
             }
         }
         Err(ReadError::TooLong)
+    }
+
+    /// Who used what, in whole days.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn usage(
+        &self,
+        subject: &Subject,
+        scope: &AuditScope,
+        days: Days,
+    ) -> Result<Counted<Vec<Usage>>, ReadError> {
+        let subject = subject.clone();
+        self.count(scope, move |connection, part| recount::usage(connection, part, &days, &subject)).await
+    }
+
+    /// What was refused in whole days, of an agent or of everybody.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn refusals(
+        &self,
+        agent: Option<&str>,
+        scope: &AuditScope,
+        days: Days,
+    ) -> Result<Counted<Vec<Refusals>>, ReadError> {
+        let agent = agent.map(str::to_owned);
+        let refusals = move |connection: &Connection, part: &Part<'_>| {
+            recount::refusals(connection, part, &days, agent.as_deref())
+        };
+        self.count(scope, refusals).await
+    }
+
+    /// First uses that fall into these days.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn first_uses(
+        &self,
+        scope: &AuditScope,
+        days: Days,
+    ) -> Result<Counted<Vec<FirstUse>>, ReadError> {
+        let first_uses = move |connection: &Connection, part: &Part<'_>| {
+            let mut uses = recount::first_uses(connection, part)?;
+            uses.retain(|first| days.contains(&Day::of_us(first.time.as_micros())));
+            Ok(uses)
+        };
+        self.count(scope, first_uses).await
+    }
+
+    /// What policies determined in whole days.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn policy_uses(
+        &self,
+        scope: &AuditScope,
+        days: Days,
+    ) -> Result<Counted<Vec<PolicyUse>>, ReadError> {
+        self.count(scope, move |connection, part| recount::policy_uses(connection, part, &days)).await
+    }
+
+    /// When each agent last used each item.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn last_uses(&self, scope: &AuditScope) -> Result<Counted<Vec<LastUse>>, ReadError> {
+        self.count(scope, recount::last_uses).await
+    }
+
+    /// The records of a value's releases, newest first; at most `limit`.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn released(
+        &self,
+        digest: ValueDigest,
+        scope: &AuditScope,
+        limit: usize,
+    ) -> Result<Counted<Vec<StoredRecord>>, ReadError> {
+        self.count(scope, move |connection, part| recount::released(connection, part, digest, limit)).await
+    }
+
+    /// How far the index follows the log.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn index_progress(&self) -> Result<IndexProgress, ReadError> {
+        self.run(|connection| {
+            Ok(IndexProgress { indexed: RecordId(0), last: RecordId(last_record(connection)?) })
+        })
+        .await
+    }
+
+    /// Counts in one snapshot of the log.
+    async fn count<T: Send + 'static>(
+        &self,
+        scope: &AuditScope,
+        count: impl FnOnce(&Connection, &Part<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<Counted<T>, ReadError> {
+        let scope = scope.clone();
+        let counted = move |connection: &mut Connection| {
+            let snapshot = connection.transaction()?;
+            let seen = last_record(&snapshot)?;
+            let rows = count(&snapshot, &Part { seqs: (1, seen), scope: &scope })?;
+            Ok(Counted { rows, seen: RecordId(seen) })
+        };
+        self.run(counted).await
     }
 
     /// Runs a query on a thread that may block, within a time.

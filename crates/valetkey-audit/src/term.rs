@@ -109,7 +109,7 @@ impl Test {
 impl Pattern {
     fn parse(value: &str, literal: bool) -> Result<Self, String> {
         if literal {
-            return Ok(Self { text: value.to_owned(), any_before: false, any_after: false });
+            return Ok(Self::exact(value));
         }
         let (any_before, rest) = value.strip_prefix('*').map_or((false, value), |rest| (true, rest));
         let (any_after, text) = rest.strip_suffix('*').map_or((false, rest), |text| (true, text));
@@ -119,7 +119,12 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), any_before, any_after })
     }
 
-    fn lower_case(self) -> Self {
+    /// This text alone.
+    pub(crate) fn exact(text: &str) -> Self {
+        Self { text: text.to_owned(), any_before: false, any_after: false }
+    }
+
+    pub(crate) fn lower_case(self) -> Self {
         Self { text: self.text.to_lowercase(), ..self }
     }
 

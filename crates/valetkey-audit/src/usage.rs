@@ -1,4 +1,7 @@
 //! What the log says of use, in numbers: the rows that reports are made of.
+//!
+//! A record counts on the day of its own time, whenever its outcome came. A use is a handle that was issued or a value
+//! that was released. Counting is exact up to [`Counted::seen`], and what lies outside of a scope is not there.
 
 use std::ops::Range;
 
@@ -84,6 +87,44 @@ pub struct FirstUse {
     pub time: Timestamp,
 }
 
+/// Refusals that agree in all of this, and how many there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusals {
+    /// Who asked; absent where no agent is concerned.
+    pub agent: Option<String>,
+    /// With which tool; likewise.
+    pub tool: Option<String>,
+    /// Of which vault; absent where the reference led to none.
+    pub vault: Option<Thing>,
+    /// Of which item; likewise.
+    pub item: Option<Thing>,
+    /// What was asked; of any kind.
+    pub kind: RecordKind,
+    /// Why it was refused.
+    pub reason: Reason,
+    /// How often.
+    pub count: u64,
+    /// The last one, by its number.
+    pub last: RecordId,
+    /// When that was.
+    pub last_time: Timestamp,
+}
+
+/// The last time that an agent used an item, by any tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastUse {
+    /// The agent.
+    pub agent: String,
+    /// The vault, as it was called then.
+    pub vault: Thing,
+    /// The item, likewise.
+    pub item: Thing,
+    /// The record.
+    pub record: RecordId,
+    /// When.
+    pub time: Timestamp,
+}
+
 /// What a policy determined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyUse {
@@ -105,3 +146,34 @@ pub struct Counted<T> {
     /// Every record up to here was counted.
     pub seen: RecordId,
 }
+
+/// How far the index follows the log. Answers are exact all the same: what is not in the index is read from the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexProgress {
+    /// Every record up to here is in the index.
+    pub indexed: RecordId,
+    /// The last record of the log.
+    pub last: RecordId,
+}
+
+impl IndexProgress {
+    /// Records that are not in the index.
+    #[must_use]
+    pub fn lag(self) -> u64 {
+        self.last.0.saturating_sub(self.indexed.0)
+    }
+}
+
+impl Day {
+    /// Its first microsecond.
+    pub(crate) fn start_us(self) -> i64 {
+        self.0.saturating_mul(DAY_US)
+    }
+
+    /// The day of a moment.
+    pub(crate) fn of_us(time_us: i64) -> Self {
+        Self(time_us.div_euclid(DAY_US))
+    }
+}
+
+const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
