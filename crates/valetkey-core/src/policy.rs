@@ -1,6 +1,6 @@
 //! The port to policy.
 
-use crate::decision::{AuditScope, Decision, Revision};
+use crate::decision::{AuditScope, Decision, PolicyId, Revision};
 use crate::identity::{AgentId, Identity};
 use crate::inventory::{Access, AccessQuestion, KnownItem};
 use crate::request::{AccessRequest, AdminRequest};
@@ -33,6 +33,9 @@ pub trait PolicyEngine: Send + Sync {
 
     /// The agents that policies and their entities name, in order.
     fn agents(&self) -> Vec<AgentId>;
+
+    /// The policies, in the order of their ids.
+    fn policies(&self) -> Vec<PolicyId>;
 
     /// The snapshot that the next decision will use.
     fn revision(&self) -> Revision;

@@ -222,6 +222,10 @@ impl PolicyEngine for FakePolicy {
         Vec::new()
     }
 
+    fn policies(&self) -> Vec<PolicyId> {
+        vec![PolicyId("fake".into())]
+    }
+
     fn revision(&self) -> Revision {
         let generation = *self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         Revision { generation, digest: [0; 8] }

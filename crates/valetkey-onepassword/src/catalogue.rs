@@ -146,7 +146,9 @@ impl Catalogue {
     }
 
     /// Every vault with the items of it that are in use, and since when these are known.
-    pub(crate) fn stock(&self) -> impl Iterator<Item = (Named, Option<Duration>, impl Iterator<Item = Named>)> {
+    pub(crate) fn stock(
+        &self,
+    ) -> impl Iterator<Item = (Named, Option<Duration>, impl Iterator<Item = Named>)> {
         self.vaults.in_use().filter_map(|vault| {
             let shelf = self.shelves.get(&vault.id)?;
             Some((vault, shelf.items_known, shelf.items.in_use()))

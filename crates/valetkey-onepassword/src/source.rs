@@ -228,7 +228,9 @@ impl Directory for Source {
         let name = &self.options.name;
         let failing = match self.figures().state {
             SourceState::Ready => None,
-            SourceState::Failing { error } | SourceState::Paused { error, remaining: _ } => Some(error.to_string()),
+            SourceState::Failing { error } | SourceState::Paused { error, remaining: _ } => {
+                Some(error.to_string())
+            }
             SourceState::Spent { retry_after: _ } => Some("its budget is spent".to_owned()),
         };
         // A source that fails is no gap as long as all is known freshly.

@@ -154,9 +154,10 @@ impl Directory for VaultFile {
 
     /// All there is.
     fn inventory(&self) -> Inventory {
-        let items = self.catalogue.stock().flat_map(|(vault, _, items)| {
-            items.map(move |item| KnownItem { vault: vault.clone(), item })
-        });
+        let items = self
+            .catalogue
+            .stock()
+            .flat_map(|(vault, _, items)| items.map(move |item| KnownItem { vault: vault.clone(), item }));
         Inventory { items: items.collect(), gaps: Vec::new() }
     }
 }

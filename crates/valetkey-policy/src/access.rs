@@ -17,7 +17,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use cedar_policy::EntityUid;
-use valetkey_core::{Access, AccessQuestion, AgentId, Among, KnownItem, Name, ResolveError, Target, ToolId};
+use valetkey_core::{
+    Access, AccessQuestion, AgentId, Among, KnownItem, Name, PolicyId, ResolveError, Target, ToolId,
+};
 
 use crate::entities::{self, Action, Names, TYPES};
 use crate::index::{Place, Scope};
@@ -71,6 +73,13 @@ impl Snapshot {
         // What is no name can be nobody's.
         let agents = named.filter_map(|uid| Name::parse(uid.id().unescaped()).ok());
         agents.map(AgentId).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The policies' ids, in order.
+    pub(crate) fn ids(&self) -> Vec<PolicyId> {
+        let mut ids: Vec<_> = self.annotations.values().map(|own| own.id.clone()).collect();
+        ids.sort_unstable();
+        ids
     }
 }
 

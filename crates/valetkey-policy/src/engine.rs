@@ -3,8 +3,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use valetkey_core::{
-    Access, AccessQuestion, AccessRequest, AdminRequest, AgentId, AuditScope, Decision, Gap, Identity, KnownItem,
-    Named, PolicyEngine, Revision,
+    Access, AccessQuestion, AccessRequest, AdminRequest, AgentId, AuditScope, Decision, Gap, Identity,
+    KnownItem, Named, PolicyEngine, PolicyId, Revision,
 };
 
 use crate::bundle::Bundle;
@@ -74,6 +74,10 @@ impl PolicyEngine for Engine {
 
     fn agents(&self) -> Vec<AgentId> {
         self.snapshot().agents()
+    }
+
+    fn policies(&self) -> Vec<PolicyId> {
+        self.snapshot().ids()
     }
 
     fn revision(&self) -> Revision {

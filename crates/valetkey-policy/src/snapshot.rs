@@ -27,7 +27,7 @@ pub(crate) struct Snapshot {
     pub(crate) revision: Revision,
     schema: Schema,
     pub(crate) policies: Vec<Candidate>,
-    annotations: HashMap<PolicyId, Annotations>,
+    pub(crate) annotations: HashMap<PolicyId, Annotations>,
     pub(crate) index: Index,
     pub(crate) links: Links,
     authorizer: Authorizer,

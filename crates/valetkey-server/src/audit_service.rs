@@ -125,21 +125,27 @@ impl Audit {
 
     /// Refuses a message whose fields break their rules, and records it.
     async fn parse<T>(&self, call: &Call, parsed: Result<T, Violation>) -> Result<T, Status> {
-        let violation = match parsed {
-            Ok(parsed) => return Ok(parsed),
-            Err(violation) => violation,
-        };
-        let now = self.broker.clock().now();
-        let record = AuditRecord::refusal(now, RecordKind::ReadAudit, Reason::FieldInvalid).by(call);
-        let record = self.broker.note(record.with_detail(&violation.to_string())).await;
-        Err(record
-            .map_or_else(|_| status::audit_unavailable(), |record| status::invalid(&[violation], record)))
+        match parsed {
+            Ok(parsed) => Ok(parsed),
+            Err(violation) => Err(refuse(&self.broker, call, &[violation]).await),
+        }
+    }
+}
+
+/// Records that a question about the log breaks its rules.
+pub(crate) async fn refuse(broker: &Broker, call: &Call, violations: &[Violation]) -> Status {
+    let record =
+        AuditRecord::refusal(broker.clock().now(), RecordKind::ReadAudit, Reason::FieldInvalid).by(call);
+    let detail = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    match broker.note(record.with_detail(&scrub(&detail, DETAIL_MAX))).await {
+        Ok(record) => status::invalid(violations, record),
+        Err(_) => status::audit_unavailable(),
     }
 }
 
 /// What somebody may read, and what that was decided on.
-struct Review {
-    scope: AuditScope,
+pub(crate) struct Review {
+    pub(crate) scope: AuditScope,
     /// The policies.
     generation: u64,
     /// The vaults that occur in the log.
@@ -148,7 +154,12 @@ struct Review {
 
 /// Decides how much of the log may be read, and records it. Only people can be limited to some vaults, so for
 /// others nobody needs to know which there are.
-async fn permit(broker: &Broker, reader: &AuditReader, call: &Call, detail: &str) -> Result<Review, Status> {
+pub(crate) async fn permit(
+    broker: &Broker,
+    reader: &AuditReader,
+    call: &Call,
+    detail: &str,
+) -> Result<Review, Status> {
     let vaults = match call.caller {
         Identity::Person(_) => reader.vaults().await,
         Identity::Agent(_) | Identity::Tool(_) => Ok(Vaults::default()),
@@ -269,7 +280,7 @@ fn parse_record_id(field: &str, text: &str) -> Result<RecordId, Violation> {
     text.parse().map(RecordId).map_err(wrong)
 }
 
-fn unreadable(error: ReadError) -> Status {
+pub(crate) fn unreadable(error: ReadError) -> Status {
     match error {
         ReadError::Busy | ReadError::TooLong | ReadError::TooManyVaults => {
             status::query_limit(&error.to_string())

@@ -13,8 +13,8 @@ use futures_util::future::{Either, join_all, select};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use valetkey_core::{
-    Clock, Directory, Gap, Grant, Inventory, KnownItem, Located, Named, ResolveError, ResolveFailure, Resolved, Resolver,
-    SecretReference, Survey, Target,
+    Clock, Directory, Gap, Grant, Inventory, KnownItem, Located, Named, ResolveError, ResolveFailure,
+    Resolved, Resolver, SecretReference, Survey, Target,
 };
 
 use super::reading::without_field;
@@ -108,7 +108,8 @@ impl Sources {
     /// name.
     fn seen_from_all(&self, place: usize, vault: Named) -> Named {
         let others = self.members.iter().enumerate().filter(|(other, _)| *other != place);
-        let is_alone = others.map(|(_, member)| member.bears(&vault.name, &vault.id)).all(|it| it == Some(false));
+        let is_alone =
+            others.map(|(_, member)| member.bears(&vault.name, &vault.id)).all(|it| it == Some(false));
         Named { name_is_unique: vault.name_is_unique && is_alone, ..vault }
     }
 

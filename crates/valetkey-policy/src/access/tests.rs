@@ -37,7 +37,11 @@ fn known(vault: &str, item: &str, unique: (bool, bool)) -> KnownItem {
 
 fn question(agent: &str, tool: Option<&str>) -> AccessQuestion {
     let name = |text: &str| Name::parse(text).unwrap();
-    AccessQuestion { agent: AgentId(name(agent)), tool: tool.map(|tool| ToolId(name(tool))), among: Among::All }
+    AccessQuestion {
+        agent: AgentId(name(agent)),
+        tool: tool.map(|tool| ToolId(name(tool))),
+        among: Among::All,
+    }
 }
 
 proptest! {
@@ -73,8 +77,10 @@ fn check(policies: &str, agent: &str, tool: Option<&str>, expected: &[&str]) {
     let places = [("v0", "i0"), ("v0", "i1"), ("v1", "i0")];
     let items = places.map(|(vault, item)| known(vault, item, (true, true)));
     let Access { items: found, exact } = snapshot.access(&items, &[question(agent, tool)]);
-    let found: Vec<_> =
-        found[0].iter().map(|place| format!("{}/{}", items[*place].vault.name, items[*place].item.name)).collect();
+    let found: Vec<_> = found[0]
+        .iter()
+        .map(|place| format!("{}/{}", items[*place].vault.name, items[*place].item.name))
+        .collect();
     assert_eq!((found, exact), (expected.iter().map(|it| (*it).to_owned()).collect(), true), "{policies}");
 }
 

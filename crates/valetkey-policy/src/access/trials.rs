@@ -65,7 +65,12 @@ impl Cast {
     }
 
     /// One of each kind that the policies can tell apart, and one that they do not know.
-    fn kinds(&self, links: &Links, relevant: &HashSet<EntityUid>, type_name: &EntityTypeName) -> Vec<EntityUid> {
+    fn kinds(
+        &self,
+        links: &Links,
+        relevant: &HashSet<EntityUid>,
+        type_name: &EntityTypeName,
+    ) -> Vec<EntityUid> {
         let named = relevant.iter().chain(&self.with_attributes);
         let mut chosen: BTreeSet<EntityUid> = named.cloned().collect();
         let mut seen: HashSet<Vec<EntityUid>> = HashSet::new();
@@ -163,7 +168,9 @@ impl World {
             return (*kind, unique.0, unique.1);
         }
         let seen = match self.secrets_of(item).next() {
-            Some(_) => vec![entities::secret(&Target::Field(field_of(item, STRANGER, STRANGER, "", Facet::Value)))],
+            Some(_) => {
+                vec![entities::secret(&Target::Field(field_of(item, STRANGER, STRANGER, "", Facet::Value)))]
+            }
             None => self.seen_of(within, besides),
         };
         let kind = self.kind(seen);
@@ -315,7 +322,8 @@ fn lives(hints: &Hints) -> Vec<i64> {
     let mut lives = BTreeSet::from([60]);
     if hints.looks_at("ttl") {
         let numbers = hints.numbers.iter();
-        lives.extend(numbers.flat_map(|number| [number.saturating_sub(1), *number, number.saturating_add(1)]));
+        lives
+            .extend(numbers.flat_map(|number| [number.saturating_sub(1), *number, number.saturating_add(1)]));
     }
     lives.into_iter().filter(|life| (1..=LIFE_MAX).contains(life)).collect()
 }
@@ -335,8 +343,10 @@ fn claims(hints: &Hints) -> Vec<Vec<Claim>> {
     let mut found = vec![Vec::new()];
     if hints.looks_at("claims") {
         let texts = hints.texts.iter().map(String::as_str).chain(["stranger=stranger"]);
-        let all: Vec<_> =
-            texts.filter_map(|text| text.split_once('=')).filter_map(|(name, value)| Claim::new(name, value)).collect();
+        let all: Vec<_> = texts
+            .filter_map(|text| text.split_once('='))
+            .filter_map(|(name, value)| Claim::new(name, value))
+            .collect();
         found.extend(all.iter().map(|claim| vec![claim.clone()]));
         found.push(all);
     }

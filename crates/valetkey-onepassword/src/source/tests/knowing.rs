@@ -223,7 +223,9 @@ async fn an_inventory_asks_nothing_and_says_what_it_lacks() {
     assert!(setup.locate("op://Main/Login/password").await.is_err());
     check(
         &["main/card", "main/login"],
-        &["source `test`: its vaults were not listed in the last 15 min; the source does not accept the broker's credentials"],
+        &[
+            "source `test`: its vaults were not listed in the last 15 min; the source does not accept the broker's credentials",
+        ],
     );
     assert_eq!(setup.script.calls(), ["vaults"], "the failed question alone");
 }
