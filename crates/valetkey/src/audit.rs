@@ -1,10 +1,15 @@
 //! `valetkey audit`: the reviewer's side.
 
+mod item;
+mod questions;
+pub(crate) mod report;
+mod timeline;
+
 use serde_json::Value;
 use time::OffsetDateTime;
 use valetkey_client::{AuditOutcome, AuditRecord, AuditTarget, Broker};
 
-use crate::cli::{AuditCommand, Format, OneFormat, StreamFormat};
+use crate::cli::{AuditCommand, Format, OneFormat, ReportsCommand, StreamFormat};
 use crate::connection::connect;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Cell};
@@ -38,8 +43,33 @@ pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
             let broker = connect(&connection).await?;
             return watch(&broker, &filter.text(), &after, format).await;
         }
+        AuditCommand::Reports(command) => reports(command).await?,
     }
     Ok(Exit::Done)
+}
+
+async fn reports(command: ReportsCommand) -> Result<(), Failure> {
+    match command {
+        ReportsCommand::Report(args) => report::run(args).await,
+        ReportsCommand::Refusals { agent, period, format, connection } => {
+            let period = report::period(&period)?;
+            questions::refusals(&connect(&connection).await?, agent.as_deref(), period, format).await
+        }
+        ReportsCommand::FirstUses { period, format, connection } => {
+            let period = report::period(&period)?;
+            questions::first_uses(&connect(&connection).await?, period, format).await
+        }
+        ReportsCommand::Unused { days, agent, format, connection } => {
+            questions::unused(&connect(&connection).await?, days, agent.as_deref(), format).await
+        }
+        ReportsCommand::Timeline { lease_id, format, connection } => {
+            timeline::show(&connect(&connection).await?, &lease_id, format).await
+        }
+        ReportsCommand::Item { item, period, format, connection } => {
+            let period = report::period(&period)?;
+            item::show(&connect(&connection).await?, &item, period, format).await
+        }
+    }
 }
 
 /// The newest `limit` records that match, page by page.
@@ -197,12 +227,12 @@ fn seconds(seconds: i64, nanos: i32) -> f64 {
     std::time::Duration::new(seconds.unsigned_abs(), nanos.unsigned_abs()).as_secs_f64()
 }
 
-fn text(text: String) -> Value {
+pub(crate) fn text(text: String) -> Value {
     if text.is_empty() { Value::Null } else { text.into() }
 }
 
 /// UTC to the microsecond, always of the same width.
-fn moment(seconds: i64, nanos: i32) -> String {
+pub(crate) fn moment(seconds: i64, nanos: i32) -> String {
     let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let (year, month, day) = time.to_calendar_date();

@@ -1,5 +1,6 @@
 //! The command line: arguments and their help.
 
+mod audit_reports;
 mod examples;
 
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::audit_reports::{Period, ReportArgs, ReportKind, ReportsCommand};
 use self::examples::{
     ACQUIRE_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT,
     INSTALL_EXAMPLES, QUERY_EXAMPLES, REDEEM_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES,
@@ -211,6 +213,8 @@ pub(crate) enum AuditCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    #[command(flatten)]
+    Reports(ReportsCommand),
 }
 
 /// Which records. Two arguments, because one that took every word that begins with `-` would take the options

@@ -27,7 +27,7 @@ pub(super) struct Used {
 }
 
 /// A handle that was issued, or a value that was released.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LastUse {
     pub(super) record: RecordId,
     pub(super) time: Timestamp,
@@ -51,7 +51,7 @@ impl Tally {
             rows.entry(key).or_insert_with(|| Used::unused(&usage)).add(usage);
         }
         let mut rows: Vec<_> = rows.into_values().collect();
-        rows.sort_by_key(|row| Reverse((row.last_use, row.last)));
+        rows.sort_by_key(|row| Reverse((row.last_use.map(|last| last.record), row.last)));
         let totals = totals(&rows);
         Self { rows, totals }
     }
@@ -102,7 +102,8 @@ impl Used {
             }
         };
         *used += count;
-        self.last_use = self.last_use.max(Some(LastUse { record: last, time: last_time, kind }));
+        let uses = self.last_use.into_iter().chain([LastUse { record: last, time: last_time, kind }]);
+        self.last_use = uses.max_by_key(|last| last.record);
     }
 }
 
