@@ -241,11 +241,6 @@ pub(crate) fn moment(seconds: i64, nanos: i32) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
 }
 
-/// The time of day, UTC.
-pub(crate) fn clock(seconds: i64) -> String {
-    moment_to_second(seconds).chars().skip("2026-11-01T".len()).collect()
-}
-
 /// RFC 3339 in UTC, to the second.
 pub(crate) fn moment_to_second(seconds: i64) -> String {
     moment(seconds, 0).replace(".000000Z", "Z")

@@ -45,7 +45,7 @@ fn question(agent: &str, tool: Option<&str>) -> AccessQuestion {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(30))]
 
     #[test]
     fn access_is_what_some_request_gets(
@@ -169,27 +169,26 @@ fn what_is_not_decided_counts_and_is_told() {
     assert_eq!(access, Access { items: vec![vec![0]], exact: false });
 }
 
-/// As many policies, agents and items as a large team has: alike ones are decided once.
+/// Alike agents and items are decided once: three in a hundred pairs of a team with many policies.
 #[test]
 fn many_agents_and_items_take_few_trials() {
-    let generated = generate(2_000).unwrap();
+    let generated = generate(300).unwrap();
     let files: Vec<(&str, &str)> =
         generated.policies.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     let bundle = Bundle::from_texts(generated.schema, &files, &generated.entities).unwrap();
     let snapshot = Snapshot::new(bundle, 1);
-    let places = (0..200).flat_map(|vault| (0..5).map(move |item| (vault, item)));
+    let places = (0..30).flat_map(|vault| (0..20).map(move |item| (vault, item)));
     let items: Vec<_> = places
         .map(|(vault, item)| known(&format!("vault-{vault}"), &format!("item-{item}"), (true, true)))
         .collect();
     let mut surveyor = Surveyor::new(&snapshot, &items);
     let agents = snapshot.agents();
-    assert_eq!((agents.len(), items.len()), (1_000, 1_000));
+    let pairs = agents.len() * items.len();
     let found: usize = agents
         .into_iter()
         .map(|agent| surveyor.answer(&AccessQuestion { agent, tool: None, among: Among::All }).len())
         .sum();
-    eprintln!("{} worlds", surveyor.worlds.len());
     let tried = TRIALS_MAX - surveyor.trials_left;
-    assert!(surveyor.exact && found >= 5_000 && tried < 20_000, "{found} {tried}");
-    eprintln!("{tried}");
+    assert_eq!((pairs, found, surveyor.exact), (150 * 600, 150 * 20, true));
+    assert!(tried < pairs * 3 / 100, "{tried}");
 }

@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 use valetkey_client::{AuditRecord, Broker, ReportPeriod, ReportSubject};
 
-use super::report::{object, of_reference, show as show_report};
-use super::{SHOWN, cells, fetch, shown};
+use super::report::{minute, object, of_reference, show as show_report};
+use super::timeline::{WIDE, by, what_came};
+use super::{cells, fetch, moment_to_second};
 use crate::cli::{OneFormat, ReportKind};
 use crate::failure::{Exit, Failure};
-use crate::output::{self, BOLD};
+use crate::output::{self, BOLD, Cell};
 
 /// Shows it.
 pub(super) async fn show(
@@ -44,15 +45,30 @@ pub(super) async fn show(
 }
 
 fn section(title: &str, records: Vec<AuditRecord>, width: usize) -> String {
-    let rows: Vec<_> = records.into_iter().map(shown).collect();
+    let rows: Vec<Vec<Cell>> = records.into_iter().map(row).collect();
     if rows.is_empty() {
         return format!("\n{BOLD}{title}{BOLD:#}: none\n");
     }
-    let columns = SHOWN.into_iter().filter(|column| *column != "decision").collect::<Vec<_>>();
-    format!(
-        "\n{BOLD}{title}{BOLD:#}\n{}",
-        output::fitted(&columns, &rows, &["caller", "tool", "reference"], width)
-    )
+    let wide = ["record_id", "time", "kind", "by", "tool", "what_came_of_it", "field"];
+    let narrow = ["record_id", "time", "kind", "by", "what_came_of_it", "field"];
+    let columns = if width < WIDE { &narrow[..] } else { &wide };
+    let table = output::fitted(columns, &rows, &["by", "tool", "what_came_of_it", "field"], width);
+    format!("\n{BOLD}{title}{BOLD:#}\n{table}")
+}
+
+/// A record about the item: of the reference, the field alone is news.
+fn row(record: AuditRecord) -> Vec<Cell> {
+    let time = record.create_time.map(|time| minute(&moment_to_second(time.seconds)));
+    let field = record.reference.rsplit('/').next().unwrap_or_default();
+    vec![
+        ("record_id", record.record_id.as_str().into()),
+        ("time", time.into()),
+        ("kind", record.kind.as_str().into()),
+        ("by", by(&record)),
+        ("tool", record.tool.as_str().into()),
+        ("what_came_of_it", what_came(&record)),
+        ("field", field.into()),
+    ]
 }
 
 /// The item in the language of filters.

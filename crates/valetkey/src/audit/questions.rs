@@ -5,7 +5,7 @@ use valetkey_client::{
     ReportAccess, ReportPeriod, UnusedAccess,
 };
 
-use super::report::place;
+use super::report::{minute, place};
 use super::{moment, text};
 use crate::cli::Format;
 use crate::failure::Failure;
@@ -89,7 +89,7 @@ pub(super) fn refused(refusals: Refusals) -> Vec<Cell> {
     let Refusals { agent, tool, target, kind, reason, count, last_time, last_record_id } = refusals;
     let mut cells = vec![
         ("count", count.into()),
-        ("last", last_time.map(|time| super::moment_to_second(time.seconds)).into()),
+        ("last", last_time.map(|time| moment(time.seconds, time.nanos)).into()),
         ("last_record_id", text(last_record_id)),
         ("agent", text(agent)),
         ("tool", text(tool)),
@@ -104,7 +104,7 @@ fn first(first: FirstUse) -> Vec<Cell> {
     let FirstUse { agent, tool, target, time, record_id } = first;
     let mut cells = vec![
         ("record_id", text(record_id)),
-        ("time", time.map(|time| super::moment_to_second(time.seconds)).into()),
+        ("time", time.map(|time| moment(time.seconds, time.nanos)).into()),
         ("agent", text(agent)),
         ("tool", text(tool)),
     ];
@@ -142,8 +142,19 @@ fn unused_cells(
 
 fn print(format: Format, columns: &[&str], cuttable: &[&str], rows: &[Vec<Cell>]) -> std::io::Result<()> {
     match format {
-        Format::Table => output::text(&output::fitted(columns, rows, cuttable, output::width())),
+        Format::Table => {
+            let rows: Vec<Vec<Cell>> = rows.iter().map(|row| row.iter().map(to_minute).collect()).collect();
+            output::text(&output::fitted(columns, &rows, cuttable, output::width()))
+        }
         Format::Json | Format::Jsonl | Format::Csv => output::rows(format, columns, rows),
+    }
+}
+
+/// Times to the minute.
+fn to_minute((name, value): &Cell) -> Cell {
+    match (*name, value.as_str()) {
+        ("last" | "time" | "last_used", Some(moment)) => (name, minute(moment).into()),
+        (name, _) => (name, value.clone()),
     }
 }
 

@@ -133,9 +133,9 @@ fn sentences(kind: ReportKind, access: &ReportAccess, totals: &ReportTotals) -> 
             number(*tools, "tool", "tools")
         ),
     };
-    let mut text = output::inline(&format!("{can} {used}"));
+    let mut text = format!("{}\n{used}\n", output::inline(&can));
     text.push_str(&format!(
-        "\nHandles issued: {issued}. Values released: {released}. Refused: {refused}. Failed: {failed}.\n"
+        "Handles issued: {issued}. Values released: {released}. Refused: {refused}. Failed: {failed}.\n"
     ));
     if !complete {
         let reason = output::inline(incomplete_reason);
@@ -164,13 +164,15 @@ fn tables(kind: ReportKind, usages: Vec<ReportUsage>, width: usize) -> String {
             None => vaults.push((vault, vec![usage])),
         }
     }
+    let is_alone = kind == ReportKind::Vault && vaults.len() == 1;
     let titled = |(vault, rows): (String, Vec<ReportUsage>)| {
         let title = if vault.is_empty() { "(no vault)".to_owned() } else { output::inline(&vault) };
         let leading: &[&str] = match kind {
             ReportKind::Vault => &[names, cuttable, "tool"],
             _ => &[names, cuttable],
         };
-        format!("\n{BOLD}{title}{BOLD:#}\n{}", table(leading, rows, width))
+        let title = if is_alone { String::new() } else { format!("{BOLD}{title}{BOLD:#}\n") };
+        format!("\n{title}{}", table(leading, rows, width))
     };
     vaults.into_iter().map(titled).collect()
 }
@@ -183,18 +185,18 @@ fn table(names: &[&str], usages: Vec<ReportUsage>, width: usize) -> String {
     if width_of(&text) <= width {
         return text;
     }
-    let narrow = rows.into_iter().map(|row| {
-        let day = |value: Value| match value.as_str() {
-            Some(moment) => moment.replace(&moment.chars().skip(10).take(6).collect::<String>(), "").into(),
-            None => value,
-        };
-        row.into_iter()
-            .map(|(name, value)| (name, if name == "last_used" { day(value) } else { value }))
-            .collect()
-    });
-    let narrow: Vec<Vec<Cell>> = narrow.collect();
+    let day = |(name, value): Cell| match (name, value.as_str()) {
+        ("last_used", Some(text)) => (name, without_clock(text).into()),
+        _ => (name, value),
+    };
+    let narrow: Vec<Vec<Cell>> = rows.into_iter().map(|row| row.into_iter().map(day).collect()).collect();
     let columns = [names, &["last_used", "action", "used", "refused"]].concat();
     output::fitted(&columns, &narrow, names, width)
+}
+
+/// `2026-11-25 23:50 No Access` without the time of day.
+fn without_clock(text: &str) -> String {
+    text.split(' ').filter(|word| !word.contains(':')).collect::<Vec<_>>().join(" ")
 }
 
 fn width_of(table: &str) -> usize {
@@ -218,8 +220,7 @@ fn shown(usage: ReportUsage) -> Vec<Cell> {
         has_access,
         last_refused: _,
     } = usage;
-    let minute = |seconds| moment_to_second(seconds).replace('T', " ").chars().take(16).collect::<String>();
-    let last = last_used.map_or_else(|| "never".to_owned(), |time| minute(time.seconds));
+    let last = last_used.map_or_else(|| "never".to_owned(), |time| minute(&moment_to_second(time.seconds)));
     let last = if has_access { last } else { format!("{last} {NO_ACCESS}") };
     let item = target.map_or_else(String::new, |target| target.item_name);
     vec![
@@ -234,6 +235,11 @@ fn shown(usage: ReportUsage) -> Vec<Cell> {
         ("refused", refused.into()),
         ("failed", failed.into()),
     ]
+}
+
+/// A moment to the minute, as tables have it.
+pub(super) fn minute(moment: &str) -> String {
+    moment.replacen('T', " ", 1).chars().take("2026-11-25 23:50".len()).collect()
 }
 
 fn or_dash(text: String) -> Value {
@@ -264,7 +270,7 @@ fn overview(usages: Vec<ReportUsage>, width: usize) -> String {
     let row = |(agent, Sum { items, last, counts: [issued, redeemed, refused, failed] }): (String, Sum)| {
         let last = match last {
             0 => "never".to_owned(),
-            seconds => moment_to_second(seconds).replace('T', " ").chars().take(16).collect(),
+            seconds => minute(&moment_to_second(seconds)),
         };
         vec![
             ("agent", or_dash(agent)),
@@ -301,7 +307,7 @@ pub(super) fn cells(usage: ReportUsage) -> Vec<Cell> {
     cells.extend(place(target));
     cells.extend([
         ("last_used", last_used.map(|time| moment(time.seconds, time.nanos)).into()),
-        ("access", if has_access { Value::Null } else { NO_ACCESS.into() }),
+        ("has_access", has_access.into()),
         ("last_action", text(last_action)),
         ("last_record_id", text(last_record_id)),
         ("issued", issued.into()),

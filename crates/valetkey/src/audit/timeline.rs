@@ -28,9 +28,11 @@ pub(super) async fn show(broker: &Broker, lease_id: &str, format: Format) -> Res
     let rows: Vec<Vec<Cell>> = records.into_iter().map(row).collect();
     match format {
         Format::Table => {
-            let columns = ["at", "record_id", "kind", "by", "handle_id", "what_came_of_it", "reference"];
-            let cuttable = ["by", "reference"];
-            output::text(&output::fitted(&columns, &rows, &cuttable, output::width()))?;
+            let width = output::width();
+            let wide = ["at", "record_id", "kind", "by", "handle_id", "what_came_of_it", "reference"];
+            let narrow = ["at", "record_id", "kind", "by", "what_came_of_it", "reference"];
+            let columns = if width < WIDE { &narrow[..] } else { &wide };
+            output::text(&output::fitted(columns, &rows, &["by", "reference"], width))?;
         }
         Format::Json | Format::Jsonl | Format::Csv => output::rows(format, &[], &rows)?,
     }
@@ -71,7 +73,7 @@ fn title(lease_id: &str, records: &[AuditRecord]) -> String {
 }
 
 /// The outcome, or why there is none.
-fn what_came(record: &AuditRecord) -> Value {
+pub(super) fn what_came(record: &AuditRecord) -> Value {
     let outcome = record.outcome.as_ref();
     let reason = outcome.map(|outcome| outcome.reason.as_str()).filter(|reason| !reason.is_empty());
     match (record.decision(), outcome) {
@@ -87,7 +89,7 @@ fn what_came(record: &AuditRecord) -> Value {
 }
 
 /// Who did it; events are the broker's own.
-fn by(record: &AuditRecord) -> Value {
+pub(super) fn by(record: &AuditRecord) -> Value {
     if record.caller.is_empty() { "(broker)".into() } else { record.caller.clone().into() }
 }
 
@@ -107,6 +109,8 @@ fn since(micros: i64) -> String {
 }
 
 const RECORDS_MAX: u32 = 10_000;
+/// Room for the ids of handles.
+pub(super) const WIDE: usize = 100;
 
 #[cfg(test)]
 mod tests {
