@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod certificates;
+mod incident;
 mod support;
 
 use std::fs;

@@ -52,7 +52,7 @@ fn section(title: &str, records: Vec<AuditRecord>, width: usize) -> String {
     let wide = ["record_id", "time", "kind", "by", "tool", "what_came_of_it", "field"];
     let narrow = ["record_id", "time", "kind", "by", "what_came_of_it", "field"];
     let columns = if width < WIDE { &narrow[..] } else { &wide };
-    let table = output::fitted(columns, &rows, &["by", "tool", "what_came_of_it", "field"], width);
+    let table = output::fitted(columns, &rows, &["by", "tool", "field"], width);
     format!("\n{BOLD}{title}{BOLD:#}\n{table}")
 }
 

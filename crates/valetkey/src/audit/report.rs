@@ -166,7 +166,11 @@ fn tables(kind: ReportKind, usages: Vec<ReportUsage>, width: usize) -> String {
     }
     let is_alone = kind == ReportKind::Vault && vaults.len() == 1;
     let titled = |(vault, rows): (String, Vec<ReportUsage>)| {
-        let title = if vault.is_empty() { "(no vault)".to_owned() } else { output::inline(&vault) };
+        let title = if vault.is_empty() {
+            "(references that lead nowhere)".to_owned()
+        } else {
+            output::inline(&vault)
+        };
         let leading: &[&str] = match kind {
             ReportKind::Vault => &[names, cuttable, "tool"],
             _ => &[names, cuttable],

@@ -109,8 +109,8 @@ fn since(micros: i64) -> String {
 }
 
 const RECORDS_MAX: u32 = 10_000;
-/// Room for the ids of handles.
-pub(super) const WIDE: usize = 100;
+/// Room for all columns.
+pub(super) const WIDE: usize = 110;
 
 #[cfg(test)]
 mod tests {
