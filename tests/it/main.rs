@@ -6,6 +6,7 @@ mod behalf;
 mod connections;
 mod crash;
 mod disk;
+mod exports;
 mod hostile;
 mod jwt;
 mod limits;

@@ -14,8 +14,9 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use valetkey_core::{Reason, RecordKind};
 use valetkey_proto::v1::{
-    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, GetAuditRecordRequest, ListAuditRecordsRequest,
-    RedeemHandleRequest, RevokeTokenRequest, WatchAuditRecordsRequest,
+    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, ExportAuditRecordsRequest,
+    GetAuditRecordRequest, ListAuditRecordsRequest, RedeemHandleRequest, RevokeTokenRequest,
+    WatchAuditRecordsRequest,
 };
 use valetkey_tests::lease::Lease;
 use valetkey_tests::log::Refused;
@@ -89,6 +90,12 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
         row("/valetkey.v1.ReportService/ListRefusals", "travel-bot", Vec::new(), ReadAudit),
         row("/valetkey.v1.ReportService/ListFirstUses", BOOK, Vec::new(), ReadAudit),
         row("/valetkey.v1.ReportService/ListUnusedAccess", "eve", Vec::new(), ReadAudit),
+        row(
+            "/valetkey.v1.AuditService/ExportAuditRecords",
+            "omar",
+            ExportAuditRecordsRequest::default().encode_to_vec(),
+            ReadAudit,
+        ),
         row("/valetkey.v1.OperatorService/GetStatus", "ana", Vec::new(), Operate),
         row("/valetkey.v1.TokenService/CreateToken", "ana", create.encode_to_vec(), TokenCreate),
         row("/valetkey.v1.TokenService/ListTokens", "travel-bot", Vec::new(), TokenList),

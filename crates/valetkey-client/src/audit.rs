@@ -18,6 +18,9 @@ pub struct AuditPage {
 /// Records as they come. Dropping it ends the watch.
 pub struct AuditWatch(Streaming<v1::WatchAuditRecordsResponse>);
 
+/// An export as it comes. Dropping it ends it.
+pub struct AuditExport(Streaming<v1::ExportAuditRecordsResponse>);
+
 impl Broker {
     /// Lists at most `page_size` (0: 50, at most 1,000) of the records that match `filter`, newest first,
     /// from where `page_token` of the page before says; empty: from the newest.
@@ -70,6 +73,36 @@ impl Broker {
             after_record_id: after_record_id.to_owned(),
         };
         Ok(AuditWatch(bounded(self.audit.clone().watch_audit_records(request)).await?))
+    }
+
+    /// Exports the records that match `filter` as the lines of a file, oldest first, from the one after
+    /// `after_record_id`, without a header; empty: from the first, with it.
+    ///
+    /// # Errors
+    /// [`CallError::Invalid`] for a filter that is none.
+    pub async fn export_audit_records(
+        &self,
+        filter: &str,
+        format: v1::ExportFormat,
+        after_record_id: &str,
+    ) -> Result<AuditExport, CallError> {
+        let request = v1::ExportAuditRecordsRequest {
+            filter: filter.to_owned(),
+            format: format.into(),
+            after_record_id: after_record_id.to_owned(),
+        };
+        Ok(AuditExport(bounded(self.audit.clone().export_audit_records(request)).await?))
+    }
+}
+
+impl AuditExport {
+    /// Waits for the next part, whole lines; `None` at the end. The export is whole only where the last part has seen
+    /// its last record. Cancel safe.
+    ///
+    /// # Errors
+    /// [`CallError`] where it breaks off: export again after the last record.
+    pub async fn next(&mut self) -> Result<Option<v1::ExportAuditRecordsResponse>, CallError> {
+        Ok(self.0.message().await?)
     }
 }
 

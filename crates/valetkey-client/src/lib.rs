@@ -51,7 +51,7 @@ mod reports;
 mod secret;
 mod tokens;
 
-pub use audit::{AuditPage, AuditWatch};
+pub use audit::{AuditExport, AuditPage, AuditWatch};
 pub use broker::{Access, AcquireLease, Broker, CheckAccess};
 pub use connect::ConnectError;
 pub use credentials::{Credentials, CredentialsError};
@@ -63,8 +63,8 @@ pub use secret::{Handle, SecretValue, Token, TokenError};
 pub use tokens::{NewToken, Revoked, TokenPage};
 pub use valetkey_proto::v1::Token as KnownToken;
 pub use valetkey_proto::v1::{
-    AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, FirstUse, GetStatusResponse,
-    GetUsageReportResponse, ListFirstUsesResponse, ListRefusalsResponse, ListUnusedAccessResponse, Redeemer,
-    Refusals, ReportAccess, ReportPeriod, ReportTotals, ReportUsage, SourceQuota, SourceState, SourceStatus,
-    TokenState, UnusedAccess,
+    AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, ExportAuditRecordsResponse, ExportFormat,
+    FirstUse, GetStatusResponse, GetUsageReportResponse, ListFirstUsesResponse, ListRefusalsResponse,
+    ListUnusedAccessResponse, Redeemer, Refusals, ReportAccess, ReportPeriod, ReportTotals, ReportUsage,
+    SourceQuota, SourceState, SourceStatus, TokenState, UnusedAccess,
 };

@@ -181,6 +181,8 @@ impl App {
             engine: Arc::clone(&engine) as _,
             sources,
             audit_available: store.availability(),
+            audit: store.reader().clone(),
+            audit_committed: store.committed(),
             started: broker.clock().now(),
         };
         let reloader = Reloader::new(policies, engine, Arc::clone(&broker));

@@ -20,9 +20,9 @@ use valetkey_proto::v1::{
     ListUnusedAccessResponse,
 };
 
-use crate::audit_service::{Review, permit, refuse, unreadable};
 use crate::convert::Violation;
 use crate::identity::call_of;
+use crate::review::{Review, permit, refuse, unreadable};
 use ask::{Period, today};
 use count::{Tally, refusals};
 pub(crate) use reach::Reach;

@@ -51,6 +51,7 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("INTERNAL", Code::Internal, "Show the request id to the operator."),
     ("INVALID_DESTINATION", Code::InvalidArgument, "See the field violations."),
     ("INVALID_FILTER", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_FORMAT", Code::InvalidArgument, "Send one of the published formats."),
     ("INVALID_HANDLE", Code::InvalidArgument, "Send the handle whole: 61 characters."),
     ("INVALID_IDENTITY", Code::InvalidArgument, "See the field violations."),
     ("INVALID_LEASE_ID", Code::InvalidArgument, "Send the lease id as `opened` named it."),

@@ -7,10 +7,11 @@ mod timeline;
 
 use serde_json::Value;
 use time::OffsetDateTime;
-use valetkey_client::{AuditOutcome, AuditRecord, AuditTarget, Broker};
+use valetkey_client::{AuditOutcome, AuditRecord, AuditTarget, Broker, CallError, Violation};
 
 use crate::cli::{AuditCommand, Format, OneFormat, ReportsCommand, StreamFormat};
 use crate::connection::connect;
+use crate::export;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Cell};
 use crate::signals::Interrupts;
@@ -44,6 +45,7 @@ pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
             return watch(&broker, &filter.text(), &after, format).await;
         }
         AuditCommand::Reports(command) => reports(command).await?,
+        AuditCommand::Export(args) => return export::run(args).await,
     }
     Ok(Exit::Done)
 }
@@ -79,7 +81,8 @@ pub(crate) async fn fetch(broker: &Broker, filter: &str, limit: u32) -> Result<V
     let mut token = String::new();
     while records.len() < limit {
         let page_size = i32::try_from((limit - records.len()).min(PAGE_SIZE_MAX)).unwrap_or_default();
-        let page = broker.audit_records(filter, page_size, &token).await?;
+        let page = broker.audit_records(filter, page_size, &token).await;
+        let page = page.map_err(|error| pointed(error, filter))?;
         records.extend(page.records);
         match page.next_page_token {
             Some(next) => token = next,
@@ -90,6 +93,28 @@ pub(crate) async fn fetch(broker: &Broker, filter: &str, limit: u32) -> Result<V
     Ok(records)
 }
 
+/// Of a filter that is wrong, the filter with a mark under the place that the broker names.
+pub(crate) fn pointed(error: CallError, filter: &str) -> Failure {
+    let place = match &error {
+        CallError::Invalid { violations, .. } => violations.iter().find_map(place_in_filter),
+        _ => None,
+    };
+    let mut failure = Failure::from(error);
+    if let Some(before) = place.and_then(|place| filter.get(..place)) {
+        // One line, and as wide as it is shown.
+        let line: String = filter.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let blanks = " ".repeat(before.chars().count());
+        failure.message.push_str(&format!("\n  {line}\n  {blanks}^"));
+    }
+    failure
+}
+
+/// `at byte 8 of the filter: …`
+fn place_in_filter(violation: &Violation) -> Option<usize> {
+    let place = violation.description.strip_prefix("at byte ").filter(|_| violation.field == "filter")?;
+    place.split_once(" of the filter")?.0.parse().ok()
+}
+
 async fn one(broker: &Broker, record_id: &str) -> Result<AuditRecord, Failure> {
     broker.audit_record(record_id).await.map_err(|error| match error.reason() {
         "RECORD_NOT_FOUND" => Failure::new(Exit::Failed, format!("there is no record `{record_id}`")),
@@ -98,7 +123,8 @@ async fn one(broker: &Broker, record_id: &str) -> Result<AuditRecord, Failure> {
 }
 
 async fn watch(broker: &Broker, filter: &str, after: &str, format: StreamFormat) -> Result<Exit, Failure> {
-    let mut watch = broker.watch_audit_records(filter, after).await?;
+    let watch = broker.watch_audit_records(filter, after).await;
+    let mut watch = watch.map_err(|error| pointed(error, filter))?;
     let mut interrupts = Interrupts::take()?;
     if format == StreamFormat::Table {
         let heads: Vec<_> = SHOWN.into_iter().map(|name| (name, output::head(name).into())).collect();
@@ -106,7 +132,7 @@ async fn watch(broker: &Broker, filter: &str, after: &str, format: StreamFormat)
     }
     loop {
         let record = tokio::select! {
-            record = watch.next() => record?,
+            record = watch.next() => record.map_err(|error| pointed(error, filter))?,
             () = interrupts.next() => return Ok(Exit::Done),
         };
         let Some(record) = record else {
@@ -249,3 +275,28 @@ pub(crate) fn moment_to_second(seconds: i64) -> String {
 const PAGE_SIZE_MAX: usize = 1000;
 /// Wide enough for most of what comes; a watch cannot know what comes next.
 const WIDTHS: [usize; 9] = [6, 20, 13, 8, 15, 24, 19, 8, 0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_filter_is_shown_with_a_mark_under_the_place() {
+        let check = |filter: &str, description: &str, expected: &str| {
+            let violation = Violation { field: "filter".into(), description: description.into() };
+            let error = CallError::Invalid {
+                reason: "INVALID_FILTER".into(),
+                message: "the request is invalid".into(),
+                violations: vec![violation],
+                record_id: Some("7".into()),
+            };
+            let message = pointed(error, filter).message;
+            assert!(message.ends_with(expected), "{message}");
+        };
+        let unknown = "at byte 8 of the filter: there is no qualifier `agnet`; there are agent, tool";
+        check("agent:a agnet:b", unknown, "\n  agent:a agnet:b\n          ^");
+        check("tool:ö agnet:b", unknown, "\n  tool:ö agnet:b\n         ^");
+        check("agent:a", "at byte 99 of the filter: it ends", "audit record 7)");
+        check("agent:a", "is wrong", "audit record 7)");
+    }
+}

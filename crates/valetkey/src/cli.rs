@@ -1,6 +1,8 @@
 //! The command line: arguments and their help.
 
+mod audit_export;
 mod audit_reports;
+mod backup;
 mod examples;
 
 use std::net::SocketAddr;
@@ -9,11 +11,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::audit_export::{ExportArgs, ExportFormat};
 pub(crate) use self::audit_reports::{Period, ReportArgs, ReportKind, ReportsCommand};
+pub(crate) use self::backup::{BackupArgs, BackupSource};
 use self::examples::{
-    ACQUIRE_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT,
-    INSTALL_EXAMPLES, QUERY_EXAMPLES, REDEEM_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES,
-    WATCH_EXAMPLES,
+    ACQUIRE_EXAMPLES, BACKUP_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES,
+    ENVIRONMENT, EXPORT_EXAMPLES, INSTALL_EXAMPLES, QUERY_EXAMPLES, REDEEM_EXAMPLES, SERVE_EXAMPLES,
+    SHOW_EXAMPLES, TOKEN_EXAMPLES, WATCH_EXAMPLES,
 };
 
 /// Gives AI agents valet keys to a team's 1Password vaults: handles in place of secrets.
@@ -53,6 +57,9 @@ pub(crate) enum Command {
     /// Make, list and revoke tokens (an operator's side)
     #[command(subcommand, after_help = "Example:\n  valetkey token create --agent travel-bot")]
     Token(TokenCommand),
+    /// Copy the audit database, also while the broker serves; needs no broker
+    #[command(after_help = BACKUP_EXAMPLES)]
+    Backup(BackupArgs),
     /// Make certificates for a try-out of mutual TLS; needs no broker
     #[command(after_help = DEV_CA_EXAMPLES)]
     DevCa(DevCaArgs),
@@ -215,6 +222,9 @@ pub(crate) enum AuditCommand {
     },
     #[command(flatten)]
     Reports(ReportsCommand),
+    /// Write the records that match as the lines of a file, oldest first
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
 }
 
 /// Which records. Two arguments, because one that took every word that begins with `-` would take the options

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::{Map, Value};
+use valetkey_audit::csv;
+pub(crate) use valetkey_audit::csv::inline;
 
 use crate::cli::Format;
 use crate::failure::Exit;
@@ -28,6 +30,22 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
 pub(crate) fn note(text: &str) {
     // Where stderr is gone there is nobody to tell.
     let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
+/// Says how far something is, where a person watches: the next one takes the place of it, and an empty one of the last.
+pub(crate) fn progress(text: &str) {
+    let mut err = io::stderr().lock();
+    if err.is_terminal() {
+        // As for a message.
+        let _ = write!(err, "\r\u{1b}[K{}", inline(text)).and_then(|()| err.flush());
+    }
+}
+
+/// Prints bytes of data as they are.
+pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
 }
 
 /// Prints why a command failed.
@@ -163,31 +181,16 @@ pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// RFC 4180, with the line ends of this system's other tools.
+/// As exports have it.
 fn csv(rows: &[Vec<Cell>]) -> String {
-    let quoted = |text: String| match text.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text,
-    };
     let Some(first) = rows.first() else { return String::new() };
     let heads: Vec<_> = first.iter().map(|(name, _)| *name).collect();
     let mut text = heads.join(",") + "\n";
     for row in rows {
-        let cells: Vec<_> = row.iter().map(|(_, value)| quoted(inert(plain(value)))).collect();
+        let cells: Vec<_> = row.iter().map(|(_, value)| csv::cell(&plain(value))).collect();
         text.push_str(&(cells.join(",") + "\n"));
     }
     text
-}
-
-/// A cell that a spreadsheet shows and does not run: a purpose is whatever an agent was talked into. `plain`
-/// has taken away the tabs and carriage returns that would do the same.
-fn inert(text: String) -> String {
-    if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text }
-}
-
-/// A text in one line; control characters would steer the terminal.
-pub(crate) fn inline(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// A value as a cell; lists are separated by blanks.

@@ -121,7 +121,7 @@ pub(crate) struct Period {
 }
 
 const REPORT_EXAMPLES: &str = "\
-\"No Access\" stands beside what policy would no longer allow. What can be accessed is worked out from the policies
+\"No Access\" stands beside what policy would no longer allow. What can be accessed is worked out from the policies \
 in force and from what is known of the vaults already: no source is asked. JSON has everything.
 
 Examples:
