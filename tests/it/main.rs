@@ -15,6 +15,7 @@ mod mutual_tls;
 mod no_leaks;
 mod refusals;
 mod reload;
+mod reports;
 mod reviewers;
 mod rpc_coverage;
 mod sources;

@@ -13,10 +13,12 @@ use valetkey_audit::Fault;
 use valetkey_core::Clock;
 use valetkey_core::testing::FakeClock;
 use valetkey_proto::v1::acquire_lease_response::Event;
+use valetkey_proto::v1::get_usage_report_request::Subject;
 use valetkey_proto::v1::{
     AcquireLeaseRequest, AcquireLeaseResponse, CheckAccessRequest, CreateTokenRequest, EndLeaseRequest,
-    GetAuditRecordRequest, HandleRenewed, ListAuditRecordsRequest, ListTokensRequest, RedeemHandleRequest,
-    RedeemHandleResponse, RevokeTokenRequest, WatchAuditRecordsRequest,
+    GetAuditRecordRequest, GetUsageReportRequest, HandleRenewed, ListAuditRecordsRequest,
+    ListRefusalsRequest, ListTokensRequest, ListUnusedAccessRequest, RedeemHandleRequest,
+    RedeemHandleResponse, ReportPeriod, RevokeTokenRequest, WatchAuditRecordsRequest,
 };
 use valetkey_tests::hunt::Hunt;
 use valetkey_tests::issuer::{Signer, StandIn};
@@ -300,7 +302,8 @@ async fn handles_where_they_have_no_business(broker: &TestBroker, hunt: &mut Hun
 }
 
 async fn in_an_agents_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt) -> Result<()> {
-    let Client { mut leases, audit: _, operator: _, tokens: _ } = broker.client("travel-bot").await?;
+    let Client { mut leases, audit: _, operator: _, reports: _, tokens: _ } =
+        broker.client("travel-bot").await?;
     let good = || acquire(BOOK, &["op://Tutorial/Navan/password"]);
     let into_reference = [
         text.to_owned(),
@@ -350,7 +353,7 @@ async fn in_an_agents_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt) -
 }
 
 async fn in_a_reviewers_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt) -> Result<()> {
-    let Client { leases: _, mut audit, operator: _, tokens: _ } = broker.client("ana").await?;
+    let Client { leases: _, mut audit, operator: _, mut reports, tokens: _ } = broker.client("ana").await?;
     for filter in
         [text.to_owned(), format!("handle:{text}"), format!("agent:\"{text}\""), format!("{text}:x")]
     {
@@ -365,6 +368,17 @@ async fn in_a_reviewers_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt)
     answered("a watch", audit.watch_audit_records(ask).await, hunt);
     let ask = GetAuditRecordRequest { record_id: text.into() };
     answered("a record", audit.get_audit_record(ask).await, hunt);
+    for subject in [Subject::Agent, Subject::Vault, Subject::Item, Subject::Tool] {
+        let period = Some(ReportPeriod { first_day: text.into(), last_day: text.into() });
+        let ask = GetUsageReportRequest { subject: Some(subject(text.into())), period };
+        answered("a report", reports.get_usage_report(ask.clone()).await, hunt);
+        let ask = GetUsageReportRequest { period: None, ..ask };
+        answered("a report", reports.get_usage_report(ask).await, hunt);
+    }
+    let ask = ListRefusalsRequest { agent: text.into(), period: None };
+    answered("refusals", reports.list_refusals(ask).await, hunt);
+    let ask = ListUnusedAccessRequest { agent: text.into(), days: 0 };
+    answered("unused access", reports.list_unused_access(ask).await, hunt);
     Ok(())
 }
 

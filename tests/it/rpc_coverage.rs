@@ -86,6 +86,10 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
             WatchAuditRecordsRequest::default().encode_to_vec(),
             ReadAudit,
         ),
+        row("/valetkey.v1.ReportService/GetUsageReport", "omar", Vec::new(), ReadAudit),
+        row("/valetkey.v1.ReportService/ListRefusals", "travel-bot", Vec::new(), ReadAudit),
+        row("/valetkey.v1.ReportService/ListFirstUses", BOOK, Vec::new(), ReadAudit),
+        row("/valetkey.v1.ReportService/ListUnusedAccess", "eve", Vec::new(), ReadAudit),
         row(
             "/valetkey.v1.AuditService/ExportAuditRecords",
             "omar",

@@ -47,6 +47,7 @@ mod diagnose;
 mod error;
 mod lease;
 mod operate;
+mod reports;
 mod secret;
 mod tokens;
 
@@ -57,10 +58,13 @@ pub use credentials::{Credentials, CredentialsError};
 pub use diagnose::{Step, StepResult, diagnose};
 pub use error::{CallError, Violation};
 pub use lease::{Issued, Lease, LeaseEvent, Refused};
+pub use reports::ReportSubject;
 pub use secret::{Handle, SecretValue, Token, TokenError};
 pub use tokens::{NewToken, Revoked, TokenPage};
 pub use valetkey_proto::v1::Token as KnownToken;
 pub use valetkey_proto::v1::{
     AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, ExportAuditRecordsResponse, ExportFormat,
-    GetStatusResponse, Redeemer, SourceQuota, SourceState, SourceStatus, TokenState,
+    FirstUse, GetStatusResponse, GetUsageReportResponse, ListFirstUsesResponse, ListRefusalsResponse,
+    ListUnusedAccessResponse, Redeemer, Refusals, ReportAccess, ReportPeriod, ReportTotals, ReportUsage,
+    SourceQuota, SourceState, SourceStatus, TokenState, UnusedAccess,
 };

@@ -26,6 +26,7 @@ mod decision;
 mod gate;
 mod handle;
 mod identity;
+mod inventory;
 mod lease;
 mod policy;
 mod reference;
@@ -52,6 +53,7 @@ pub use decision::{
 pub use gate::{Denial, Gate, Grant, Permission, Survey, Verdict};
 pub use handle::{Handle, HandleId};
 pub use identity::{AgentId, Identity, KeyThumbprint, Name, NameError, PersonId, ToolId};
+pub use inventory::{Access, AccessQuestion, Among, Inventory, KnownItem};
 pub use lease::{EndCause, Issued, LeaseEvent, LeaseEvents, LeaseFull, LeaseId, LeaseLimits, LeaseTable};
 pub use policy::PolicyEngine;
 pub use reference::{Attribute, ReferenceError, SecretReference};

@@ -12,6 +12,7 @@
 //! - A name that two vaults or items could have forbids what it names and permits nothing.
 //! - A word in a policy that could match nothing, or mean nothing, is refused when it is loaded.
 
+mod access;
 #[cfg(test)]
 mod agreement;
 mod bundle;

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use valetkey_audit::{AuditReader, AuditStore, Missing, OpenError, ReadError, StoreOptions, TokenStoreError};
 use valetkey_core::{
-    AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, LeaseTable, PolicyEngine, Reason,
-    RecordKind, Resolver,
+    AgentId, AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, Identity, LeaseTable,
+    PolicyEngine, Reason, RecordKind, Resolver,
 };
 use valetkey_onepassword::Sources;
 use valetkey_policy::{Bundle, Engine, LoadError};
@@ -37,7 +37,7 @@ use crate::listen::{Listeners, Refusals, connections, write_down};
 use crate::metrics;
 use crate::operator_service::Operator;
 use crate::reload::{Reloader, loaded};
-use crate::report_service::Reports;
+use crate::report_service::{Reach, Reports};
 use crate::sources::{self, SourceError};
 use crate::state::State;
 use crate::tls::{Tls, TlsError};
@@ -49,6 +49,8 @@ pub struct App {
     broker: Arc<Broker>,
     store: Arc<AuditStore>,
     reloader: Reloader,
+    /// Of the configuration.
+    agents: Arc<[AgentId]>,
     known: Known,
     bearers: Bearers,
     tls: Option<Arc<Tls>>,
@@ -135,6 +137,11 @@ impl App {
             issuers,
             limits,
         } = config;
+        let agents = members.iter().filter_map(|member| match &member.identity {
+            Identity::Agent(agent) => Some(agent.clone()),
+            Identity::Tool(_) | Identity::Person(_) => None,
+        });
+        let agents = agents.collect();
         let (known, configured) = Known::new(members, spiffe_rules);
         let tokens = Arc::new(Tokens::new(configured, Arc::clone(&clock)));
         let issuers = Issuers::new(issuers, Arc::clone(&clock)).map_err(StartError::Issuers)?;
@@ -180,7 +187,7 @@ impl App {
         };
         let reloader = Reloader::new(policies, engine, Arc::clone(&broker));
         let bearers = Bearers { tokens, issuers };
-        Ok(Self { broker, store, reloader, known, bearers, tls, limits, state })
+        Ok(Self { broker, store, reloader, agents, known, bearers, tls, limits, state })
     }
 
     /// Opens the sources and lets go of them; for checking a configuration without a broker.
@@ -243,7 +250,7 @@ impl App {
         listeners: impl Into<Listeners>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), RunError> {
-        let Self { broker, store, reloader, known, bearers, tls, limits, state } = self;
+        let Self { broker, store, reloader, agents, known, bearers, tls, limits, state } = self;
         let (stop, stopping) = watch::channel(false);
         let (health, health_service) = tonic_health::server::health_reporter();
 
@@ -281,6 +288,17 @@ impl App {
             store: Arc::clone(store.tokens()),
             tokens: Arc::clone(&bearers.tokens),
         };
+        let reports = Reports {
+            broker: Arc::clone(&broker),
+            reader: store.reader().clone(),
+            reach: Reach {
+                engine: Arc::clone(&state.engine),
+                directory: Arc::clone(&state.sources) as _,
+                members: agents,
+                tokens: Arc::clone(&bearers.tokens),
+                turns: Arc::new(Semaphore::new(Reach::TURNS)),
+            },
+        };
         let tokens = Arc::clone(&bearers.tokens);
         let identifier = Arc::new(Identifier { known, bearers, broker: Arc::clone(&broker), limiter });
         let serving = server(limits)
@@ -288,7 +306,7 @@ impl App {
             .add_service(LeaseServiceServer::new(leases).max_decoding_message_size(MESSAGE_MAX))
             .add_service(AuditServiceServer::new(audit).max_decoding_message_size(MESSAGE_MAX))
             .add_service(OperatorServiceServer::new(Operator(state)).max_decoding_message_size(MESSAGE_MAX))
-            .add_service(ReportServiceServer::new(Reports {}).max_decoding_message_size(MESSAGE_MAX))
+            .add_service(ReportServiceServer::new(reports).max_decoding_message_size(MESSAGE_MAX))
             .add_service(TokenServiceServer::new(desk).max_decoding_message_size(MESSAGE_MAX))
             .add_service(health_service)
             .add_optional_service(reflection())

@@ -7,7 +7,7 @@ use futures_util::stream::{self, BoxStream};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use valetkey_audit::{AuditReader, Filter, PageToken};
-use valetkey_core::{AuditRecord, Broker, Call, Reason, RecordId, RecordKind};
+use valetkey_core::{Broker, Call, RecordId};
 use valetkey_proto::v1::audit_service_server::AuditService;
 use valetkey_proto::v1::{
     ExportAuditRecordsRequest, ExportAuditRecordsResponse, GetAuditCheckpointRequest,
@@ -20,7 +20,7 @@ use crate::audit_record;
 use crate::convert::Violation;
 use crate::export_service;
 use crate::identity::call_of;
-use crate::review::{Reading, Review, permit, unreadable};
+use crate::review::{Reading, Review, permit, refuse, unreadable};
 use crate::status;
 
 /// The service.
@@ -127,15 +127,10 @@ impl Audit {
 
     /// Refuses a message whose fields break their rules, and records it.
     async fn parse<T>(&self, call: &Call, parsed: Result<T, Violation>) -> Result<T, Status> {
-        let violation = match parsed {
-            Ok(parsed) => return Ok(parsed),
-            Err(violation) => violation,
-        };
-        let now = self.broker.clock().now();
-        let record = AuditRecord::refusal(now, RecordKind::ReadAudit, Reason::FieldInvalid).by(call);
-        let record = self.broker.note(record.with_detail(&violation.to_string())).await;
-        Err(record
-            .map_or_else(|_| status::audit_unavailable(), |record| status::invalid(&[violation], record)))
+        match parsed {
+            Ok(parsed) => Ok(parsed),
+            Err(violation) => Err(refuse(&self.broker, call, &[violation]).await),
+        }
     }
 }
 

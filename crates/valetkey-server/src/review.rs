@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use tonic::Status;
 use valetkey_audit::{AuditReader, ReadError, Vaults};
-use valetkey_core::{AuditScope, Broker, Call, Identity, RecordId, Refusal, scrub};
+use valetkey_core::{
+    AuditRecord, AuditScope, Broker, Call, Identity, Reason, RecordId, RecordKind, Refusal, scrub,
+};
 
+use crate::convert::Violation;
 use crate::status;
 
 /// What somebody may read, and what that was decided on.
@@ -74,6 +77,17 @@ impl Reading {
     /// What may be read as it was decided last.
     pub(crate) fn scope(&self) -> &AuditScope {
         &self.review.scope
+    }
+}
+
+/// Records that a question about the log breaks its rules.
+pub(crate) async fn refuse(broker: &Broker, call: &Call, violations: &[Violation]) -> Status {
+    let record =
+        AuditRecord::refusal(broker.clock().now(), RecordKind::ReadAudit, Reason::FieldInvalid).by(call);
+    let detail = violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    match broker.note(record.with_detail(&scrub(&detail, DETAIL_MAX))).await {
+        Ok(record) => status::invalid(violations, record),
+        Err(_) => status::audit_unavailable(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use valetkey_core::{
-    Bearer, BearerDigest, BearerError, Clock, Credential, Identity, PublicId, Reason, Timestamp,
+    AgentId, Bearer, BearerDigest, BearerError, Clock, Credential, Identity, PublicId, Reason, Timestamp,
 };
 
 use crate::identity::bearers::Shown;
@@ -108,6 +108,18 @@ impl Tokens {
         let shown = Shown { identity, credential, claims: [].into() };
         let live = Live { digest, shown, origin, used: AtomicI64::new(0) };
         self.write().insert(id, live);
+    }
+
+    /// The agents that have a live token.
+    pub(crate) fn agents(&self) -> Vec<AgentId> {
+        let now = self.clock.monotonic();
+        let live = self.read();
+        let shown = live.values().map(|it| &it.shown).filter(|shown| !is_over(&shown.credential, now));
+        let agent = |shown: &Shown| match &shown.identity {
+            Identity::Agent(agent) => Some(agent.clone()),
+            Identity::Tool(_) | Identity::Person(_) => None,
+        };
+        shown.filter_map(agent).collect()
     }
 
     /// Takes a token no more. What was authenticated by it is revoked with it; `None` where there is none.

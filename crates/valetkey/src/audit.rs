@@ -1,10 +1,15 @@
 //! `valetkey audit`: the reviewer's side.
 
+mod item;
+mod questions;
+pub(crate) mod report;
+mod timeline;
+
 use serde_json::Value;
 use time::OffsetDateTime;
 use valetkey_client::{AuditOutcome, AuditRecord, AuditTarget, Broker, CallError, Violation};
 
-use crate::cli::{AuditCommand, Format, OneFormat, StreamFormat};
+use crate::cli::{AuditCommand, Format, OneFormat, ReportsCommand, StreamFormat};
 use crate::connection::connect;
 use crate::export;
 use crate::failure::{Exit, Failure};
@@ -39,9 +44,34 @@ pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
             let broker = connect(&connection).await?;
             return watch(&broker, &filter.text(), &after, format).await;
         }
+        AuditCommand::Reports(command) => reports(command).await?,
         AuditCommand::Export(args) => return export::run(args).await,
     }
     Ok(Exit::Done)
+}
+
+async fn reports(command: ReportsCommand) -> Result<(), Failure> {
+    match command {
+        ReportsCommand::Report(args) => report::run(args).await,
+        ReportsCommand::Refusals { agent, period, format, connection } => {
+            let period = report::period(&period)?;
+            questions::refusals(&connect(&connection).await?, agent.as_deref(), period, format).await
+        }
+        ReportsCommand::FirstUses { period, format, connection } => {
+            let period = report::period(&period)?;
+            questions::first_uses(&connect(&connection).await?, period, format).await
+        }
+        ReportsCommand::Unused { days, agent, format, connection } => {
+            questions::unused(&connect(&connection).await?, days, agent.as_deref(), format).await
+        }
+        ReportsCommand::Timeline { lease_id, format, connection } => {
+            timeline::show(&connect(&connection).await?, &lease_id, format).await
+        }
+        ReportsCommand::Item { item, period, format, connection } => {
+            let period = report::period(&period)?;
+            item::show(&connect(&connection).await?, &item, period, format).await
+        }
+    }
 }
 
 /// The newest `limit` records that match, page by page.
@@ -223,23 +253,18 @@ fn seconds(seconds: i64, nanos: i32) -> f64 {
     std::time::Duration::new(seconds.unsigned_abs(), nanos.unsigned_abs()).as_secs_f64()
 }
 
-fn text(text: String) -> Value {
+pub(crate) fn text(text: String) -> Value {
     if text.is_empty() { Value::Null } else { text.into() }
 }
 
 /// UTC to the microsecond, always of the same width.
-fn moment(seconds: i64, nanos: i32) -> String {
+pub(crate) fn moment(seconds: i64, nanos: i32) -> String {
     let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let (year, month, day) = time.to_calendar_date();
     let (hour, minute, second, micro) = time.to_hms_micro();
     let month = u8::from(month);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
-}
-
-/// The time of day, UTC.
-pub(crate) fn clock(seconds: i64) -> String {
-    moment_to_second(seconds).chars().skip("2026-11-01T".len()).collect()
 }
 
 /// RFC 3339 in UTC, to the second.

@@ -1,6 +1,7 @@
 //! The command line: arguments and their help.
 
 mod audit_export;
+mod audit_reports;
 mod backup;
 mod examples;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::audit_export::{ExportArgs, ExportFormat};
+pub(crate) use self::audit_reports::{Period, ReportArgs, ReportKind, ReportsCommand};
 pub(crate) use self::backup::{BackupArgs, BackupSource};
 use self::examples::{
     ACQUIRE_EXAMPLES, BACKUP_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES,
@@ -218,6 +220,8 @@ pub(crate) enum AuditCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    #[command(flatten)]
+    Reports(ReportsCommand),
     /// Write the records that match as the lines of a file, oldest first
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),

@@ -47,5 +47,6 @@ async fn play(stage: &Stage) -> Result<(), Failure> {
     story::stolen_and_used(stage).await?;
     story::closed_stream(stage).await?;
     story::changed_policy(stage).await?;
-    report::review(stage).await
+    report::review(stage).await?;
+    report::log(stage).await
 }

@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod certificates;
+mod incident;
 mod support;
 
 use std::fs;
@@ -28,6 +29,12 @@ fn help_is_as_reviewed() {
         "audit query",
         "audit show",
         "audit watch",
+        "audit report",
+        "audit refusals",
+        "audit first-uses",
+        "audit unused",
+        "audit timeline",
+        "audit item",
         "audit export",
         "policy",
         "policy check",
