@@ -18,6 +18,7 @@ use crate::note::VerifierKey;
 use crate::outcomes::NewOutcome;
 use crate::queue::{Queue, Rejected, Submission};
 use crate::read::AuditReader;
+use crate::retention::Retention;
 use crate::schema::{self, OpenError};
 use crate::tokens::TokenStore;
 use crate::wal::{WalLimits, WalMover};
@@ -58,6 +59,8 @@ pub struct StoreOptions {
     pub index_chunk: u64,
     /// How the log is signed.
     pub signing: Signing,
+    /// How long records are kept. Default: for ever.
+    pub retention: Retention,
 }
 
 /// What to do where there is no database.
@@ -80,6 +83,7 @@ impl Default for StoreOptions {
             tick: Duration::from_millis(50),
             index_chunk: index::CHUNK,
             signing: Signing::default(),
+            retention: Retention::default(),
         }
     }
 }
@@ -100,6 +104,7 @@ impl AuditStore {
             tick,
             index_chunk,
             signing,
+            retention,
         } = options;
         match missing {
             Missing::Create => schema::create(path)?,

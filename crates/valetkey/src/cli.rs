@@ -1,5 +1,6 @@
 //! The command line: arguments and their help.
 
+mod audit_tree;
 mod examples;
 
 use std::net::SocketAddr;
@@ -8,10 +9,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::audit_tree::{AuditCheckpointArgs, AuditProveArgs, AuditVerifyArgs};
 use self::examples::{
-    ACQUIRE_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT,
-    INSTALL_EXAMPLES, QUERY_EXAMPLES, REDEEM_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES,
-    WATCH_EXAMPLES,
+    ACQUIRE_EXAMPLES, AUDIT_CHECKPOINT_EXAMPLES, AUDIT_PROVE_EXAMPLES, AUDIT_VERIFY_EXAMPLES, CHECK_EXAMPLES,
+    DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT, INSTALL_EXAMPLES, QUERY_EXAMPLES,
+    REDEEM_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES, WATCH_EXAMPLES,
 };
 
 /// Gives AI agents valet keys to a team's 1Password vaults: handles in place of secrets.
@@ -211,6 +213,15 @@ pub(crate) enum AuditCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Check that the log is what was signed, and name what is not; needs no broker
+    #[command(after_help = AUDIT_VERIFY_EXAMPLES)]
+    Verify(AuditVerifyArgs),
+    /// Prove a record to whoever has the log's public key
+    #[command(after_help = AUDIT_PROVE_EXAMPLES)]
+    Prove(AuditProveArgs),
+    /// Print the newest checkpoint: what `verify` compares a log with, kept where the log is not
+    #[command(after_help = AUDIT_CHECKPOINT_EXAMPLES)]
+    Checkpoint(AuditCheckpointArgs),
 }
 
 /// Which records. Two arguments, because one that took every word that begins with `-` would take the options

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use valetkey_core::{AgentId, Bearer, Identity, Name, PersonId, ToolId};
 use valetkey_server::{
-    App, Config, Limits, Member, Proof, SourceBounds, SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX,
-    TokenDigest,
+    App, Config, Limits, Member, Proof, Retention, Signing, SourceBounds, SourceConfig, SourceKind,
+    SystemClock, TOKEN_PREFIX, TokenDigest,
 };
 use zeroize::Zeroizing;
 
@@ -51,6 +51,8 @@ impl Throwaway {
             unix: None,
             audit_database: self.folder.path().join("audit.db"),
             audit_create: true,
+            audit_signing: Signing::default(),
+            audit_retention: Retention::default(),
             policies: self.policies(),
             sources: vec![SourceConfig {
                 name: Name::parse("embedded").map_err(|error| Failure::new(Exit::Failed, error))?,
