@@ -168,6 +168,11 @@ impl Evidence {
         Ok(())
     }
 
+    /// What the newest checkpoint covers.
+    pub(crate) fn signed(&self) -> u64 {
+        self.signed
+    }
+
     /// The last record that is known here.
     pub(crate) fn recorded(&self) -> u64 {
         self.tree.size() + self.waiting.len() as u64

@@ -18,7 +18,7 @@ use crate::note::VerifierKey;
 use crate::outcomes::NewOutcome;
 use crate::queue::{Queue, Rejected, Submission};
 use crate::read::AuditReader;
-use crate::retention::Retention;
+use crate::retention::{Retention, Retirer};
 use crate::schema::{self, OpenError};
 use crate::tokens::TokenStore;
 use crate::wal::{WalLimits, WalMover};
@@ -116,6 +116,8 @@ impl AuditStore {
         let connection = schema::open_writer(&path)?;
         let evidence = Evidence::open(&path, &connection, &signing, missing)?;
         let verifier = evidence.verifier().clone();
+        let retirer = Retirer::new(retention, &connection)
+            .map_err(|source| OpenError::Database { path: path.clone(), source: source.into() })?;
         let shared = Arc::new(Shared {
             queue: Queue::new(queue_max),
             committed: watch::Sender::new(0),
@@ -133,6 +135,7 @@ impl AuditStore {
             connection,
             wal_mover,
             evidence,
+            retirer,
             clock,
             outcome_deadline,
             open_max,
