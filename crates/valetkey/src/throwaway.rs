@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use valetkey_core::{AgentId, Bearer, Identity, Name, PersonId, ToolId};
@@ -51,7 +52,8 @@ impl Throwaway {
             unix: None,
             audit_database: self.folder.path().join("audit.db"),
             audit_create: true,
-            audit_signing: Signing::default(),
+            // Soon enough to be tried out.
+            audit_signing: Signing { checkpoint_every: Duration::from_secs(1), ..Signing::default() },
             audit_retention: Retention::default(),
             policies: self.policies(),
             sources: vec![SourceConfig {

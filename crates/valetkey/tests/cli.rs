@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod certificates;
+mod evidence;
 mod support;
 
 use std::fs;
@@ -28,6 +29,9 @@ fn help_is_as_reviewed() {
         "audit query",
         "audit show",
         "audit watch",
+        "audit verify",
+        "audit prove",
+        "audit checkpoint",
         "policy",
         "policy check",
         "policy test",
@@ -82,6 +86,10 @@ fn exit_codes() {
         // Nobody, and nobody there.
         (&["redeem", "vkh_x"], 64),
         (&["audit", "query", "--token-file", "missing"], 64),
+        (&["audit", "verify"], 64),
+        (&["audit", "verify", "--proof", "missing"], 64),
+        (&["audit", "verify", "--database", "missing"], 1),
+        (&["audit", "prove", "1", "--database", "missing"], 1),
     ] {
         let ran = run(args);
         assert_eq!(ran.exit, exit, "{args:?}: {}", ran.stderr);
