@@ -14,7 +14,7 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use valetkey_core::{Reason, RecordKind};
 use valetkey_proto::v1::{
-    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, ExportAuditRecordsRequest,
+    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, ExportAuditRecordsRequest, GetAuditProofRequest,
     GetAuditRecordRequest, ListAuditRecordsRequest, RedeemHandleRequest, RevokeTokenRequest,
     WatchAuditRecordsRequest,
 };
@@ -53,6 +53,7 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
     let redeem = RedeemHandleRequest { handle: handle.into(), destination: String::new() };
     let end = EndLeaseRequest { lease_id: lease.into() };
     let get = GetAuditRecordRequest { record_id: "1".into() };
+    let prove = GetAuditProofRequest { record_id: "1".into() };
     let create = CreateTokenRequest { identity: "agent:mine".into(), ttl: None };
     let revoke = RevokeTokenRequest { token_id: "vkt_0123456789abcdef".into() };
     let reflect = ServerReflectionRequest {
@@ -80,6 +81,8 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
             ReadAudit,
         ),
         row("/valetkey.v1.AuditService/GetAuditRecord", "eve", get.encode_to_vec(), ReadAudit),
+        row("/valetkey.v1.AuditService/GetAuditProof", "eve", prove.encode_to_vec(), ReadAudit),
+        row("/valetkey.v1.AuditService/GetAuditCheckpoint", "omar", Vec::new(), ReadAudit),
         row(
             "/valetkey.v1.AuditService/WatchAuditRecords",
             "travel-bot",

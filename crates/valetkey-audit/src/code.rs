@@ -48,6 +48,7 @@ impl Code for RecordKind {
             Self::TokenCreate => 40,
             Self::TokenList => 41,
             Self::TokenRevoke => 42,
+            Self::Retire => 50,
         }
     }
 }

@@ -43,6 +43,26 @@ impl Default for Signing {
     }
 }
 
+impl Signing {
+    /// Looks at the key of a database, and makes nothing.
+    ///
+    /// # Errors
+    /// [`OpenError`] says why a broker could not use it.
+    pub fn check(&self, database: &Path) -> Result<(), OpenError> {
+        keys::load(&self.key_place(database)).map(drop)
+    }
+
+    /// Where the public key of a database is put.
+    #[must_use]
+    pub fn public_key_place(&self, database: &Path) -> PathBuf {
+        keys::public_place(&self.key_place(database))
+    }
+
+    fn key_place(&self, database: &Path) -> PathBuf {
+        self.key.clone().unwrap_or_else(|| keys::usual_place(database))
+    }
+}
+
 /// The tree of a log that is being written.
 pub(crate) struct Evidence {
     key: SignerKey,
@@ -68,11 +88,11 @@ impl Evidence {
         signing: &Signing,
         missing: Missing,
     ) -> Result<Self, OpenError> {
-        let Signing { key, checkpoint_every, checkpoint_file } = signing;
+        let Signing { key: _, checkpoint_every, checkpoint_file } = signing;
         let database =
             |error: rusqlite::Error| OpenError::Database { path: path.to_owned(), source: error.into() };
         let newest = Signed::newest(connection).map_err(database)?;
-        let place = key.clone().unwrap_or_else(|| keys::usual_place(path));
+        let place = signing.key_place(path);
         // A key made now could not have signed them.
         let key = keys::open(&place, if newest.is_some() { Missing::Refuse } else { missing })?;
         if let Some(Signed { note, .. }) = &newest {
@@ -146,6 +166,11 @@ impl Evidence {
         self.blocks.retain(|block| block.number >= known);
         self.signed = Signed::newest(connection)?.map_or(0, |newest| newest.size);
         Ok(())
+    }
+
+    /// What the newest checkpoint covers.
+    pub(crate) fn signed(&self) -> u64 {
+        self.signed
     }
 
     /// The last record that is known here.

@@ -24,22 +24,12 @@ pub(crate) fn public_place(key: &Path) -> PathBuf {
 
 /// Reads the key, or makes it where it is missing and that was asked for; sees to it that the public one is beside it.
 pub(crate) fn open(place: &Path, missing: Missing) -> Result<SignerKey, OpenError> {
-    let failed = |source| OpenError::KeyFile { path: place.to_owned(), source };
-    let key = match read(place) {
-        Ok(text) => SignerKey::parse(text.trim_end())
-            .map_err(|_| OpenError::Key { path: place.to_owned(), fault: "it is no signing key" })?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match missing {
-            Missing::Refuse => return Err(OpenError::KeyAbsent(place.to_owned())),
-            Missing::Create => create(place).map_err(failed)?,
-        },
-        Err(error) => return Err(failed(error)),
+    let key = match load(place) {
+        Err(OpenError::KeyAbsent(_)) if missing == Missing::Create => {
+            create(place).map_err(|source| OpenError::KeyFile { path: place.to_owned(), source })?
+        }
+        loaded => loaded?,
     };
-    if fs::metadata(place).map_err(failed)?.permissions().mode() & 0o007 != 0 {
-        return Err(OpenError::Key {
-            path: place.to_owned(),
-            fault: "everybody can open it: `chmod 600` it",
-        });
-    }
     let public = public_place(place);
     let line = format!("{}\n", key.verifier());
     if fs::read_to_string(&public).is_ok_and(|there| there == line) {
@@ -50,6 +40,23 @@ pub(crate) fn open(place: &Path, missing: Missing) -> Result<SignerKey, OpenErro
         tracing::warn!(%error, path = %public.display(), "the public key of the audit log cannot be put beside its key");
     }
     Ok(key)
+}
+
+/// Reads the key.
+pub(crate) fn load(place: &Path) -> Result<SignerKey, OpenError> {
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => OpenError::KeyAbsent(place.to_owned()),
+        _ => OpenError::KeyFile { path: place.to_owned(), source },
+    };
+    let text = read(place).map_err(failed)?;
+    if fs::metadata(place).map_err(failed)?.permissions().mode() & 0o007 != 0 {
+        return Err(OpenError::Key {
+            path: place.to_owned(),
+            fault: "everybody can open it: `chmod 600` it",
+        });
+    }
+    let none = |_| OpenError::Key { path: place.to_owned(), fault: "it is no signing key" };
+    SignerKey::parse(text.trim_end()).map_err(none)
 }
 
 fn read(place: &Path) -> std::io::Result<Zeroizing<String>> {

@@ -18,6 +18,7 @@ use crate::note::VerifierKey;
 use crate::outcomes::NewOutcome;
 use crate::queue::{Queue, Rejected, Submission};
 use crate::read::AuditReader;
+use crate::retention::{Retention, Retirer};
 use crate::schema::{self, OpenError};
 use crate::tokens::TokenStore;
 use crate::wal::{WalLimits, WalMover};
@@ -58,6 +59,8 @@ pub struct StoreOptions {
     pub index_chunk: u64,
     /// How the log is signed.
     pub signing: Signing,
+    /// How long records are kept. Default: for ever.
+    pub retention: Retention,
 }
 
 /// What to do where there is no database.
@@ -80,6 +83,7 @@ impl Default for StoreOptions {
             tick: Duration::from_millis(50),
             index_chunk: index::CHUNK,
             signing: Signing::default(),
+            retention: Retention::default(),
         }
     }
 }
@@ -100,6 +104,7 @@ impl AuditStore {
             tick,
             index_chunk,
             signing,
+            retention,
         } = options;
         match missing {
             Missing::Create => schema::create(path)?,
@@ -111,6 +116,8 @@ impl AuditStore {
         let connection = schema::open_writer(&path)?;
         let evidence = Evidence::open(&path, &connection, &signing, missing)?;
         let verifier = evidence.verifier().clone();
+        let retirer = Retirer::new(retention, &connection)
+            .map_err(|source| OpenError::Database { path: path.clone(), source: source.into() })?;
         let shared = Arc::new(Shared {
             queue: Queue::new(queue_max),
             committed: watch::Sender::new(0),
@@ -128,6 +135,7 @@ impl AuditStore {
             connection,
             wal_mover,
             evidence,
+            retirer,
             clock,
             outcome_deadline,
             open_max,

@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use valetkey_core::{AuditError, AuditOutcome, Clock, OutcomeResult, RecordId, Ruling};
 
 use crate::blocks;
 use crate::evidence::Evidence;
 use crate::outcomes::{NewOutcome, Outcomes};
 use crate::queue::{Queue, Submission, Work};
+use crate::retention::Retirer;
 use crate::row;
 use crate::schema::sibling;
 use crate::strings::Strings;
@@ -51,6 +52,7 @@ pub(crate) struct WriterParts {
     pub(crate) connection: Connection,
     pub(crate) wal_mover: WalMover,
     pub(crate) evidence: Evidence,
+    pub(crate) retirer: Retirer,
     pub(crate) clock: Arc<dyn Clock>,
     /// How long an outcome may take.
     pub(crate) outcome_deadline: Duration,
@@ -149,6 +151,7 @@ impl Writer {
             if closed {
                 return self.finish();
             }
+            self.retire();
         }
     }
 
@@ -235,7 +238,7 @@ impl Writer {
         let outcomes_end = self.outcomes.batch_end();
         let settled = self.outcomes.settled(outcomes_end, self.last);
         let settle = submissions.is_empty() || settled >= self.settled + SETTLE_STEP;
-        let WriterParts { evidence, connection, clock, .. } = &mut self.parts;
+        let WriterParts { evidence, retirer, connection, clock, .. } = &mut self.parts;
         let monotonic = clock.monotonic();
         let checkpoint = evidence.sign(monotonic, clock.now());
         let blocks = evidence.block_count();
@@ -249,6 +252,13 @@ impl Writer {
         }
         insert_records(&transaction, &mut self.strings, self.last, submissions)?;
         evidence.insert(&transaction, checkpoint.as_ref()).map_err(foreign)?;
+        let retired = match retirer.work(&transaction, evidence.signed(), clock.now()) {
+            Err(error) if breaks_rules(&error) => {
+                tracing::error!(%error, "records cannot be retired; they are kept until the next start");
+                None
+            }
+            retired => Some(retired?),
+        };
         if settle {
             // The time makes it a change even where nothing has moved: this is also how an idle log finds
             // out that it can write again.
@@ -267,6 +277,10 @@ impl Writer {
         }
         // What stands there instead counts.
         dropped.into_iter().for_each(|(seq, digest)| evidence.outcome(seq, digest));
+        match retired {
+            Some(done) => retirer.done(done),
+            None => retirer.give_up(),
+        }
         evidence.inserted(blocks, checkpoint.map(|checkpoint| (checkpoint, monotonic)));
         self.outcomes.written(outcomes_end);
         Ok(())
@@ -368,7 +382,8 @@ impl Writer {
     fn is_due(&self) -> bool {
         let waiting = self.outcomes.waiting_count() > 0
             || !*self.parts.shared.available.borrow()
-            || self.parts.evidence.is_due(self.parts.clock.monotonic());
+            || self.parts.evidence.is_due(self.parts.clock.monotonic())
+            || self.parts.retirer.is_due(self.parts.evidence.signed());
         waiting && (self.failures == 0 || Instant::now() >= self.retry_at)
     }
 
@@ -389,6 +404,26 @@ impl Writer {
         let records = self.outcomes.give_up(clock.monotonic(), until, clock.now());
         if records > 0 {
             tracing::warn!(records, "no outcome came in time; the records are closed as interrupted");
+        }
+    }
+
+    /// Says in the log what is to be retired, where something is.
+    fn retire(&mut self) {
+        let WriterParts { retirer, evidence, connection, clock, .. } = &mut self.parts;
+        if self.failures > 0 {
+            return;
+        }
+        let now = clock.now();
+        match retirer.plan(connection, evidence.signed(), (clock.monotonic(), now)) {
+            Ok(None) => {}
+            Ok(Some(plan)) => {
+                let before = self.last;
+                self.write(vec![Submission::new(vec![plan.record(now)], oneshot::channel().0)]);
+                if self.last == before + 1 {
+                    self.parts.retirer.announced(self.last, plan);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "it cannot be found out which records are to be retired"),
         }
     }
 

@@ -159,6 +159,8 @@ pub enum RecordKind {
     TokenList,
     /// A token was to be revoked.
     TokenRevoke,
+    /// Records were retired: their time is over.
+    Retire,
 }
 
 /// What came of a grant.
@@ -315,7 +317,7 @@ impl AuditOutcome {
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Acquire,
         Self::Renew,
         Self::Redeem,
@@ -337,6 +339,7 @@ impl RecordKind {
         Self::TokenCreate,
         Self::TokenList,
         Self::TokenRevoke,
+        Self::Retire,
     ];
 
     /// The name in queries and answers.
@@ -364,6 +367,7 @@ impl RecordKind {
             Self::TokenCreate => "token_create",
             Self::TokenList => "token_list",
             Self::TokenRevoke => "token_revoke",
+            Self::Retire => "retire",
         }
     }
 

@@ -1,5 +1,6 @@
 //! The configuration: TOML, parsed whole before anything is done, all faults at once.
 
+mod audit;
 mod issuers;
 mod members;
 mod source;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use valetkey_audit::{Retention, Signing};
 use valetkey_core::LeaseLimits;
 
 use crate::identity::jwt::Issuer;
@@ -35,6 +37,10 @@ pub struct Config {
     /// Whether a missing audit database is made. Never set it by habit: a database that has gone missing is
     /// evidence.
     pub audit_create: bool,
+    /// How the audit log is signed.
+    pub audit_signing: Signing,
+    /// How long its records are kept.
+    pub audit_retention: Retention,
     /// The directory of the policies; watched for changes.
     pub policies: PathBuf,
     /// Where `GET /metrics` is served, to anybody on the machine. Loopback only; `None` serves it nowhere.
@@ -132,7 +138,8 @@ impl Config {
         let has_tls = document.contains_key("tls");
         let tls: Option<tls::TlsSection> = optional(&mut document, "tls", &mut faults);
         let tls = tls.and_then(|tls| tls.check(folder, &mut faults));
-        let audit: Option<AuditSection> = section(&mut document, "audit", &mut faults);
+        let audit: Option<audit::AuditSection> = section(&mut document, "audit", &mut faults);
+        let audit = audit.and_then(|audit| audit.check(folder, &mut faults));
         let policies: Option<PoliciesSection> = section(&mut document, "policies", &mut faults);
         let sources = source::sources(&mut document, folder, &mut faults);
         let metrics = match document.contains_key("metrics") {
@@ -181,8 +188,10 @@ impl Config {
                 listen,
                 tls,
                 unix,
-                audit_database: folder.join(audit.database),
+                audit_database: audit.database,
                 audit_create: false,
+                audit_signing: audit.signing,
+                audit_retention: audit.retention,
                 policies: folder.join(policies.directory),
                 metrics,
                 sources,
@@ -234,12 +243,6 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AuditSection {
-    database: PathBuf,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

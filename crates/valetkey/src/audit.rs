@@ -4,6 +4,7 @@ mod item;
 mod questions;
 pub(crate) mod report;
 mod timeline;
+mod evidence;
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -46,6 +47,9 @@ pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
         }
         AuditCommand::Reports(command) => reports(command).await?,
         AuditCommand::Export(args) => return export::run(args).await,
+        AuditCommand::Verify(args) => return evidence::verify(args),
+        AuditCommand::Prove(args) => return evidence::prove(args).await,
+        AuditCommand::Checkpoint(args) => return evidence::checkpoint(args).await,
     }
     Ok(Exit::Done)
 }

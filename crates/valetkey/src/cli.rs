@@ -3,6 +3,7 @@
 mod audit_export;
 mod audit_reports;
 mod backup;
+mod audit_tree;
 mod examples;
 
 use std::net::SocketAddr;
@@ -14,10 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::audit_export::{ExportArgs, ExportFormat};
 pub(crate) use self::audit_reports::{Period, ReportArgs, ReportKind, ReportsCommand};
 pub(crate) use self::backup::{BackupArgs, BackupSource};
+pub(crate) use self::audit_tree::{AuditCheckpointArgs, AuditProveArgs, AuditVerifyArgs};
 use self::examples::{
-    ACQUIRE_EXAMPLES, BACKUP_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES,
-    ENVIRONMENT, EXPORT_EXAMPLES, INSTALL_EXAMPLES, QUERY_EXAMPLES, REDEEM_EXAMPLES, SERVE_EXAMPLES,
-    SHOW_EXAMPLES, TOKEN_EXAMPLES, WATCH_EXAMPLES,
+    ACQUIRE_EXAMPLES, AUDIT_CHECKPOINT_EXAMPLES, AUDIT_PROVE_EXAMPLES, AUDIT_VERIFY_EXAMPLES, BACKUP_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT, EXPORT_EXAMPLES, INSTALL_EXAMPLES, QUERY_EXAMPLES, REDEEM_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES, WATCH_EXAMPLES,
 };
 
 /// Gives AI agents valet keys to a team's 1Password vaults: handles in place of secrets.
@@ -225,6 +225,15 @@ pub(crate) enum AuditCommand {
     /// Write the records that match as the lines of a file, oldest first
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
+    /// Check that the log is what was signed, and name what is not; needs no broker
+    #[command(after_help = AUDIT_VERIFY_EXAMPLES)]
+    Verify(AuditVerifyArgs),
+    /// Prove a record to whoever has the log's public key
+    #[command(after_help = AUDIT_PROVE_EXAMPLES)]
+    Prove(AuditProveArgs),
+    /// Print the newest checkpoint: what `verify` compares a log with, kept where the log is not
+    #[command(after_help = AUDIT_CHECKPOINT_EXAMPLES)]
+    Checkpoint(AuditCheckpointArgs),
 }
 
 /// Which records. Two arguments, because one that took every word that begins with `-` would take the options

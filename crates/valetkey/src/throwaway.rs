@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use valetkey_core::{AgentId, Bearer, Identity, Name, PersonId, ToolId};
 use valetkey_server::{
-    App, Config, Limits, Member, Proof, SourceBounds, SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX,
-    TokenDigest,
+    App, Config, Limits, Member, Proof, Retention, Signing, SourceBounds, SourceConfig, SourceKind,
+    SystemClock, TOKEN_PREFIX, TokenDigest,
 };
 use zeroize::Zeroizing;
 
@@ -51,6 +52,9 @@ impl Throwaway {
             unix: None,
             audit_database: self.folder.path().join("audit.db"),
             audit_create: true,
+            // Soon enough to be tried out.
+            audit_signing: Signing { checkpoint_every: Duration::from_secs(1), ..Signing::default() },
+            audit_retention: Retention::default(),
             policies: self.policies(),
             sources: vec![SourceConfig {
                 name: Name::parse("embedded").map_err(|error| Failure::new(Exit::Failed, error))?,

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod incident;
+mod evidence;
 mod support;
 
 use std::fs;
@@ -36,6 +37,9 @@ fn help_is_as_reviewed() {
         "audit timeline",
         "audit item",
         "audit export",
+        "audit verify",
+        "audit prove",
+        "audit checkpoint",
         "policy",
         "policy check",
         "policy test",
@@ -91,6 +95,10 @@ fn exit_codes() {
         // Nobody, and nobody there.
         (&["redeem", "vkh_x"], 64),
         (&["audit", "query", "--token-file", "missing"], 64),
+        (&["audit", "verify"], 64),
+        (&["audit", "verify", "--proof", "missing"], 64),
+        (&["audit", "verify", "--database", "missing"], 1),
+        (&["audit", "prove", "1", "--database", "missing"], 1),
     ] {
         let ran = run(args);
         assert_eq!(ran.exit, exit, "{args:?}: {}", ran.stderr);

@@ -11,6 +11,7 @@ use super::walk::{Place, Stored, Walk};
 use super::{Against, Verdict, VerifyError};
 use crate::blocks::{self, Signed};
 use crate::canonical::{self, leaf_hash};
+use crate::retention;
 use crate::schema::{self, OpenError};
 use crate::stored::{SELECT, StoredRecord};
 use crate::tree::{BLOCK, HEAD_BYTES, Hash, Head};
@@ -71,7 +72,18 @@ fn walk(
         block += 1;
     }
     progress(extent.last, extent.last);
-    walk.end(extent.first_block * BLOCK + 1, extent.last, extent.known)
+    let announced = retention::announced(connection, extent.retired)?;
+    let mut verdict = walk.end(extent.first_block * BLOCK + 1, extent.last, extent.known)?;
+    let proven = verdict.proven.as_ref().map_or(0, |proven| proven.size);
+    let is_signed = announced.is_some_and(|record| record <= proven || !verdict.findings.is_empty());
+    if extent.retired > 0 && !is_signed {
+        let text = format!(
+            "records 1 to {} are gone, and no signed record says that they were retired",
+            extent.retired
+        );
+        verdict.findings.push(Finding::general(FindingKind::Retired, text));
+    }
+    Ok(verdict)
 }
 
 /// Which records there are, and which are known of.
@@ -81,6 +93,8 @@ struct Extent {
     /// The first and the last record.
     first: Option<i64>,
     last: u64,
+    /// The last record that may be gone.
+    retired: u64,
     /// The last record that a block, or what is kept of the rest, knows of.
     known: u64,
     /// Blocks that there must be.
@@ -111,7 +125,7 @@ impl Extent {
             false => retired / BLOCK,
         };
         let (known, blocks) = ((count * BLOCK).max(tail.0), count.max(signed / BLOCK));
-        Ok(Self { first_block, first, last, known, blocks, tail })
+        Ok(Self { first_block, first, last, retired, known, blocks, tail })
     }
 
     /// Records and outcomes where none can be.
