@@ -19,6 +19,7 @@
 //!   `interrupted` where none came in time, or none before the broker stopped.
 //! - Nothing waits without bound, and a reader never blocks the writer.
 
+mod archive;
 mod canonical;
 mod checkpoint;
 mod code;
@@ -44,6 +45,7 @@ mod usage;
 mod vaults;
 mod writer;
 
+pub use archive::{Archive, ArchiveError};
 #[cfg(any(test, feature = "test-util"))]
 pub use fault::{Fault, integrity};
 pub use filter::{Filter, FilterError, FilterFault};

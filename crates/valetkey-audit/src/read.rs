@@ -261,7 +261,7 @@ impl AuditReader {
     }
 
     /// Runs a query on a thread that may block, within a time.
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         query: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ReadError> {

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use valetkey_core::{AuditError, AuditLog, AuditOutcome, AuditRecord, Clock, Grant, RecordId};
 
+use crate::archive::Archive;
 use crate::checkpoint::{CheckpointLimits, Checkpointer};
 use crate::queue::{Queue, Rejected, Submission};
 use crate::read::AuditReader;
@@ -24,6 +25,7 @@ pub struct AuditStore {
     shared: Arc<Shared>,
     reader: AuditReader,
     tokens: Arc<TokenStore>,
+    archive: Arc<Archive>,
     wait_max: Duration,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Held until the writer has ended. The operating system lets go of it however the process ends.
@@ -98,6 +100,7 @@ impl AuditStore {
         let checkpointer = Checkpointer::start(&path, CheckpointLimits::default())?;
         let reader = AuditReader::open(&path)?;
         let tokens = Arc::new(TokenStore::open(&path)?);
+        let archive = Arc::new(Archive::open(&path)?);
         let parts = WriterParts {
             shared: Arc::clone(&shared),
             path: path.clone(),
@@ -109,7 +112,7 @@ impl AuditStore {
             tick,
         };
         let writer = start(&path, parts)?;
-        Ok(Self { shared, reader, tokens, wait_max, writer: Mutex::new(Some(writer)), _lock: lock })
+        Ok(Self { shared, reader, tokens, archive, wait_max, writer: Mutex::new(Some(writer)), _lock: lock })
     }
 
     /// Reads the log; its queries never hold up the writer.
@@ -122,6 +125,12 @@ impl AuditStore {
     #[must_use]
     pub fn tokens(&self) -> &Arc<TokenStore> {
         &self.tokens
+    }
+
+    /// What is kept in the same file so that records can be read later.
+    #[must_use]
+    pub fn archive(&self) -> &Arc<Archive> {
+        &self.archive
     }
 
     /// The last durable record, as it moves: wakes whoever watches the log. 0 while it is empty.
