@@ -6,6 +6,7 @@ mod behalf;
 mod connections;
 mod crash;
 mod disk;
+mod find_value;
 mod hostile;
 mod jwt;
 mod limits;

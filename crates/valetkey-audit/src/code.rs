@@ -48,6 +48,8 @@ impl Code for RecordKind {
             Self::TokenCreate => 40,
             Self::TokenList => 41,
             Self::TokenRevoke => 42,
+            Self::FindValue => 50,
+            Self::ConfigLoad => 51,
         }
     }
 }

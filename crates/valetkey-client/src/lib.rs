@@ -50,7 +50,7 @@ mod operate;
 mod secret;
 mod tokens;
 
-pub use audit::{AuditPage, AuditWatch};
+pub use audit::{AuditPage, AuditWatch, FoundValue};
 pub use broker::{Access, AcquireLease, Broker, CheckAccess};
 pub use connect::ConnectError;
 pub use credentials::{Credentials, CredentialsError};

@@ -159,6 +159,10 @@ pub enum RecordKind {
     TokenList,
     /// A token was to be revoked.
     TokenRevoke,
+    /// It was to be found out to whom a value was released.
+    FindValue,
+    /// The configuration was loaded.
+    ConfigLoad,
 }
 
 /// What came of a grant.
@@ -315,7 +319,7 @@ impl AuditOutcome {
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Acquire,
         Self::Renew,
         Self::Redeem,
@@ -337,6 +341,8 @@ impl RecordKind {
         Self::TokenCreate,
         Self::TokenList,
         Self::TokenRevoke,
+        Self::FindValue,
+        Self::ConfigLoad,
     ];
 
     /// The name in queries and answers.
@@ -364,6 +370,8 @@ impl RecordKind {
             Self::TokenCreate => "token_create",
             Self::TokenList => "token_list",
             Self::TokenRevoke => "token_revoke",
+            Self::FindValue => "find_value",
+            Self::ConfigLoad => "config_load",
         }
     }
 

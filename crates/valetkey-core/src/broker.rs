@@ -15,6 +15,7 @@ use crate::audit::{AuditError, AuditOutcome, AuditRecord, OutcomeResult, RecordI
 use crate::clock::Clock;
 use crate::credential::Credential;
 use crate::decision::{AuditScope, Revision, Terms};
+use crate::digester::ValueDigester;
 use crate::gate::{Denial, Gate, Grant, Permission, Verdict};
 use crate::identity::{AgentId, ToolId};
 use crate::lease::{EndCause, LeaseFull, LeaseId, LeaseTable};
@@ -32,6 +33,8 @@ pub struct Broker {
     resolver: Arc<dyn Resolver>,
     leases: Arc<LeaseTable>,
     clock: Arc<dyn Clock>,
+    /// `None` where released values leave no digest.
+    digester: Option<ValueDigester>,
     draining: AtomicBool,
 }
 
@@ -166,7 +169,7 @@ impl From<AuditError> for Refusal {
 }
 
 impl Broker {
-    /// A broker over its parts.
+    /// A broker over its parts. Without a digester, nobody can find out later where a value went.
     #[must_use]
     pub fn new(
         gate: Gate,
@@ -174,8 +177,10 @@ impl Broker {
         resolver: Arc<dyn Resolver>,
         leases: Arc<LeaseTable>,
         clock: Arc<dyn Clock>,
+        digester: Option<ValueDigester>,
     ) -> Arc<Self> {
-        Arc::new(Self { gate, directory, resolver, leases, clock, draining: AtomicBool::new(false) })
+        let draining = AtomicBool::new(false);
+        Arc::new(Self { gate, directory, resolver, leases, clock, digester, draining })
     }
 
     /// Says whether a lease would be granted; nothing is fetched or issued.
@@ -313,6 +318,12 @@ impl Broker {
     #[must_use]
     pub fn leases(&self) -> &Arc<LeaseTable> {
         &self.leases
+    }
+
+    /// What makes the digests of released values, where something does.
+    #[must_use]
+    pub fn digester(&self) -> Option<&ValueDigester> {
+        self.digester.as_ref()
     }
 
     /// The clock.

@@ -184,6 +184,7 @@ impl Gate {
         let decision = over.unwrap_or_else(|| self.engine.decide_admin(request));
         let kind = match request.action {
             AdminAction::ReadAudit => RecordKind::ReadAudit,
+            AdminAction::FindValue => RecordKind::FindValue,
             AdminAction::Revoke => RecordKind::EndLease,
             AdminAction::Operate => RecordKind::Operate,
             AdminAction::CreateToken => RecordKind::TokenCreate,

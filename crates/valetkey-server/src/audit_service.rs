@@ -138,8 +138,8 @@ impl Audit {
 }
 
 /// What somebody may read, and what that was decided on.
-struct Review {
-    scope: AuditScope,
+pub(crate) struct Review {
+    pub(crate) scope: AuditScope,
     /// The policies.
     generation: u64,
     /// The vaults that occur in the log.
@@ -148,7 +148,12 @@ struct Review {
 
 /// Decides how much of the log may be read, and records it. Only people can be limited to some vaults, so for
 /// others nobody needs to know which there are.
-async fn permit(broker: &Broker, reader: &AuditReader, call: &Call, detail: &str) -> Result<Review, Status> {
+pub(crate) async fn permit(
+    broker: &Broker,
+    reader: &AuditReader,
+    call: &Call,
+    detail: &str,
+) -> Result<Review, Status> {
     let vaults = match call.caller {
         Identity::Person(_) => reader.vaults().await,
         Identity::Agent(_) | Identity::Tool(_) => Ok(Vaults::default()),
@@ -269,7 +274,7 @@ fn parse_record_id(field: &str, text: &str) -> Result<RecordId, Violation> {
     text.parse().map(RecordId).map_err(wrong)
 }
 
-fn unreadable(error: ReadError) -> Status {
+pub(crate) fn unreadable(error: ReadError) -> Status {
     match error {
         ReadError::Busy | ReadError::TooLong | ReadError::TooManyVaults => {
             status::query_limit(&error.to_string())

@@ -1,5 +1,7 @@
 //! The configuration: TOML, parsed whole before anything is done, all faults at once.
 
+mod audit;
+mod digests;
 mod issuers;
 mod members;
 mod source;
@@ -20,6 +22,8 @@ use crate::limits::{IdentityLimits, PlaceLimits, RepeatLimits};
 use crate::listen::UnixSettings;
 use crate::tls::TlsSettings;
 
+pub use self::audit::usual_digest_key;
+pub use self::digests::SectionDigest;
 pub use self::source::{SourceBounds, SourceConfig, SourceKind};
 
 /// What a broker is told.
@@ -35,6 +39,8 @@ pub struct Config {
     /// Whether a missing audit database is made. Never set it by habit: a database that has gone missing is
     /// evidence.
     pub audit_create: bool,
+    /// The key of value digests; made where the database never had one. `None`: values leave no digest.
+    pub audit_digest_key: Option<PathBuf>,
     /// The directory of the policies; watched for changes.
     pub policies: PathBuf,
     /// Where `GET /metrics` is served, to anybody on the machine. Loopback only; `None` serves it nowhere.
@@ -49,6 +55,8 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     /// The bounds.
     pub limits: Limits,
+    /// What the file says, for the record. Empty where there is no file.
+    pub digests: Vec<SectionDigest>,
 }
 
 /// The bounds of a broker.
@@ -122,6 +130,7 @@ impl Config {
     /// Every fault, as a line each.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
         let mut document: toml::Table = toml::from_str(text).map_err(|error| vec![syntax(text, &error)])?;
+        let digests = digests::digests(&document);
         let mut faults = Vec::new();
         let unix: Option<tls::UnixSection> = optional(&mut document, "unix", &mut faults);
         let unix = unix.and_then(|unix| unix.check(folder, &mut faults));
@@ -133,6 +142,11 @@ impl Config {
         let tls: Option<tls::TlsSection> = optional(&mut document, "tls", &mut faults);
         let tls = tls.and_then(|tls| tls.check(folder, &mut faults));
         let audit: Option<AuditSection> = section(&mut document, "audit", &mut faults);
+        let audit = audit.map(|AuditSection { database, digest_key }| {
+            let database = folder.join(database);
+            let digest_key = audit::digest_key(digest_key, folder, &database, &mut faults);
+            (database, digest_key)
+        });
         let policies: Option<PoliciesSection> = section(&mut document, "policies", &mut faults);
         let sources = source::sources(&mut document, folder, &mut faults);
         let metrics = match document.contains_key("metrics") {
@@ -177,20 +191,24 @@ impl Config {
             check_reach(&members, &spiffe_rules, tls.as_ref(), unix.as_ref(), &mut faults);
         }
         match (audit, policies, limits) {
-            (Some(audit), Some(policies), Some(limits)) if faults.is_empty() => Ok(Self {
-                listen,
-                tls,
-                unix,
-                audit_database: folder.join(audit.database),
-                audit_create: false,
-                policies: folder.join(policies.directory),
-                metrics,
-                sources,
-                members,
-                spiffe_rules,
-                issuers,
-                limits,
-            }),
+            (Some((audit_database, audit_digest_key)), Some(policies), Some(limits)) if faults.is_empty() => {
+                Ok(Self {
+                    listen,
+                    tls,
+                    unix,
+                    audit_database,
+                    audit_create: false,
+                    audit_digest_key,
+                    policies: folder.join(policies.directory),
+                    metrics,
+                    sources,
+                    members,
+                    spiffe_rules,
+                    issuers,
+                    limits,
+                    digests,
+                })
+            }
             _ => Err(faults),
         }
     }
@@ -239,6 +257,7 @@ impl std::error::Error for ConfigError {}
 #[serde(deny_unknown_fields)]
 struct AuditSection {
     database: PathBuf,
+    digest_key: Option<toml::Value>,
 }
 
 #[derive(Deserialize)]

@@ -8,8 +8,12 @@ use valetkey_proto::v1::{
     ListUnusedAccessResponse,
 };
 
+use crate::find_value::Finder;
+
 /// The service.
-pub(crate) struct Reports {}
+pub(crate) struct Reports {
+    pub(crate) finder: Finder,
+}
 
 #[tonic::async_trait]
 impl ReportService for Reports {
@@ -41,7 +45,7 @@ impl ReportService for Reports {
         Err(Status::unimplemented("to come"))
     }
 
-    async fn find_value(&self, _: Request<FindValueRequest>) -> Result<Response<FindValueResponse>, Status> {
-        Err(Status::unimplemented("to come"))
+    async fn find_value(&self, it: Request<FindValueRequest>) -> Result<Response<FindValueResponse>, Status> {
+        self.finder.find(it).await
     }
 }

@@ -291,7 +291,7 @@ mod tests {
         let gate = Gate::new(Arc::new(FakePolicy::new(|_| None)), log.clone(), Arc::clone(&clock));
         let vault = Arc::new(FakeVault::default());
         let table = LeaseTable::new(LIMITS, Arc::clone(&clock));
-        let broker = Broker::new(gate, vault.clone(), vault, table, Arc::clone(&clock));
+        let broker = Broker::new(gate, vault.clone(), vault, table, Arc::clone(&clock), None);
         TokenDesk { broker, store: Arc::clone(store), tokens: Arc::new(Tokens::new([], clock)) }
     }
 

@@ -3,10 +3,12 @@
 use serde_json::Value;
 use time::OffsetDateTime;
 use valetkey_client::{AuditOutcome, AuditRecord, AuditTarget, Broker};
+use valetkey_core::ValueDigester;
 
 use crate::cli::{AuditCommand, Format, OneFormat, StreamFormat};
 use crate::connection::connect;
 use crate::failure::{Exit, Failure};
+use crate::find_value;
 use crate::output::{self, Cell};
 use crate::signals::Interrupts;
 
@@ -38,6 +40,8 @@ pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
             let broker = connect(&connection).await?;
             return watch(&broker, &filter.text(), &after, format).await;
         }
+        AuditCommand::FindValue(args) => return find_value::run(args).await,
+        AuditCommand::NewDigestKey => output::line(&ValueDigester::random_key())?,
     }
     Ok(Exit::Done)
 }

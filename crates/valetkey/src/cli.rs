@@ -1,5 +1,6 @@
 //! The command line: arguments and their help.
 
+mod audit_value;
 mod examples;
 
 use std::net::SocketAddr;
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::audit_value::FindValueArgs;
+use self::audit_value::{FIND_VALUE_EXAMPLES, NEW_DIGEST_KEY_EXAMPLES};
 use self::examples::{
     ACQUIRE_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT,
     INSTALL_EXAMPLES, QUERY_EXAMPLES, REDEEM_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES,
@@ -211,6 +214,12 @@ pub(crate) enum AuditCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Say to whom a value was ever released: who redeemed a handle for it, when, and under which policy
+    #[command(after_help = FIND_VALUE_EXAMPLES)]
+    FindValue(FindValueArgs),
+    /// Print a fresh key for digests of values; needs no broker
+    #[command(after_help = NEW_DIGEST_KEY_EXAMPLES)]
+    NewDigestKey,
 }
 
 /// Which records. Two arguments, because one that took every word that begins with `-` would take the options

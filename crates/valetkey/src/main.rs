@@ -18,6 +18,7 @@ mod demo;
 mod dev_ca;
 mod doctor;
 mod failure;
+mod find_value;
 mod lease;
 mod logging;
 mod onepassword;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use valetkey_core::{AgentId, Bearer, Identity, Name, PersonId, ToolId};
 use valetkey_server::{
     App, Config, Limits, Member, Proof, SourceBounds, SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX,
-    TokenDigest,
+    TokenDigest, usual_digest_key,
 };
 use zeroize::Zeroizing;
 
@@ -51,6 +51,7 @@ impl Throwaway {
             unix: None,
             audit_database: self.folder.path().join("audit.db"),
             audit_create: true,
+            audit_digest_key: Some(usual_digest_key(&self.folder.path().join("audit.db"))),
             policies: self.policies(),
             sources: vec![SourceConfig {
                 name: Name::parse("embedded").map_err(|error| Failure::new(Exit::Failed, error))?,
@@ -63,6 +64,7 @@ impl Throwaway {
             spiffe_rules: Vec::new(),
             issuers: Vec::new(),
             limits: Limits::default(),
+            digests: Vec::new(),
         };
         let clock = Arc::new(SystemClock::default());
         App::open(config, clock).await.map_err(|error| Failure::chain(Exit::Failed, &error))
