@@ -3,6 +3,7 @@
 
 mod audit;
 mod behalf;
+mod complete;
 mod connections;
 mod crash;
 mod disk;

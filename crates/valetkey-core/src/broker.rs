@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::audit::{AuditError, AuditOutcome, AuditRecord, OutcomeResult, RecordId};
+use crate::audit::{AuditError, AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordId, RecordKind};
 use crate::clock::Clock;
 use crate::credential::Credential;
 use crate::decision::{AuditScope, Revision, Terms};
@@ -228,7 +228,13 @@ impl Broker {
         let record = self.permit(&request).await?.record();
         match self.leases.end(lease, EndCause::Caller) {
             true => Ok(()),
-            false => Err(Refusal::LeaseNotFound { record }),
+            false => {
+                let event = AuditRecord::event(self.clock.now(), RecordKind::EndLease, Reason::Failed);
+                let event =
+                    AuditRecord { lease: Some(lease), ..event.by(call).with_detail("LEASE_NOT_FOUND") };
+                self.note(event).await?;
+                Err(Refusal::LeaseNotFound { record })
+            }
         }
     }
 
