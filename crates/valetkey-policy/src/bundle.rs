@@ -118,7 +118,14 @@ fn check(mut files: Files) -> Result<Bundle, LoadError> {
     }
     let loaded = |draft: Draft<'_>| Loaded { policy: draft.policy, annotations: draft.annotations };
     let policies = drafts.into_iter().map(loaded).collect();
-    Ok(Bundle { schema, policies, entities, digest: files::digest(&text), text: text.into(), warnings })
+    Ok(Bundle {
+        schema,
+        policies,
+        entities,
+        digest: files::digest(text.as_bytes()),
+        text: text.into(),
+        warnings,
+    })
 }
 
 fn schema(source: &Source, faults: &mut Vec<Fault>, warnings: &mut Vec<Fault>) -> Option<Schema> {

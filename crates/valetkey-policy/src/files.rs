@@ -50,8 +50,14 @@ impl Files {
     }
 }
 
+/// The revision of a set, of which this is the text: 16 hexadecimal digits.
+#[must_use]
+pub fn revision_of(text: &[u8]) -> String {
+    digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The beginning of the SHA-256 of a set's text: its revision.
-pub(crate) fn digest(text: &str) -> [u8; 8] {
+pub(crate) fn digest(text: &[u8]) -> [u8; 8] {
     let mut digest = [0; 8];
     digest.iter_mut().zip(Sha256::digest(text)).for_each(|(place, byte)| *place = byte);
     digest

@@ -261,6 +261,16 @@ pub(crate) enum PolicyCommand {
         #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
         format: Format,
     },
+    /// Print the policies of a revision that an audit record names, as the audit database keeps them; needs no broker
+    #[command(after_help = "Example:\n  valetkey policy show 0f3a91c20d58e94b --database audit.db")]
+    Show {
+        /// The revision, 16 hexadecimal digits
+        #[arg(value_name = "REVISION")]
+        revision: String,
+        /// The audit database, or a copy of it
+        #[arg(long, value_name = "FILE")]
+        database: PathBuf,
+    },
     /// Show who may do what, for the names in the directory's matrix.json
     #[command(after_help = "Example:\n  valetkey policy matrix policies/ > policies/matrix.txt")]
     Matrix {
