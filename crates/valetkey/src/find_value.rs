@@ -24,7 +24,10 @@ pub(crate) async fn run(args: FindValueArgs) -> Result<Exit, Failure> {
     let rows: Vec<_> = found.records.into_iter().map(row).collect();
     output::rows(format, &SHOWN, &rows)?;
     if rows.is_empty() {
-        output::note(&format!("{NOT_FOUND}, as far as record {}", found.seen_record_id));
+        output::note(&format!(
+            "no handle for this value was redeemed, as far as record {} and since the broker has a digest key; {ASIDE}",
+            found.seen_record_id
+        ));
     }
     if found.truncated {
         output::note("there are more: these are the newest");
@@ -53,7 +56,5 @@ fn from_stdin(exact: bool) -> Result<SecretValue, Failure> {
     }
 }
 
-const NOT_FOUND: &str = "\
-no handle for this value was redeemed: the log knows values by digests, since it has a digest key, and another \
-version of a secret is another value";
+const ASIDE: &str = "another version of a secret is another value, and a code of a one-time password is never found";
 const VALUE_MAX: usize = 64 * 1024;
