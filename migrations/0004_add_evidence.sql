@@ -3,12 +3,26 @@
 
 ALTER TABLE outcomes ADD COLUMN value_digest BLOB CHECK (length(value_digest) = 16); -- keyed; of a value that was released
 
--- Whole blocks of 256 leaves. The first 8 bytes of each leaf's hash are kept to name the one that was changed.
+-- The hashes of whole blocks of 256 leaves. Apart from the next table, so that all of them are read in no time.
 CREATE TABLE tree_blocks (
-    block  INTEGER PRIMARY KEY CHECK (block >= 0),
-    leaves BLOB NOT NULL CHECK (length(leaves) = 2048),
-    hash   BLOB NOT NULL CHECK (length(hash) = 32)
+    block INTEGER PRIMARY KEY CHECK (block >= 0),
+    hash  BLOB NOT NULL CHECK (length(hash) = 32)
 ) STRICT;
+
+-- The first 7 bytes of the hash of each leaf of a block. They prove nothing, and name the record that was changed;
+-- with 7, two rows fit on a page.
+CREATE TABLE tree_leaves (
+    block INTEGER PRIMARY KEY CHECK (block >= 0),
+    heads BLOB NOT NULL CHECK (length(heads) = 1792)
+) STRICT;
+
+-- The same for the leaves after the last whole block, up to the newest checkpoint. The row changes, and can be lost.
+CREATE TABLE tree_tail (
+    one   INTEGER PRIMARY KEY CHECK (one = 1),
+    size  INTEGER NOT NULL CHECK (size >= 0), -- leaves of the tree
+    heads BLOB NOT NULL CHECK (length(heads) < 1792 AND length(heads) % 7 = 0)
+) STRICT;
+INSERT INTO tree_tail (one, size, heads) VALUES (1, 0, x'');
 
 -- The tree's size and root, signed: a C2SP checkpoint (signed note).
 CREATE TABLE checkpoints (
@@ -51,6 +65,16 @@ CREATE TRIGGER tree_blocks_never_updated BEFORE UPDATE ON tree_blocks
 BEGIN SELECT RAISE(ABORT, 'tree blocks are insert-only'); END;
 CREATE TRIGGER tree_blocks_never_deleted BEFORE DELETE ON tree_blocks
 BEGIN SELECT RAISE(ABORT, 'tree blocks are insert-only'); END;
+
+CREATE TRIGGER tree_leaves_without_gap BEFORE INSERT ON tree_leaves
+WHEN NEW.block IS NOT (SELECT max(block) FROM tree_blocks)
+    OR EXISTS (SELECT 1 FROM tree_leaves WHERE block = NEW.block)
+BEGIN SELECT RAISE(ABORT, 'the leaves of a block come with the block'); END;
+CREATE TRIGGER tree_leaves_never_updated BEFORE UPDATE ON tree_leaves
+BEGIN SELECT RAISE(ABORT, 'the leaves of a block are insert-only'); END;
+CREATE TRIGGER tree_leaves_never_deleted BEFORE DELETE ON tree_leaves
+WHEN (OLD.block + 1) * 256 > (SELECT coalesce(max(seq), 0) FROM retirements)
+BEGIN SELECT RAISE(ABORT, 'the leaves of a block are insert-only'); END;
 
 CREATE TRIGGER checkpoints_only_forward BEFORE INSERT ON checkpoints
 WHEN NEW.size <= (SELECT coalesce(max(size), 0) FROM checkpoints)

@@ -108,9 +108,19 @@ CREATE TABLE tokens (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE tree_blocks (
-    block  INTEGER PRIMARY KEY CHECK (block >= 0),
-    leaves BLOB NOT NULL CHECK (length(leaves) = 2048),
-    hash   BLOB NOT NULL CHECK (length(hash) = 32)
+    block INTEGER PRIMARY KEY CHECK (block >= 0),
+    hash  BLOB NOT NULL CHECK (length(hash) = 32)
+) STRICT;
+
+CREATE TABLE tree_leaves (
+    block INTEGER PRIMARY KEY CHECK (block >= 0),
+    heads BLOB NOT NULL CHECK (length(heads) = 1792)
+) STRICT;
+
+CREATE TABLE tree_tail (
+    one   INTEGER PRIMARY KEY CHECK (one = 1),
+    size  INTEGER NOT NULL CHECK (size >= 0), -- leaves of the tree
+    heads BLOB NOT NULL CHECK (length(heads) < 1792 AND length(heads) % 7 = 0)
 ) STRICT;
 
 CREATE TRIGGER checkpoints_never_deleted BEFORE DELETE ON checkpoints
@@ -223,3 +233,15 @@ BEGIN SELECT RAISE(ABORT, 'tree blocks are insert-only'); END;
 CREATE TRIGGER tree_blocks_without_gap BEFORE INSERT ON tree_blocks
 WHEN NEW.block IS NOT (SELECT coalesce(max(block), -1) + 1 FROM tree_blocks)
 BEGIN SELECT RAISE(ABORT, 'tree blocks are numbered from 0 without gaps'); END;
+
+CREATE TRIGGER tree_leaves_never_deleted BEFORE DELETE ON tree_leaves
+WHEN (OLD.block + 1) * 256 > (SELECT coalesce(max(seq), 0) FROM retirements)
+BEGIN SELECT RAISE(ABORT, 'the leaves of a block are insert-only'); END;
+
+CREATE TRIGGER tree_leaves_never_updated BEFORE UPDATE ON tree_leaves
+BEGIN SELECT RAISE(ABORT, 'the leaves of a block are insert-only'); END;
+
+CREATE TRIGGER tree_leaves_without_gap BEFORE INSERT ON tree_leaves
+WHEN NEW.block IS NOT (SELECT max(block) FROM tree_blocks)
+    OR EXISTS (SELECT 1 FROM tree_leaves WHERE block = NEW.block)
+BEGIN SELECT RAISE(ABORT, 'the leaves of a block come with the block'); END;

@@ -132,7 +132,8 @@ async fn the_policies_of_every_revision_are_kept() -> Result<()> {
     broker.reloader.reload().await?;
     everything(&broker, "omar").await?;
     // The one in between is in force at no start.
-    broker.put_policies("more.cedar", r#"@id("other-end") forbid (principal, action, resource is Lease);"#)?;
+    broker
+        .put_policies("more.cedar", r#"@id("other-end") forbid (principal, action, resource is Lease);"#)?;
     broker.reloader.reload().await?;
     everything(&broker, "omar").await?;
     let broker = broker.stop().await?.start().await?;

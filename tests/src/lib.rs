@@ -41,8 +41,8 @@ use valetkey_proto::v1::report_service_client::ReportServiceClient;
 use valetkey_proto::v1::token_service_client::TokenServiceClient;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, AuditRecord, ListAuditRecordsRequest};
 use valetkey_server::{
-    App, Config, Issuer, Limits, Listeners, Member, Proof, Reloader, RepeatLimits, RunError, SourceBounds,
-    SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest,
+    App, Config, Issuer, Limits, Listeners, Member, Proof, Reloader, RepeatLimits, Retention, RunError,
+    Signing, SourceBounds, SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest,
 };
 
 /// Who has a token in every test: the people of the travel story, and some who have no business in it.
@@ -236,6 +236,8 @@ impl Setup {
             audit_database: dir.path().join("audit.db"),
             audit_create: !dir.path().join("audit.db").exists(),
             audit_digest_key: Some(dir.path().join("audit.db-digest-key")),
+            audit_signing: Signing::default(),
+            audit_retention: Retention::default(),
             policies: dir.path().join("policies"),
             sources,
             members: identities.collect::<Result<_>>()?,

@@ -89,7 +89,7 @@ impl AuditReader {
     /// [`ReadError`].
     pub async fn policy_set(&self, revision: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let revision = revision.to_owned();
-        self.run(move |connection| policy_set(connection, &revision)).await
+        self.run(move |snapshot| Ok(policy_set(snapshot.connection(), &revision)?)).await
     }
 }
 

@@ -22,6 +22,7 @@ use valetkey_core::{AuditOutcome, AuditRecord, Provenance, Redeemer, Ruling, Tim
 use crate::code::ruling_name;
 use crate::row::{TargetTexts, micros, policy_lines};
 use crate::stored::{StoredOutcome, StoredRecord, StoredTarget};
+use crate::tree::Hash;
 
 /// What a leaf is made of: a record's digest, or that of its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +30,8 @@ pub(crate) struct PartDigest(pub(crate) [u8; 32]);
 
 /// The RFC 6962 hash of a leaf.
 #[must_use]
-pub(crate) fn leaf_hash(record: PartDigest, outcome: Option<PartDigest>) -> [u8; 32] {
-    let outcome = outcome.map_or([0; 32], |outcome| outcome.0);
-    Sha256::new().chain_update([0]).chain_update(record.0).chain_update(outcome).finalize().into()
+pub(crate) fn leaf_hash(record: PartDigest, outcome: Option<PartDigest>) -> Hash {
+    Hash::leaf([&record.0, &outcome.map_or([0; 32], |outcome| outcome.0)])
 }
 
 /// The digest of a record that is about to be written.

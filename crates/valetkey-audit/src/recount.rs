@@ -3,13 +3,10 @@
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
-use valetkey_core::{
-    AuditScope, OutcomeResult, Reason, RecordId, RecordKind, Ruling, Timestamp, ValueDigest,
-};
+use valetkey_core::{AuditScope, OutcomeResult, Reason, RecordId, RecordKind, Ruling, Timestamp};
 
 use crate::code::word;
-use crate::query::Condition;
-use crate::stored::{SELECT, StoredRecord};
+use crate::query::{Condition, Seqs};
 use crate::usage::{Days, FirstUse, LastUse, PolicyUse, Refusals, Subject, Thing, Usage, UsageResult};
 
 /// The records that are counted.
@@ -26,7 +23,10 @@ pub(crate) fn usage(
     days: &Days,
     subject: &Subject,
 ) -> rusqlite::Result<Vec<Usage>> {
-    let condition = part.on(days).and(Condition::about(subject)).and_sql("r.kind <= 3 AND r.ruling <= 2");
+    let condition = part
+        .on(days)
+        .and(Condition::about(subject, &part.numbers()))
+        .and_sql("r.kind <= 3 AND r.ruling <= 2");
     let columns = "r.kind, r.ruling, CASE r.ruling WHEN 2 THEN r.reason END AS reason, o.result";
     groups(connection, columns, condition, |row| {
         let result = match word(row, "ruling")? {
@@ -46,7 +46,7 @@ pub(crate) fn refusals(
     agent: Option<&str>,
 ) -> rusqlite::Result<Vec<Refusals>> {
     let subject = agent.map_or(Subject::Everybody, |agent| Subject::Agent(agent.to_owned()));
-    let condition = part.on(days).and(Condition::about(&subject)).and_sql("r.ruling = 2");
+    let condition = part.on(days).and(Condition::about(&subject, &part.numbers())).and_sql("r.ruling = 2");
     groups(connection, "r.kind, r.ruling, r.reason, NULL AS result", condition, |row| {
         let (kind, reason): (RecordKind, Reason) = (word(row, "kind")?, word(row, "reason")?);
         let Group { agent, tool, vault, item, count, last, last_time } = Group::from_row(row)?;
@@ -106,23 +106,11 @@ pub(crate) fn policy_uses(
     Ok(uses.into_values().collect())
 }
 
-/// The releases of a value, newest first.
-pub(crate) fn released(
-    connection: &Connection,
-    part: &Part<'_>,
-    digest: ValueDigest,
-    limit: usize,
-) -> rusqlite::Result<Vec<StoredRecord>> {
-    let Condition { sql, mut values } = part.condition().and(Condition {
-        sql: "o.value_digest = ?".to_owned(),
-        values: vec![Value::Blob(digest.0.to_vec())],
-    });
-    values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
-    let mut statement = connection.prepare(&format!("{SELECT} WHERE {sql} ORDER BY r.seq DESC LIMIT ?"))?;
-    statement.query_map(params_from_iter(values), StoredRecord::from_row)?.collect()
-}
-
 impl Part<'_> {
+    fn numbers(&self) -> Seqs {
+        Seqs::Span(self.seqs.0, self.seqs.1)
+    }
+
     fn condition(&self) -> Condition {
         let number = |seq: u64| Value::Integer(i64::try_from(seq).unwrap_or(i64::MAX));
         let (from, to) = self.seqs;

@@ -157,7 +157,11 @@ impl StoredTarget {
             field_id: columns.take()?,
             error: columns.take()?,
         };
-        Ok((target.vault_id.is_some() || target.error.is_some()).then_some(target))
+        // Whatever is there belongs to the record's leaf, also what no broker writes.
+        let Self { vault_id, vault_name, item_id, item_name, field_id, error } = &target;
+        let any =
+            [vault_id, vault_name, item_id, item_name, field_id, error].into_iter().any(Option::is_some);
+        Ok(any.then_some(target))
     }
 }
 

@@ -79,6 +79,26 @@ impl Broker {
         Ok(FoundValue { records, truncated, seen_record_id })
     }
 
+    /// Fetches the proof that a record is in the log: a C2SP tlog-proof, for whoever has the log's public key.
+    ///
+    /// # Errors
+    /// [`CallError::NotFound`] where there is none of that id; with the reason `RECORD_NOT_SIGNED` where no checkpoint
+    /// covers it yet.
+    pub async fn audit_proof(&self, record_id: &str) -> Result<String, CallError> {
+        let request = v1::GetAuditProofRequest { record_id: record_id.to_owned() };
+        let v1::GetAuditProofResponse { proof } =
+            bounded(self.audit.clone().get_audit_proof(request)).await?;
+        Ok(proof)
+    }
+
+    /// Fetches the newest checkpoint of the log, and the public key that verifies it.
+    ///
+    /// # Errors
+    /// [`CallError`] with the reason `RECORD_NOT_SIGNED` where there is none yet.
+    pub async fn audit_checkpoint(&self) -> Result<v1::GetAuditCheckpointResponse, CallError> {
+        bounded(self.audit.clone().get_audit_checkpoint(v1::GetAuditCheckpointRequest {})).await
+    }
+
     /// Watches the records that match `filter`, from the one after `after_record_id`; empty: from the next
     /// one to be written, `0`: from the first.
     ///

@@ -139,6 +139,8 @@ impl App {
             audit_database,
             audit_create,
             audit_digest_key,
+            audit_signing,
+            audit_retention,
             policies,
             sources,
             members,
@@ -160,7 +162,12 @@ impl App {
             None => None,
         };
         let missing = if audit_create { Missing::Create } else { Missing::Refuse };
-        let options = StoreOptions { missing, ..StoreOptions::default() };
+        let options = StoreOptions {
+            missing,
+            signing: audit_signing,
+            retention: audit_retention,
+            ..StoreOptions::default()
+        };
         let store =
             AuditStore::open(&audit_database, options, Arc::clone(&clock)).map_err(StartError::Audit)?;
 
@@ -205,6 +212,17 @@ impl App {
         let reloader = Reloader::new(policies, engine, Arc::clone(&broker), archive);
         let bearers = Bearers { tokens, issuers };
         Ok(Self { broker, store, reloader, known, bearers, tls, limits, state })
+    }
+
+    /// Looks at the key that signs the audit log, where there is a database already; likewise. Nothing is made.
+    ///
+    /// # Errors
+    /// [`StartError::Audit`] says why it cannot be used.
+    pub fn check_signing(config: &Config) -> Result<(), StartError> {
+        match config.audit_database.exists() {
+            true => config.audit_signing.check(&config.audit_database).map_err(StartError::Audit),
+            false => Ok(()),
+        }
     }
 
     /// Opens the sources and lets go of them; for checking a configuration without a broker.
@@ -297,6 +315,7 @@ impl App {
         let audit = Audit {
             broker: Arc::clone(&broker),
             reader: store.reader().clone(),
+            verifier_key: store.verifier_key().to_string(),
             committed: store.committed(),
             stopping: stopping.clone(),
         };

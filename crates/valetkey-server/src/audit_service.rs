@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
-use valetkey_audit::{AuditReader, Filter, PageToken, ReadError, Vaults};
+use valetkey_audit::{AuditReader, Filter, PageToken, Proof, ReadError, Vaults};
 use valetkey_core::{
     AuditRecord, AuditScope, Broker, Call, Identity, Reason, RecordId, RecordKind, Refusal, scrub,
 };
@@ -27,6 +27,8 @@ use crate::status;
 pub(crate) struct Audit {
     pub(crate) broker: Arc<Broker>,
     pub(crate) reader: AuditReader,
+    /// The public key of its checkpoints.
+    pub(crate) verifier_key: String,
     /// The last durable record, as it moves.
     pub(crate) committed: watch::Receiver<u64>,
     /// Turns true when the broker stops: watches end then.
@@ -105,16 +107,32 @@ impl AuditService for Audit {
 
     async fn get_audit_proof(
         &self,
-        _: Request<GetAuditProofRequest>,
+        request: Request<GetAuditProofRequest>,
     ) -> Result<Response<GetAuditProofResponse>, Status> {
-        Err(Status::unimplemented("to come"))
+        let call = call_of(&request)?;
+        let GetAuditProofRequest { record_id } = request.into_inner();
+        let Review { scope, .. } = self.permit(&call, &format!("prove {record_id}")).await?;
+        let record = self.parse(&call, parse_record_id("record_id", &record_id)).await?;
+        match self.reader.prove(&scope, record).await.map_err(unreadable)? {
+            Proof::NoRecord => Err(status::record_not_found()),
+            Proof::NotSigned => Err(status::record_not_signed()),
+            Proof::Text(proof) => Ok(Response::new(GetAuditProofResponse { proof })),
+        }
     }
 
     async fn get_audit_checkpoint(
         &self,
-        _: Request<GetAuditCheckpointRequest>,
+        request: Request<GetAuditCheckpointRequest>,
     ) -> Result<Response<GetAuditCheckpointResponse>, Status> {
-        Err(Status::unimplemented("to come"))
+        let call = call_of(&request)?;
+        let GetAuditCheckpointRequest {} = request.into_inner();
+        self.permit(&call, "checkpoint").await?;
+        let (checkpoint, last) = self.reader.checkpoint().await.map_err(unreadable)?;
+        Ok(Response::new(GetAuditCheckpointResponse {
+            checkpoint: checkpoint.ok_or_else(status::record_not_signed)?,
+            verifier_key: self.verifier_key.clone(),
+            last_record_id: last.to_string(),
+        }))
     }
 }
 

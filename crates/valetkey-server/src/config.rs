@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use valetkey_audit::{Retention, Signing};
 use valetkey_core::LeaseLimits;
 
 use crate::identity::jwt::Issuer;
@@ -41,6 +42,10 @@ pub struct Config {
     pub audit_create: bool,
     /// The key of value digests; made where the database never had one. `None`: values leave no digest.
     pub audit_digest_key: Option<PathBuf>,
+    /// How the audit log is signed.
+    pub audit_signing: Signing,
+    /// How long its records are kept.
+    pub audit_retention: Retention,
     /// The directory of the policies; watched for changes.
     pub policies: PathBuf,
     /// Where `GET /metrics` is served, to anybody on the machine. Loopback only; `None` serves it nowhere.
@@ -141,12 +146,8 @@ impl Config {
         let has_tls = document.contains_key("tls");
         let tls: Option<tls::TlsSection> = optional(&mut document, "tls", &mut faults);
         let tls = tls.and_then(|tls| tls.check(folder, &mut faults));
-        let audit: Option<AuditSection> = section(&mut document, "audit", &mut faults);
-        let audit = audit.map(|AuditSection { database, digest_key }| {
-            let database = folder.join(database);
-            let digest_key = audit::digest_key(digest_key, folder, &database, &mut faults);
-            (database, digest_key)
-        });
+        let audit: Option<audit::AuditSection> = section(&mut document, "audit", &mut faults);
+        let audit = audit.and_then(|audit| audit.check(folder, &mut faults));
         let policies: Option<PoliciesSection> = section(&mut document, "policies", &mut faults);
         let sources = source::sources(&mut document, folder, &mut faults);
         let metrics = match document.contains_key("metrics") {
@@ -191,24 +192,24 @@ impl Config {
             check_reach(&members, &spiffe_rules, tls.as_ref(), unix.as_ref(), &mut faults);
         }
         match (audit, policies, limits) {
-            (Some((audit_database, audit_digest_key)), Some(policies), Some(limits)) if faults.is_empty() => {
-                Ok(Self {
-                    listen,
-                    tls,
-                    unix,
-                    audit_database,
-                    audit_create: false,
-                    audit_digest_key,
-                    policies: folder.join(policies.directory),
-                    metrics,
-                    sources,
-                    members,
-                    spiffe_rules,
-                    issuers,
-                    limits,
-                    digests,
-                })
-            }
+            (Some(audit), Some(policies), Some(limits)) if faults.is_empty() => Ok(Self {
+                listen,
+                tls,
+                unix,
+                audit_database: audit.database,
+                audit_create: false,
+                audit_digest_key: audit.digest_key,
+                audit_signing: audit.signing,
+                audit_retention: audit.retention,
+                policies: folder.join(policies.directory),
+                metrics,
+                sources,
+                members,
+                spiffe_rules,
+                issuers,
+                limits,
+                digests,
+            }),
             _ => Err(faults),
         }
     }
@@ -252,13 +253,6 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AuditSection {
-    database: PathBuf,
-    digest_key: Option<toml::Value>,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

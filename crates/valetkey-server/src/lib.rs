@@ -53,4 +53,5 @@ pub use sources::{SourceError, source_checks};
 pub use tls::{CertificateSource, ClientCertificates, TlsError, TlsSettings};
 pub use token::{TOKEN_PREFIX, TokenDigest, Tokens};
 /// For `valetkey doctor` and `valetkey onepassword`, which know the sources through the server alone.
+pub use valetkey_audit::{Retention, Signing};
 pub use valetkey_onepassword::{Check, InstallError, SdkPin, Verdict, find_op, sdk_pins};

@@ -85,6 +85,7 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("PRIVATE_KEY_MALFORMED", Code::FailedPrecondition, "Read the key without `?ssh-format=openssh`."),
     ("QUERY_LIMIT", Code::ResourceExhausted, "Ask again with a narrower filter."),
     ("RECORD_NOT_FOUND", Code::NotFound, "Check the record id."),
+    ("RECORD_NOT_SIGNED", Code::FailedPrecondition, "Ask again after the next checkpoint, in a minute."),
     ("REFERENCE_CHANGED", Code::Unavailable, "Ask again: the item was changed while it was read."),
     (
         "RESOLVER_CREDENTIALS_REFUSED",
@@ -204,6 +205,12 @@ pub(crate) fn digest_key_missing(record: RecordId) -> Status {
 /// There is no such record.
 pub(crate) fn record_not_found() -> Status {
     build("RECORD_NOT_FOUND", "there is no such record", None, ErrorDetails::new())
+}
+
+/// No checkpoint covers it yet; one will within `[audit] checkpoint_seconds`.
+pub(crate) fn record_not_signed() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_SOON));
+    build("RECORD_NOT_SIGNED", "no checkpoint covers the record yet", None, details)
 }
 
 /// The broker stops.

@@ -1,5 +1,7 @@
 //! `valetkey audit`: the reviewer's side.
 
+mod evidence;
+
 use serde_json::Value;
 use time::OffsetDateTime;
 use valetkey_client::{AuditOutcome, AuditRecord, AuditTarget, Broker};
@@ -42,6 +44,9 @@ pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
         }
         AuditCommand::FindValue(args) => return find_value::run(args).await,
         AuditCommand::NewDigestKey => output::line(&ValueDigester::random_key())?,
+        AuditCommand::Verify(args) => return evidence::verify(args),
+        AuditCommand::Prove(args) => return evidence::prove(args).await,
+        AuditCommand::Checkpoint(args) => return evidence::checkpoint(args).await,
     }
     Ok(Exit::Done)
 }

@@ -1,5 +1,6 @@
 //! The command line: arguments and their help.
 
+mod audit_tree;
 mod audit_value;
 mod examples;
 
@@ -9,12 +10,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::audit_tree::{AuditCheckpointArgs, AuditProveArgs, AuditVerifyArgs};
 pub(crate) use self::audit_value::FindValueArgs;
 use self::audit_value::{FIND_VALUE_EXAMPLES, NEW_DIGEST_KEY_EXAMPLES};
 use self::examples::{
-    ACQUIRE_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT,
-    INSTALL_EXAMPLES, QUERY_EXAMPLES, REDEEM_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES,
-    WATCH_EXAMPLES,
+    ACQUIRE_EXAMPLES, AUDIT_CHECKPOINT_EXAMPLES, AUDIT_PROVE_EXAMPLES, AUDIT_VERIFY_EXAMPLES, CHECK_EXAMPLES,
+    DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT, INSTALL_EXAMPLES, QUERY_EXAMPLES,
+    REDEEM_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES, WATCH_EXAMPLES,
 };
 
 /// Gives AI agents valet keys to a team's 1Password vaults: handles in place of secrets.
@@ -220,6 +222,15 @@ pub(crate) enum AuditCommand {
     /// Print a fresh key for digests of values; needs no broker
     #[command(after_help = NEW_DIGEST_KEY_EXAMPLES)]
     NewDigestKey,
+    /// Check that the log is what was signed, and name what is not; needs no broker
+    #[command(after_help = AUDIT_VERIFY_EXAMPLES)]
+    Verify(AuditVerifyArgs),
+    /// Prove a record to whoever has the log's public key
+    #[command(after_help = AUDIT_PROVE_EXAMPLES)]
+    Prove(AuditProveArgs),
+    /// Print the newest checkpoint: what `verify` compares a log with, kept where the log is not
+    #[command(after_help = AUDIT_CHECKPOINT_EXAMPLES)]
+    Checkpoint(AuditCheckpointArgs),
 }
 
 /// Which records. Two arguments, because one that took every word that begins with `-` would take the options

@@ -26,6 +26,7 @@ async fn check(file: &Path) -> Result<Exit, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     App::check_sources(&config, Arc::clone(&clock))
         .and_then(|()| App::check_tls(&config, &clock))
+        .and_then(|()| App::check_signing(&config))
         .map_err(unusable)?;
     App::check_issuers(&config, clock).await.map_err(unusable)?;
     for warning in &policies.warnings {

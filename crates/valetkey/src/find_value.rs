@@ -56,5 +56,6 @@ fn from_stdin(exact: bool) -> Result<SecretValue, Failure> {
     }
 }
 
-const ASIDE: &str = "another version of a secret is another value, and a code of a one-time password is never found";
+const ASIDE: &str =
+    "another version of a secret is another value, and a code of a one-time password is never found";
 const VALUE_MAX: usize = 64 * 1024;

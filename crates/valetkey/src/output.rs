@@ -30,6 +30,13 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{text}");
 }
 
+/// Prints a message for a person in the place of the last one.
+pub(crate) fn again(text: &str) {
+    let mut err = anstream::stderr().lock();
+    let _ = write!(err, "\r{text}\x1b[K");
+    let _ = err.flush();
+}
+
 /// Prints why a command failed.
 pub(crate) fn error(text: &str) {
     note(&format!("{BAD}error:{BAD:#} {text}"));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use valetkey_core::{AgentId, Bearer, Identity, Name, PersonId, ToolId};
 use valetkey_server::{
-    App, Config, Limits, Member, Proof, SourceBounds, SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX,
-    TokenDigest, usual_digest_key,
+    App, Config, Limits, Member, Proof, Retention, Signing, SourceBounds, SourceConfig, SourceKind,
+    SystemClock, TOKEN_PREFIX, TokenDigest, usual_digest_key,
 };
 use zeroize::Zeroizing;
 
@@ -52,6 +52,8 @@ impl Throwaway {
             audit_database: self.folder.path().join("audit.db"),
             audit_create: true,
             audit_digest_key: Some(usual_digest_key(&self.folder.path().join("audit.db"))),
+            audit_signing: Signing::default(),
+            audit_retention: Retention::default(),
             policies: self.policies(),
             sources: vec![SourceConfig {
                 name: Name::parse("embedded").map_err(|error| Failure::new(Exit::Failed, error))?,

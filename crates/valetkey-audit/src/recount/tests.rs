@@ -2,7 +2,7 @@ use valetkey_core::testing::{agent, reference, target, tool};
 use valetkey_core::{
     AuditLog, AuditOutcome, AuditRecord, AuditScope, Named, OutcomeResult, PolicyId, RecordId,
 };
-use valetkey_core::{Reason, RecordKind};
+use valetkey_core::{Reason, RecordKind, ValueDigest};
 
 use super::*;
 use crate::AuditStore;

@@ -30,6 +30,23 @@ fn a_minimal_configuration() {
     assert_eq!(config.limits.ttl_usual, Duration::from_secs(60));
 }
 
+#[test]
+fn how_the_log_is_signed_and_kept() {
+    let text = minimal().replacen(
+        "[audit]",
+        "[audit]\nsigning_key = \"k/sign\"\ncheckpoint_seconds = 5\ncheckpoint_file = \"/far/away\"\nkeep_days = 2\nkeep_megabytes = 100",
+        1,
+    );
+    let config = Config::parse(&text, Path::new("/etc/valetkey")).unwrap();
+    assert_eq!(config.audit_signing.key.as_deref(), Some(Path::new("/etc/valetkey/k/sign")));
+    assert_eq!(config.audit_signing.checkpoint_file.as_deref(), Some(Path::new("/far/away")));
+    assert_eq!(config.audit_signing.checkpoint_every, Duration::from_secs(5));
+    assert_eq!(config.audit_retention.keep_for, Some(Duration::from_secs(2 * 24 * 3600)));
+    assert_eq!(config.audit_retention.keep_bytes, Some(100 << 20));
+    let plain = Config::parse(&minimal(), Path::new("/")).unwrap();
+    assert_eq!((plain.audit_signing.key, plain.audit_retention.keep_for), (None, None));
+}
+
 /// Each row: what is put in place of what, and what the fault says.
 #[test]
 fn faults_are_named() {
@@ -41,6 +58,14 @@ fn faults_are_named() {
     check("listen = \"127.0.0.1:7447\"", "", "`listen` is missing");
     check("127.0.0.1:7447", "0.0.0.0:7447", "needs TLS");
     check("127.0.0.1:7447", "localhost", "`listen`: invalid socket address");
+    check(
+        "[audit]",
+        "[audit]\ncheckpoint_seconds = 0",
+        "`audit.checkpoint_seconds` must be between 1 and 3600",
+    );
+    check("[audit]", "[audit]\nkeep_days = 0", "`audit.keep_days` must be between 1");
+    check("[audit]", "[audit]\nkeep_megabytes = 1", "`audit.keep_megabytes` must be between 16");
+    check("[audit]", "[audit]\nsigning_key = \"audit.db\"", "`audit` names one file twice");
     check("database = ", "databse = ", "`audit`: unknown field `databse`");
     check("[audit]", "[metrics]\nlisten = \"0.0.0.0:9447\"\n[audit]", "`metrics.listen` must be a loopback");
     check(

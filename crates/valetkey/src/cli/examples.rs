@@ -76,6 +76,28 @@ Examples:
   valetkey audit watch decision:deny
   valetkey audit watch --after 0 --format jsonl";
 
+pub(super) const AUDIT_VERIFY_EXAMPLES: &str = "\
+Exits 0 where the log is what was signed, 1 where it is not: then each record that was changed, removed, moved or
+inserted is named. What is newer than the newest checkpoint is not signed yet, and is said to be so. Keep the key,
+and checkpoints, where the log is not.
+
+Examples:
+  valetkey audit verify --database /var/lib/valetkey/audit.db --key log.pub --checkpoints checkpoints
+  valetkey audit verify --export november.jsonl --key log.pub --checkpoints checkpoints
+  valetkey audit verify --proof record-42.tlog-proof --key log.pub";
+
+pub(super) const AUDIT_PROVE_EXAMPLES: &str = "\
+The proof has the record itself in it, and is a C2SP tlog-proof. `audit verify --proof` checks it on any machine.
+
+Examples:
+  valetkey audit prove 42 > record-42.tlog-proof
+  valetkey audit prove 42 --database backup.db > record-42.tlog-proof";
+
+pub(super) const AUDIT_CHECKPOINT_EXAMPLES: &str = "\
+Examples:
+  valetkey audit checkpoint >> checkpoints
+  valetkey audit checkpoint --key > log.pub";
+
 pub(super) const TOKEN_EXAMPLES: &str = "\
 The broker keeps a digest of the token; the token itself is stored nowhere.
 
