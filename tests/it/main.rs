@@ -4,10 +4,12 @@
 mod audit;
 mod backups;
 mod behalf;
+mod complete;
 mod connections;
 mod crash;
 mod disk;
 mod exports;
+mod find_value;
 mod hostile;
 mod jwt;
 mod limits;

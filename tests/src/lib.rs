@@ -235,6 +235,7 @@ impl Setup {
             unix: None,
             audit_database: dir.path().join("audit.db"),
             audit_create: !dir.path().join("audit.db").exists(),
+            audit_digest_key: Some(dir.path().join("audit.db-digest-key")),
             audit_signing: Signing::default(),
             audit_retention: Retention::default(),
             policies: dir.path().join("policies"),
@@ -243,6 +244,7 @@ impl Setup {
             spiffe_rules: Vec::new(),
             issuers,
             limits,
+            digests: Vec::new(),
         };
         if let Some(configure) = configure {
             configure(&mut config);

@@ -20,6 +20,7 @@
 //!   `interrupted` where none came in time, or none before the broker stopped.
 //! - Nothing waits without bound, and a reader never blocks the writer.
 
+mod archive;
 mod backup;
 mod blocks;
 mod canonical;
@@ -57,6 +58,7 @@ mod verify;
 mod wal;
 mod writer;
 
+pub use archive::{Archive, ArchiveError};
 pub use backup::{BackupError, Contents, Copied, backup};
 pub use evidence::Signing;
 pub use export::{Export, ExportFormat, Part, csv};

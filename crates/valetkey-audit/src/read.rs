@@ -221,7 +221,7 @@ impl AuditReader {
     }
 
     /// Runs a query on a thread that may block, within a time.
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         query: impl Fn(&Snapshot<'_>) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {

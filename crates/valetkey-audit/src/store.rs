@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use valetkey_core::{AuditError, AuditLog, AuditOutcome, AuditRecord, Clock, Grant, RecordId};
 
+use crate::archive::Archive;
 use crate::evidence::{Evidence, Signing};
 use crate::index::{self, Follower};
 use crate::note::VerifierKey;
@@ -29,6 +30,7 @@ pub struct AuditStore {
     shared: Arc<Shared>,
     reader: AuditReader,
     tokens: Arc<TokenStore>,
+    archive: Arc<Archive>,
     verifier: VerifierKey,
     wait_max: Duration,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -129,6 +131,7 @@ impl AuditStore {
         let wal_mover = WalMover::start(&path, WalLimits::default())?;
         let reader = AuditReader::open(&path)?;
         let tokens = Arc::new(TokenStore::open(&path)?);
+        let archive = Arc::new(Archive::open(&path)?);
         let parts = WriterParts {
             shared: Arc::clone(&shared),
             path: path.clone(),
@@ -147,7 +150,7 @@ impl AuditStore {
         let follower = Follower::start(&path, state, shared.committed.subscribe(), chunk, idle)?;
         let writer = start(&path, parts)?;
         let (writer, follower) = (Mutex::new(Some(writer)), Mutex::new(Some(follower)));
-        Ok(Self { shared, reader, tokens, verifier, wait_max, writer, follower, _lock: lock })
+        Ok(Self { shared, reader, tokens, archive, verifier, wait_max, writer, follower, _lock: lock })
     }
 
     /// Reads the log; its queries never hold up the writer.
@@ -160,6 +163,12 @@ impl AuditStore {
     #[must_use]
     pub fn tokens(&self) -> &Arc<TokenStore> {
         &self.tokens
+    }
+
+    /// What is kept in the same file so that records can be read later.
+    #[must_use]
+    pub fn archive(&self) -> &Arc<Archive> {
+        &self.archive
     }
 
     /// The public key that the log's checkpoints are signed by.

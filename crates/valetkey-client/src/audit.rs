@@ -5,6 +5,7 @@ use valetkey_proto::v1;
 
 use crate::broker::{Broker, bounded};
 use crate::error::CallError;
+use crate::secret::SecretValue;
 
 /// A page of records.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +14,17 @@ pub struct AuditPage {
     pub records: Vec<v1::AuditRecord>,
     /// Where the next page begins; `None` at the end.
     pub next_page_token: Option<String>,
+}
+
+/// Where a value went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundValue {
+    /// The records of its releases, newest first; at most 1,000.
+    pub records: Vec<v1::AuditRecord>,
+    /// Whether there were more.
+    pub truncated: bool,
+    /// The record up to which was looked.
+    pub seen_record_id: String,
 }
 
 /// Records as they come. Dropping it ends the watch.
@@ -56,6 +68,18 @@ impl Broker {
             message: "it answered without the record".into(),
             request_id: None,
         })
+    }
+
+    /// Finds to whom a value was ever released: the records of its releases, of those that the caller may read.
+    ///
+    /// # Errors
+    /// [`CallError::LimitReached`] where the caller asked too often; [`CallError::Precondition`] where the broker keeps
+    /// no digests of values.
+    pub async fn find_value(&self, value: SecretValue) -> Result<FoundValue, CallError> {
+        let request = v1::FindValueRequest { value: value.expose_secret().to_vec() };
+        let v1::FindValueResponse { records, truncated, seen_record_id } =
+            bounded(self.reports.clone().find_value(request)).await?;
+        Ok(FoundValue { records, truncated, seen_record_id })
     }
 
     /// Fetches the proof that a record is in the log: a C2SP tlog-proof, for whoever has the log's public key.

@@ -51,7 +51,7 @@ mod reports;
 mod secret;
 mod tokens;
 
-pub use audit::{AuditExport, AuditPage, AuditWatch};
+pub use audit::{AuditExport, AuditPage, AuditWatch, FoundValue};
 pub use broker::{Access, AcquireLease, Broker, CheckAccess};
 pub use connect::ConnectError;
 pub use credentials::{Credentials, CredentialsError};

@@ -23,6 +23,7 @@ mod broker;
 mod clock;
 mod credential;
 mod decision;
+mod digester;
 mod gate;
 mod handle;
 mod identity;
@@ -50,6 +51,7 @@ pub use credential::Credential;
 pub use decision::{
     Allow, AuditScope, Binding, Decision, Deny, Obligations, PolicyId, Redeemer, Revision, Terms,
 };
+pub use digester::{DIGEST_KEY_PREFIX, ValueDigester};
 pub use gate::{Denial, Gate, Grant, Permission, Survey, Verdict};
 pub use handle::{Handle, HandleId};
 pub use identity::{AgentId, Identity, KeyThumbprint, Name, NameError, PersonId, ToolId};

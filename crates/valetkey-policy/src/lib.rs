@@ -40,5 +40,6 @@ mod suite;
 pub use bundle::Bundle;
 pub use engine::{Engine, Retired};
 pub use fault::{Fault, LoadError, Place};
+pub use files::revision_of;
 pub use matrix::{Cast, CastError, matrix};
 pub use suite::{Checked, TestCase, TestReport, check, run_tests};

@@ -73,7 +73,7 @@ pub(crate) struct Reading {
 
 impl Snapshot {
     pub(crate) fn new(bundle: Bundle, generation: u64) -> Self {
-        let Bundle { schema, policies, entities, digest, warnings: _ } = bundle;
+        let Bundle { schema, policies, entities, digest, text: _, warnings: _ } = bundle;
         let index = Index::new(policies.iter().map(|loaded| &loaded.policy));
         let mut annotations = HashMap::with_capacity(policies.len());
         let mut candidates = Vec::with_capacity(policies.len());

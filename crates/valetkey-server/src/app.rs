@@ -11,7 +11,9 @@ use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use valetkey_audit::{AuditReader, AuditStore, Missing, OpenError, ReadError, StoreOptions, TokenStoreError};
+use valetkey_audit::{
+    ArchiveError, AuditReader, AuditStore, Missing, OpenError, ReadError, StoreOptions, TokenStoreError,
+};
 use valetkey_core::{
     AgentId, AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, Identity, LeaseTable,
     PolicyEngine, Reason, RecordKind, Resolver,
@@ -25,11 +27,13 @@ use valetkey_proto::v1::report_service_server::{ReportServiceServer, SERVICE_NAM
 use valetkey_proto::v1::token_service_server::{SERVICE_NAME as TOKEN_SERVICE, TokenServiceServer};
 
 use crate::audit_service::Audit;
-use crate::config::{Config, Limits, SourceConfig};
+use crate::config::{Config, Limits, SectionDigest, SourceConfig};
 use crate::convert::AskLimits;
+use crate::digest_key::{self, DigestKeyError};
+use crate::find_value::Finder;
 use crate::identity::bearers::Bearers;
-use crate::identity::jwt::{ClientError, Issuers};
-use crate::identity::known::Known;
+use crate::identity::jwt::{ClientError, Issuer, Issuers};
+use crate::identity::known::{Known, Member, SpiffeRule};
 use crate::identity::{Identifier, IdentityLayer};
 use crate::lease_service::Leases;
 use crate::limits::{Identities, Limiter, Repeats};
@@ -83,6 +87,12 @@ pub enum StartError {
     /// The audit database cannot be opened.
     #[error("the audit database cannot be used")]
     Audit(#[source] OpenError),
+    /// The key of value digests cannot be used.
+    #[error(transparent)]
+    DigestKey(#[from] DigestKeyError),
+    /// The policies cannot be kept in it.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// The tokens in it cannot be read.
     #[error("the tokens in the audit database cannot be read")]
     Tokens(#[source] TokenStoreError),
@@ -130,6 +140,7 @@ impl App {
             unix: _,
             audit_database,
             audit_create,
+            audit_digest_key,
             audit_signing,
             audit_retention,
             policies,
@@ -138,12 +149,14 @@ impl App {
             spiffe_rules,
             issuers,
             limits,
+            digests,
         } = config;
         let agents = members.iter().filter_map(|member| match &member.identity {
             Identity::Agent(agent) => Some(agent.clone()),
             Identity::Tool(_) | Identity::Person(_) => None,
         });
         let agents = agents.collect();
+        let loaded_config = config_load(&digests, &members, &spiffe_rules, &issuers);
         let (known, configured) = Known::new(members, spiffe_rules);
         let tokens = Arc::new(Tokens::new(configured, Arc::clone(&clock)));
         let issuers = Issuers::new(issuers, Arc::clone(&clock)).map_err(StartError::Issuers)?;
@@ -166,6 +179,12 @@ impl App {
             AuditStore::open(&audit_database, options, Arc::clone(&clock)).map_err(StartError::Audit)?;
 
         token_service::load(store.tokens(), &tokens, clock.now()).map_err(StartError::Tokens)?;
+        let digester = match audit_digest_key {
+            Some(path) => Some(digest_key::open(&path, store.archive(), clock.now())?),
+            None => None,
+        };
+        // Before the first decision by it.
+        store.archive().keep_policy_set(&bundle.digest_text(), bundle.text(), clock.now())?;
 
         let engine = Arc::new(Engine::new(bundle));
         let store = Arc::new(store);
@@ -177,12 +196,18 @@ impl App {
         let Ports { log, directory, resolver } = between(ports);
         let gate = Gate::new(Arc::clone(&engine) as _, log, Arc::clone(&clock));
         let leases = LeaseTable::new(limits.leases, Arc::clone(&clock));
-        let broker = Broker::new(gate, directory, resolver, leases, clock);
+        let broker = Broker::new(gate, directory, resolver, leases, clock, digester);
 
-        let start = AuditRecord::event(broker.clock().now(), RecordKind::Start, Reason::Done)
-            .with_detail(concat!("valetkey ", env!("CARGO_PKG_VERSION")));
-        broker.note(start).await.map_err(StartError::Record)?;
-        broker.note(loaded(&broker, engine.revision())).await.map_err(StartError::Record)?;
+        let key = broker
+            .digester()
+            .map_or_else(|| "no digest key".to_owned(), |it| format!("digest key {}", it.id()));
+        let event = |kind, detail: &str| {
+            AuditRecord::event(broker.clock().now(), kind, Reason::Done).with_detail(detail)
+        };
+        let start = event(RecordKind::Start, &format!("valetkey {}, {key}", env!("CARGO_PKG_VERSION")));
+        let config = event(RecordKind::ConfigLoad, &loaded_config);
+        let records = vec![start, config, loaded(&broker, engine.revision())];
+        broker.note_all(records).await.map_err(StartError::Record)?;
         let state = State {
             broker: Arc::clone(&broker),
             engine: Arc::clone(&engine) as _,
@@ -192,7 +217,8 @@ impl App {
             audit_committed: store.committed(),
             started: broker.clock().now(),
         };
-        let reloader = Reloader::new(policies, engine, Arc::clone(&broker));
+        let archive = Arc::clone(store.archive());
+        let reloader = Reloader::new(policies, engine, Arc::clone(&broker), archive);
         let bearers = Bearers { tokens, issuers };
         Ok(Self { broker, store, reloader, agents, known, bearers, tls, limits, state })
     }
@@ -302,12 +328,18 @@ impl App {
             committed: store.committed(),
             stopping: stopping.clone(),
         };
+        let finder = Finder {
+            broker: Arc::clone(&broker),
+            reader: store.reader().clone(),
+            limiter: Arc::clone(&limiter),
+        };
         let desk = TokenDesk {
             broker: Arc::clone(&broker),
             store: Arc::clone(store.tokens()),
             tokens: Arc::clone(&bearers.tokens),
         };
         let reports = Reports {
+            finder,
             broker: Arc::clone(&broker),
             reader: store.reader().clone(),
             reach: Reach {
@@ -343,6 +375,22 @@ impl App {
         tasks.shutdown().await;
         close(&broker, store, &tokens).await;
         served.map_err(RunError::Serve)
+    }
+}
+
+/// What was configured, for the record: what can change who may call, or what they get.
+fn config_load(
+    digests: &[SectionDigest],
+    members: &[Member],
+    spiffe_rules: &[SpiffeRule],
+    issuers: &[Issuer],
+) -> String {
+    let digests: Vec<_> = digests.iter().map(ToString::to_string).collect();
+    let (members, rules, issuers) = (members.len(), spiffe_rules.len(), issuers.len());
+    let counts = format!("{members} proofs of identities, {rules} rules for SPIFFE ids, {issuers} issuers");
+    match digests.is_empty() {
+        true => format!("{counts}; no file"),
+        false => format!("{counts}; {}", digests.join(", ")),
     }
 }
 

@@ -21,6 +21,7 @@ use valetkey_proto::v1::{
 };
 
 use crate::convert::Violation;
+use crate::find_value::Finder;
 use crate::identity::call_of;
 use crate::review::{Review, permit, refuse, unreadable};
 use ask::{Period, today};
@@ -32,6 +33,7 @@ pub(crate) struct Reports {
     pub(crate) broker: Arc<Broker>,
     pub(crate) reader: AuditReader,
     pub(crate) reach: Reach,
+    pub(crate) finder: Finder,
 }
 
 #[tonic::async_trait]
@@ -130,8 +132,8 @@ impl ReportService for Reports {
         }))
     }
 
-    async fn find_value(&self, _: Request<FindValueRequest>) -> Result<Response<FindValueResponse>, Status> {
-        Err(Status::unimplemented("to come"))
+    async fn find_value(&self, it: Request<FindValueRequest>) -> Result<Response<FindValueResponse>, Status> {
+        self.finder.find(it).await
     }
 }
 

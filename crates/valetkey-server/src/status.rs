@@ -34,6 +34,11 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
         Code::DeadlineExceeded,
         "Send the whole message at once; ask the operator where that was so.",
     ),
+    (
+        "DIGEST_KEY_MISSING",
+        Code::FailedPrecondition,
+        "Ask the operator: the configuration says `digest_key = false`.",
+    ),
     ("FIELD_NOT_FOUND", Code::NotFound, "Check the field's label in the vault."),
     ("FIELD_NOT_OTP", Code::FailedPrecondition, "Leave `?attribute=otp` out."),
     ("FIELD_NOT_PRIVATE_KEY", Code::FailedPrecondition, "Leave `?ssh-format=openssh` out."),
@@ -67,6 +72,7 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("INVALID_TOKEN_ID", Code::InvalidArgument, "Send the id alone: `vkt_` and 16 characters."),
     ("INVALID_TOOL", Code::InvalidArgument, "See the field violations."),
     ("INVALID_TTL", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_VALUE", Code::InvalidArgument, "Send 1 byte to 64 KiB."),
     ("ITEM_NOT_ACTIVE", Code::FailedPrecondition, "Restore the item, or name another."),
     ("ITEM_NOT_FOUND", Code::NotFound, "Check the item's title in the vault."),
     ("LEASE_LIMIT", Code::ResourceExhausted, "End leases that are no longer needed."),
@@ -191,6 +197,12 @@ pub(crate) fn audit_unavailable() -> Status {
 /// The query costs too much, or too many are under way.
 pub(crate) fn query_limit(problem: &str) -> Status {
     build("QUERY_LIMIT", problem, None, ErrorDetails::with_retry_info(Some(RETRY_SOON)))
+}
+
+/// Values leave no digest here, so none can be found.
+pub(crate) fn digest_key_missing(record: RecordId) -> Status {
+    let message = "this broker keeps no digests of values";
+    build("DIGEST_KEY_MISSING", message, Some(record), ErrorDetails::new())
 }
 
 /// There is no such record.

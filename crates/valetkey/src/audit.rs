@@ -1,19 +1,21 @@
 //! `valetkey audit`: the reviewer's side.
 
+mod evidence;
 mod item;
 mod questions;
 pub(crate) mod report;
 mod timeline;
-mod evidence;
 
 use serde_json::Value;
 use time::OffsetDateTime;
 use valetkey_client::{AuditOutcome, AuditRecord, AuditTarget, Broker, CallError, Violation};
+use valetkey_core::ValueDigester;
 
 use crate::cli::{AuditCommand, Format, OneFormat, ReportsCommand, StreamFormat};
 use crate::connection::connect;
 use crate::export;
 use crate::failure::{Exit, Failure};
+use crate::find_value;
 use crate::output::{self, Cell};
 use crate::signals::Interrupts;
 
@@ -47,6 +49,8 @@ pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
         }
         AuditCommand::Reports(command) => reports(command).await?,
         AuditCommand::Export(args) => return export::run(args).await,
+        AuditCommand::FindValue(args) => return find_value::run(args).await,
+        AuditCommand::NewDigestKey => output::line(&ValueDigester::random_key())?,
         AuditCommand::Verify(args) => return evidence::verify(args),
         AuditCommand::Prove(args) => return evidence::prove(args).await,
         AuditCommand::Checkpoint(args) => return evidence::checkpoint(args).await,

@@ -20,6 +20,7 @@ mod dev_ca;
 mod doctor;
 mod export;
 mod failure;
+mod find_value;
 mod lease;
 mod logging;
 mod onepassword;
