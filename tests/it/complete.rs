@@ -43,6 +43,7 @@ fn is_decided(kind: RecordKind) -> bool {
         | RecordKind::HandleRevoke
         | RecordKind::PolicyLoad
         | RecordKind::ConfigLoad
+        | RecordKind::Retire
         | RecordKind::TlsLoad
         | RecordKind::Start
         | RecordKind::Stop => false,

@@ -14,7 +14,7 @@ use valetkey_core::{AuditScope, RecordId};
 
 pub(crate) use self::pages::select;
 use self::pool::{Pool, Reading};
-pub(crate) use self::pool::{Snapshot, last_record};
+pub(crate) use self::pool::Snapshot;
 use crate::blocks::Signed;
 use crate::filter::Filter;
 use crate::index::{IndexState, Order};

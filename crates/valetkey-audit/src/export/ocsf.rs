@@ -139,13 +139,17 @@ fn activity(kind: RecordKind) -> Activity {
         | RecordKind::Check
         | RecordKind::Locate
         | RecordKind::ReadAudit
+        | RecordKind::FindValue
         | RecordKind::Operate
         | RecordKind::TokenList => Activity(2, "Read"),
-        RecordKind::Renew | RecordKind::PolicyLoad | RecordKind::TlsLoad => Activity(3, "Update"),
+        RecordKind::Renew | RecordKind::PolicyLoad | RecordKind::ConfigLoad | RecordKind::TlsLoad => {
+            Activity(3, "Update")
+        },
         RecordKind::EndLease
         | RecordKind::LeaseEnd
         | RecordKind::HandleExpire
         | RecordKind::HandleRevoke
+        | RecordKind::Retire
         | RecordKind::TokenRevoke => Activity(4, "Delete"),
         RecordKind::Unauthenticated
         | RecordKind::Malformed

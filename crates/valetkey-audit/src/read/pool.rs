@@ -8,6 +8,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::Semaphore;
 
 use super::ReadError;
+use crate::blocks;
 use crate::index::{self, Extent, IndexState};
 use crate::schema::{self, OpenError};
 use crate::vaults::Known;
@@ -126,7 +127,7 @@ impl<'a> Snapshot<'a> {
     ) -> Result<Self, ReadError> {
         let connection = connection.transaction()?;
         let extent = if indexed { Some(index::extent(&connection)?) } else { None };
-        let last = last_record(&connection)?;
+        let last = blocks::last_record(&connection)?;
         let first = connection
             .query_row("SELECT min(seq) FROM records", [], |row| row.get::<_, Option<u64>>(0))?
             .unwrap_or(1);
@@ -161,13 +162,6 @@ impl<'a> Snapshot<'a> {
     pub(crate) fn check_time(&self) -> Result<(), ReadError> {
         if Instant::now() >= self.end { Err(ReadError::TooLong) } else { Ok(()) }
     }
-}
-
-/// The last record of the log; 0 while it is empty.
-pub(crate) fn last_record(connection: &Connection) -> rusqlite::Result<u64> {
-    let last =
-        connection.query_row("SELECT max(seq) FROM records", [], |row| row.get::<_, Option<u64>>(0))?;
-    Ok(last.unwrap_or(0))
 }
 
 /// Instructions of SQLite's machine between looks at the time.
