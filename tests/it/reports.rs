@@ -96,7 +96,7 @@ async fn an_agents_report_is_what_it_did_and_can_do() -> Result<()> {
         ]
     );
     assert_eq!(access(&found), (2, 4, 0, true));
-    let totals = found.totals.clone().context("no totals")?;
+    let totals = found.totals.context("no totals")?;
     assert_eq!((totals.agents, totals.tools, totals.vaults, totals.items), (1, 2, 2, 2));
     assert_eq!((totals.issued, totals.released, totals.refused, totals.failed), (3, 2, 3, 0));
     // The last used first, with the record of that.
@@ -127,7 +127,7 @@ async fn every_report_adds_up_to_the_log() -> Result<()> {
     ];
     for (subject, filter) in subjects {
         let found = report(&mut ana, subject.clone()).await?;
-        let totals = found.totals.clone().context("no totals")?;
+        let totals = found.totals.context("no totals")?;
         let mut counts = [0_u64; 3];
         for kind in ["acquire", "renew", "redeem"] {
             for (count, term) in

@@ -35,7 +35,15 @@ pub(super) struct World {
     /// Agents and items by what is seen of them, numbered.
     kinds: HashMap<Vec<EntityUid>, usize>,
     kinds_of_items: HashMap<usize, usize>,
-    answers: HashMap<(Action, usize, (usize, bool, bool)), Option<bool>>,
+    answers: HashMap<(Action, usize, ItemKind), Option<bool>>,
+}
+
+/// What is seen of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ItemKind {
+    number: usize,
+    /// Whether the names of vault and item stand for them alone.
+    unique: (bool, bool),
 }
 
 /// Tools and persons by what they are in: those who are in the same, and say no more of themselves, are alike.
@@ -162,10 +170,10 @@ impl World {
         item: &KnownItem,
         within: &HashSet<EntityUid>,
         besides: &HashSet<EntityUid>,
-    ) -> (usize, bool, bool) {
+    ) -> ItemKind {
         let unique = (item.vault.name_is_unique, item.item.name_is_unique);
         if let Some(kind) = self.kinds_of_items.get(&place).filter(|_| besides.is_empty()) {
-            return (*kind, unique.0, unique.1);
+            return ItemKind { number: *kind, unique };
         }
         let seen = match self.secrets_of(item).next() {
             Some(_) => {
@@ -177,13 +185,13 @@ impl World {
         if besides.is_empty() {
             self.kinds_of_items.insert(place, kind);
         }
-        (kind, unique.0, unique.1)
+        ItemKind { number: kind, unique }
     }
 
     /// The answer for a kind of agent and item; made where it is not there.
     pub(super) fn answer(
         &mut self,
-        key: (Action, usize, (usize, bool, bool)),
+        key: (Action, usize, ItemKind),
         make: impl FnOnce(&Self) -> Option<bool>,
     ) -> Option<bool> {
         if let Some(answer) = self.answers.get(&key) {
