@@ -33,7 +33,9 @@ pub(crate) async fn run() -> Result<Exit, Failure> {
     };
     let closed = stage.close().await;
     played?;
-    let folder = closed?;
+    let throwaway = closed?;
+    report::verify(&throwaway.database())?;
+    let folder = throwaway.remove()?;
     if folder.exists() {
         return Err(teller::unexpected("an empty stage", &format!("`{}` is still there", folder.display())));
     }

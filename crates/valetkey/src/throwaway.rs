@@ -50,9 +50,9 @@ impl Throwaway {
             metrics: None,
             tls: None,
             unix: None,
-            audit_database: self.folder.path().join("audit.db"),
+            audit_database: self.database(),
             audit_create: true,
-            audit_digest_key: Some(usual_digest_key(&self.folder.path().join("audit.db"))),
+            audit_digest_key: Some(usual_digest_key(&self.database())),
             // Soon enough to be tried out.
             audit_signing: Signing { checkpoint_every: Duration::from_secs(1), ..Signing::default() },
             audit_retention: Retention::default(),
@@ -72,6 +72,11 @@ impl Throwaway {
         };
         let clock = Arc::new(SystemClock::default());
         App::open(config, clock).await.map_err(|error| Failure::chain(Exit::Failed, &error))
+    }
+
+    /// Where its audit log is.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("audit.db")
     }
 
     /// Where its policies are.

@@ -1,15 +1,17 @@
 //! The review at the end: the usage report of `travel-bot`, and the log of it all.
 
+use std::path::Path;
 use std::time::Duration;
 
+use valetkey_audit::{Against, LogFile, Signing, VerifierKey};
 use valetkey_client::{AuditRecord, Decision, GetUsageReportResponse, ReportPeriod, ReportSubject};
 
 use super::stage::Stage;
-use super::teller::{act, expect, tell, unexpected, worked};
+use super::teller::{act, aside, expect, tell, unexpected, worked, works};
 use crate::audit::report::show;
 use crate::audit::{fetch, shown};
 use crate::cli::ReportKind;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output;
 
 /// Ana reviews the agent.
@@ -36,6 +38,21 @@ pub(super) async fn log(stage: &Stage) -> Result<(), Failure> {
     let rows: Vec<_> = records.into_iter().map(shown).collect();
     let columns = ["record_id", "kind", "decision", "reason", "caller", "result", "reference"];
     Ok(output::text(&output::table(&columns, &rows))?)
+}
+
+/// Anybody verifies the log that the broker has left behind.
+pub(super) fn verify(database: &Path) -> Result<(), Failure> {
+    act("8. The broker has stopped. Anybody verifies its log, with the file and its public key alone")?;
+    let key = std::fs::read_to_string(Signing::default().public_key_place(database))?;
+    let key = VerifierKey::parse(&key).map_err(|error| unexpected("a public key", &error.to_string()))?;
+    let against = Against { key, checkpoints: None };
+    let verdict = valetkey_audit::verify(LogFile::Database(database), &against, &mut |_, _| {});
+    let verdict = verdict.map_err(|error| Failure::chain(Exit::Failed, &error))?;
+    expect("a whole log", true, verdict.is_whole())?;
+    expect("records that nothing proves", 0, verdict.unsigned())?;
+    let (first, last) = (verdict.first, verdict.last);
+    works(&format!("records {first} to {last} are what was written, in this order, and none is missing"))?;
+    aside("`valetkey audit verify` names any that was changed, removed, moved or inserted")
 }
 
 /// The report says what the story did.
