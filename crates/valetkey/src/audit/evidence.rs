@@ -93,9 +93,9 @@ pub(super) async fn prove(args: AuditProveArgs) -> Result<Exit, Failure> {
 
 /// Prints the newest checkpoint, or the key.
 pub(super) async fn checkpoint(args: AuditCheckpointArgs) -> Result<Exit, Failure> {
-    let AuditCheckpointArgs { key, connection } = args;
+    let AuditCheckpointArgs { public_key, connection } = args;
     let newest = connect(&connection).await?.audit_checkpoint().await?;
-    match key {
+    match public_key {
         true => output::line(&newest.verifier_key)?,
         // With a blank line after it, so that it can be appended to a file of them.
         false => output::line(&newest.checkpoint)?,
