@@ -160,11 +160,11 @@ fn print(path: &Path, verdict: &Verdict) -> Result<(), Failure> {
         output::line(&format!("proven up to record {size} by the checkpoint{of} in `{}`", place.display()))?;
     }
     match verdict.unsigned() {
-        0 => {}
-        unsigned => {
+        unsigned if unsigned > 0 && verdict.is_whole() => {
             let records = output::count(usize::try_from(unsigned).unwrap_or(usize::MAX), "record", "records");
             output::line(&format!("{records} at the end: proven by no checkpoint"))?;
         }
+        _ => {}
     }
     let good =
         output::count(usize::try_from(*checkpoints).unwrap_or(usize::MAX), "checkpoint", "checkpoints");
