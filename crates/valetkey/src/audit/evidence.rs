@@ -93,9 +93,9 @@ pub(super) async fn prove(args: AuditProveArgs) -> Result<Exit, Failure> {
 
 /// Prints the newest checkpoint, or the key.
 pub(super) async fn checkpoint(args: AuditCheckpointArgs) -> Result<Exit, Failure> {
-    let AuditCheckpointArgs { key, connection } = args;
+    let AuditCheckpointArgs { public_key, connection } = args;
     let newest = connect(&connection).await?.audit_checkpoint().await?;
-    match key {
+    match public_key {
         true => output::line(&newest.verifier_key)?,
         // With a blank line after it, so that it can be appended to a file of them.
         false => output::line(&newest.checkpoint)?,
@@ -160,11 +160,11 @@ fn print(path: &Path, verdict: &Verdict) -> Result<(), Failure> {
         output::line(&format!("proven up to record {size} by the checkpoint{of} in `{}`", place.display()))?;
     }
     match verdict.unsigned() {
-        0 => {}
-        unsigned => {
+        unsigned if unsigned > 0 && verdict.is_whole() => {
             let records = output::count(usize::try_from(unsigned).unwrap_or(usize::MAX), "record", "records");
             output::line(&format!("{records} at the end: proven by no checkpoint"))?;
         }
+        _ => {}
     }
     let good =
         output::count(usize::try_from(*checkpoints).unwrap_or(usize::MAX), "checkpoint", "checkpoints");

@@ -52,7 +52,7 @@ pub(crate) struct AuditProveArgs {
 pub(crate) struct AuditCheckpointArgs {
     /// Print the log's public key in its place
     #[arg(long)]
-    pub(crate) key: bool,
+    pub(crate) public_key: bool,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

@@ -114,7 +114,7 @@ Examples:
 pub(super) const AUDIT_CHECKPOINT_EXAMPLES: &str = "\
 Examples:
   valetkey audit checkpoint >> checkpoints
-  valetkey audit checkpoint --key > log.pub";
+  valetkey audit checkpoint --public-key > log.pub";
 
 pub(super) const TOKEN_EXAMPLES: &str = "\
 The broker keeps a digest of the token; the token itself is stored nowhere.

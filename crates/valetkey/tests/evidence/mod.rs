@@ -96,7 +96,7 @@ fn a_running_broker_gives_checkpoints_and_proofs() {
         assert!(ran.stderr.contains("no checkpoint") && Instant::now() < end, "{}", ran.stderr);
     };
     assert!(checkpoint.starts_with("valetkey/") && checkpoint.ends_with("\n\n"), "{checkpoint}");
-    let key = dev.run(ana, &["audit", "checkpoint", "--key"], "").stdout;
+    let key = dev.run(ana, &["audit", "checkpoint", "--public-key"], "").stdout;
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = folder.path().join("checkpoints");
     fs::write(&checkpoints, checkpoint).unwrap();
