@@ -73,7 +73,8 @@ fn run(raw: &Connection, sql: &str) {
 
 /// Tampers with a log of 600 records, signed at 100, 300 and 600, and expects these findings and no others.
 fn check(sql: &str, expected: &[&str]) {
-    let log = Log::new();
+    let mut log = Log::new();
+    log.options.signing.checkpoint_file = Some(log.path().with_file_name("checkpoints"));
     history(&log, 600, &[100, 300]);
     tamper(&log, |raw| run(raw, sql));
     let found: Vec<_> = verdict(&log).findings.into_iter().map(|finding| finding.text).collect();

@@ -270,6 +270,8 @@ impl<'a, S: Stored> Walk<'a, S> {
         } else if self.holds(size) {
             let held: Vec<_> = self.release_held(size).collect();
             held.into_iter().for_each(|finding| self.findings.add(finding));
+            // Whatever else covers them does not match either.
+            self.lost = true;
         } else if !self.lost && !self.shifted {
             self.lost = true;
             let good = match self.good {
