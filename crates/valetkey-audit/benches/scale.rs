@@ -357,7 +357,9 @@ async fn reports(store: &AuditStore, world: &World) {
         let (mut times, mut rows) = (Vec::new(), 0);
         for _ in 0..ROUNDS {
             let start = Instant::now();
-            rows = reader.usage(&subject, &whole, month.clone()).await.unwrap().rows.len();
+            // One that takes too long is refused after 2 s, and shows as no rows.
+            let answer = reader.usage(&subject, &whole, month.clone()).await;
+            rows = answer.map_or(0, |counted| counted.rows.len());
             times.push(start.elapsed());
         }
         print(what, rows, times);
