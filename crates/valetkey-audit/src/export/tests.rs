@@ -333,6 +333,9 @@ async fn a_scope_is_kept_to() {
         .record(vec![denied("a"), other("b"), AuditRecord { agent: Some(agent("c")), ..other("x") }])
         .await
         .unwrap();
+    // A stop signs all of it, so that there would be something to prove.
+    drop(store);
+    let store = log.open();
     let vaults = store.reader().vaults().await.unwrap().vaults;
     let own: Vec<Named> = vaults.into_iter().filter(|vault| &*vault.name == "other").collect();
     let scope = AuditScope::Vaults(own.into());
