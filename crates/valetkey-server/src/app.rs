@@ -15,8 +15,13 @@ use valetkey_audit::{
     ArchiveError, AuditReader, AuditStore, Missing, OpenError, ReadError, StoreOptions, TokenStoreError,
 };
 use valetkey_core::{
+<<<<<<< HEAD
     AgentId, AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, Identity, LeaseTable,
     PolicyEngine, Reason, RecordKind, Resolver,
+=======
+    AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, LeaseTable, PolicyEngine, Reason,
+    RecordKind, Resolver, Revision,
+>>>>>>> value
 };
 use valetkey_onepassword::Sources;
 use valetkey_policy::{Bundle, Engine, LoadError};
@@ -44,7 +49,7 @@ use crate::reload::{Reloader, loaded};
 use crate::report_service::{Reach, Reports};
 use crate::sources::{self, SourceError};
 use crate::state::State;
-use crate::tls::{Tls, TlsError};
+use crate::tls::{Tls, TlsError, TlsSettings};
 use crate::token::Tokens;
 use crate::token_service::{self, TokenDesk};
 
@@ -162,12 +167,7 @@ impl App {
         let issuers = Issuers::new(issuers, Arc::clone(&clock)).map_err(StartError::Issuers)?;
         let bundle = Bundle::load(&policies).map_err(StartError::Policies)?;
         let sources = open_sources(&sources, &audit_database, &clock)?;
-        let tls = match tls {
-            Some(settings) => {
-                Some(Arc::new(Tls::open(settings, Arc::clone(&clock)).await.map_err(StartError::Tls)?))
-            }
-            None => None,
-        };
+        let tls = open_tls(tls, &clock).await?;
         let missing = if audit_create { Missing::Create } else { Missing::Refuse };
         let options = StoreOptions {
             missing,
@@ -179,10 +179,8 @@ impl App {
             AuditStore::open(&audit_database, options, Arc::clone(&clock)).map_err(StartError::Audit)?;
 
         token_service::load(store.tokens(), &tokens, clock.now()).map_err(StartError::Tokens)?;
-        let digester = match audit_digest_key {
-            Some(path) => Some(digest_key::open(&path, store.archive(), clock.now())?),
-            None => None,
-        };
+        let digester = audit_digest_key.map(|path| digest_key::open(&path, store.archive(), clock.now()));
+        let digester = digester.transpose()?;
         // Before the first decision by it.
         store.archive().keep_policy_set(&bundle.digest_text(), bundle.text(), clock.now())?;
 
@@ -198,16 +196,7 @@ impl App {
         let leases = LeaseTable::new(limits.leases, Arc::clone(&clock));
         let broker = Broker::new(gate, directory, resolver, leases, clock, digester);
 
-        let key = broker
-            .digester()
-            .map_or_else(|| "no digest key".to_owned(), |it| format!("digest key {}", it.id()));
-        let event = |kind, detail: &str| {
-            AuditRecord::event(broker.clock().now(), kind, Reason::Done).with_detail(detail)
-        };
-        let start = event(RecordKind::Start, &format!("valetkey {}, {key}", env!("CARGO_PKG_VERSION")));
-        let config = event(RecordKind::ConfigLoad, &loaded_config);
-        let records = vec![start, config, loaded(&broker, engine.revision())];
-        broker.note_all(records).await.map_err(StartError::Record)?;
+        note_start(&broker, engine.revision(), &loaded_config).await?;
         let state = State {
             broker: Arc::clone(&broker),
             engine: Arc::clone(&engine) as _,
@@ -378,6 +367,17 @@ impl App {
     }
 }
 
+/// Writes down that the broker starts: with which key and configuration, and by which policies.
+async fn note_start(broker: &Broker, revision: Revision, configured: &str) -> Result<(), StartError> {
+    let key =
+        broker.digester().map_or_else(|| "no digest key".to_owned(), |it| format!("digest key {}", it.id()));
+    let event =
+        |kind, detail: &str| AuditRecord::event(broker.clock().now(), kind, Reason::Done).with_detail(detail);
+    let start = event(RecordKind::Start, &format!("valetkey {}, {key}", env!("CARGO_PKG_VERSION")));
+    let records = vec![start, event(RecordKind::ConfigLoad, configured), loaded(broker, revision)];
+    broker.note_all(records).await.map_err(StartError::Record)
+}
+
 /// What was configured, for the record: what can change who may call, or what they get.
 fn config_load(
     digests: &[SectionDigest],
@@ -429,6 +429,16 @@ async fn close(broker: &Broker, store: Arc<AuditStore>, tokens: &Tokens) {
 /// The folder of what outlives the broker: that of the log.
 pub(crate) fn state_dir(audit_database: &Path) -> &Path {
     audit_database.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// Loads what the broker proves itself with, where it is to.
+async fn open_tls(
+    settings: Option<TlsSettings>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Arc<Tls>>, StartError> {
+    let Some(settings) = settings else { return Ok(None) };
+    let tls = Tls::open(settings, Arc::clone(clock)).await.map_err(StartError::Tls)?;
+    Ok(Some(Arc::new(tls)))
 }
 
 /// Opens the sources; their budgets are kept beside the log.
