@@ -15,13 +15,8 @@ use valetkey_audit::{
     ArchiveError, AuditReader, AuditStore, Missing, OpenError, ReadError, StoreOptions, TokenStoreError,
 };
 use valetkey_core::{
-<<<<<<< HEAD
     AgentId, AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, Identity, LeaseTable,
-    PolicyEngine, Reason, RecordKind, Resolver,
-=======
-    AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, LeaseTable, PolicyEngine, Reason,
-    RecordKind, Resolver, Revision,
->>>>>>> value
+    PolicyEngine, Reason, RecordKind, Resolver, Revision,
 };
 use valetkey_onepassword::Sources;
 use valetkey_policy::{Bundle, Engine, LoadError};
