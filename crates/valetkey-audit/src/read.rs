@@ -2,6 +2,7 @@
 
 mod counting;
 mod pages;
+mod places;
 mod pool;
 
 use std::path::Path;

@@ -50,6 +50,7 @@ impl Throwaway {
             metrics: None,
             tls: None,
             unix: None,
+            events: None,
             audit_database: self.database(),
             audit_create: true,
             audit_digest_key: Some(usual_digest_key(&self.database())),
