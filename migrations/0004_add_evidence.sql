@@ -40,6 +40,21 @@ CREATE TABLE retirements (
     last_us INTEGER NOT NULL
 ) STRICT;
 
+-- Every policy set that was in force, whole, by the revision that records name: so that a decision can be replayed.
+-- The text is what the revision is the digest of: the beginning of its SHA-256.
+CREATE TABLE policy_sets (
+    revision TEXT    PRIMARY KEY CHECK (length(revision) = 16),
+    time_us  INTEGER NOT NULL,          -- when it first came into force
+    text     BLOB    NOT NULL
+) STRICT;
+
+-- The keys that digests of values were made with, by ids that open nothing. The last one is in use.
+CREATE TABLE digest_keys (
+    number  INTEGER PRIMARY KEY CHECK (number >= 1),
+    id      TEXT    NOT NULL,           -- vkd_<id>
+    time_us INTEGER NOT NULL
+) STRICT;
+
 -- What a token is for: 0 calls of the API, 1 the Events API.
 ALTER TABLE tokens ADD COLUMN usage INTEGER NOT NULL DEFAULT 0 CHECK (usage BETWEEN 0 AND 1);
 
@@ -88,3 +103,19 @@ DROP TRIGGER outcomes_never_deleted;
 CREATE TRIGGER outcomes_never_deleted BEFORE DELETE ON outcomes
 WHEN OLD.seq > (SELECT coalesce(max(seq), 0) FROM retirements)
 BEGIN SELECT RAISE(ABORT, 'outcomes are insert-only'); END;
+
+CREATE TRIGGER policy_sets_only_once BEFORE INSERT ON policy_sets
+WHEN EXISTS (SELECT 1 FROM policy_sets WHERE revision = NEW.revision)
+BEGIN SELECT RAISE(ABORT, 'policy sets are insert-only'); END;
+CREATE TRIGGER policy_sets_never_updated BEFORE UPDATE ON policy_sets
+BEGIN SELECT RAISE(ABORT, 'policy sets are insert-only'); END;
+CREATE TRIGGER policy_sets_never_deleted BEFORE DELETE ON policy_sets
+BEGIN SELECT RAISE(ABORT, 'policy sets are insert-only'); END;
+
+CREATE TRIGGER digest_keys_without_gap BEFORE INSERT ON digest_keys
+WHEN NEW.number IS NOT (SELECT coalesce(max(number), 0) + 1 FROM digest_keys)
+BEGIN SELECT RAISE(ABORT, 'digest keys are numbered from 1 without gaps'); END;
+CREATE TRIGGER digest_keys_never_updated BEFORE UPDATE ON digest_keys
+BEGIN SELECT RAISE(ABORT, 'digest keys are insert-only'); END;
+CREATE TRIGGER digest_keys_never_deleted BEFORE DELETE ON digest_keys
+BEGIN SELECT RAISE(ABORT, 'digest keys are insert-only'); END;

@@ -6,6 +6,12 @@ CREATE TABLE checkpoints (
     note    TEXT    NOT NULL
 ) STRICT;
 
+CREATE TABLE digest_keys (
+    number  INTEGER PRIMARY KEY CHECK (number >= 1),
+    id      TEXT    NOT NULL,           -- vkd_<id>
+    time_us INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE outcomes (
     seq          INTEGER PRIMARY KEY,   -- the record's
     time_us      INTEGER NOT NULL,
@@ -15,6 +21,12 @@ CREATE TABLE outcomes (
     item_version INTEGER CHECK (item_version >= 0),
     detail       TEXT
 , value_age_us INTEGER CHECK (value_age_us >= 0), value_digest BLOB CHECK (length(value_digest) = 16)) STRICT;
+
+CREATE TABLE policy_sets (
+    revision TEXT    PRIMARY KEY CHECK (length(revision) = 16),
+    time_us  INTEGER NOT NULL,          -- when it first came into force
+    text     BLOB    NOT NULL
+) STRICT;
 
 CREATE TABLE records (
     seq          INTEGER PRIMARY KEY,   -- from 1, without gaps
@@ -121,6 +133,16 @@ CREATE TRIGGER checkpoints_only_forward BEFORE INSERT ON checkpoints
 WHEN NEW.size <= (SELECT coalesce(max(size), 0) FROM checkpoints)
 BEGIN SELECT RAISE(ABORT, 'checkpoints move forward only'); END;
 
+CREATE TRIGGER digest_keys_never_deleted BEFORE DELETE ON digest_keys
+BEGIN SELECT RAISE(ABORT, 'digest keys are insert-only'); END;
+
+CREATE TRIGGER digest_keys_never_updated BEFORE UPDATE ON digest_keys
+BEGIN SELECT RAISE(ABORT, 'digest keys are insert-only'); END;
+
+CREATE TRIGGER digest_keys_without_gap BEFORE INSERT ON digest_keys
+WHEN NEW.number IS NOT (SELECT coalesce(max(number), 0) + 1 FROM digest_keys)
+BEGIN SELECT RAISE(ABORT, 'digest keys are numbered from 1 without gaps'); END;
+
 CREATE TRIGGER outcomes_never_deleted BEFORE DELETE ON outcomes
 WHEN OLD.seq > (SELECT coalesce(max(seq), 0) FROM retirements)
 BEGIN SELECT RAISE(ABORT, 'outcomes are insert-only'); END;
@@ -135,6 +157,16 @@ BEGIN SELECT RAISE(ABORT, 'only an allowed acquire, renewal or redemption has an
 CREATE TRIGGER outcomes_only_once BEFORE INSERT ON outcomes
 WHEN EXISTS (SELECT 1 FROM outcomes WHERE seq = NEW.seq)
 BEGIN SELECT RAISE(ABORT, 'a record has one outcome'); END;
+
+CREATE TRIGGER policy_sets_never_deleted BEFORE DELETE ON policy_sets
+BEGIN SELECT RAISE(ABORT, 'policy sets are insert-only'); END;
+
+CREATE TRIGGER policy_sets_never_updated BEFORE UPDATE ON policy_sets
+BEGIN SELECT RAISE(ABORT, 'policy sets are insert-only'); END;
+
+CREATE TRIGGER policy_sets_only_once BEFORE INSERT ON policy_sets
+WHEN EXISTS (SELECT 1 FROM policy_sets WHERE revision = NEW.revision)
+BEGIN SELECT RAISE(ABORT, 'policy sets are insert-only'); END;
 
 CREATE TRIGGER records_never_deleted BEFORE DELETE ON records
 WHEN OLD.seq > (SELECT coalesce(max(seq), 0) FROM retirements)

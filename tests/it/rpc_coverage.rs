@@ -14,8 +14,9 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use valetkey_core::{Reason, RecordKind};
 use valetkey_proto::v1::{
-    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, GetAuditProofRequest, GetAuditRecordRequest,
-    ListAuditRecordsRequest, RedeemHandleRequest, RevokeTokenRequest, WatchAuditRecordsRequest,
+    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, ExportAuditRecordsRequest, FindValueRequest,
+    GetAuditProofRequest, GetAuditRecordRequest, ListAuditRecordsRequest, RedeemHandleRequest,
+    RevokeTokenRequest, WatchAuditRecordsRequest,
 };
 use valetkey_tests::lease::Lease;
 use valetkey_tests::log::Refused;
@@ -39,7 +40,7 @@ struct Row {
 /// One row a method. The handle and the lease are live, and not the caller's to use or end.
 fn rows(lease: &str, handle: &str) -> Vec<Row> {
     use RecordKind::{
-        Acquire, Check, EndLease, Operate, ReadAudit, Redeem, TokenCreate, TokenList, TokenRevoke,
+        Acquire, Check, EndLease, FindValue, Operate, ReadAudit, Redeem, TokenCreate, TokenList, TokenRevoke,
     };
     let row = |method, caller, message: Vec<u8>, kind| Row {
         method,
@@ -55,6 +56,7 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
     let prove = GetAuditProofRequest { record_id: "1".into() };
     let create = CreateTokenRequest { identity: "agent:mine".into(), ttl: None };
     let revoke = RevokeTokenRequest { token_id: "vkt_0123456789abcdef".into() };
+    let find = FindValueRequest { value: b"guess".to_vec() };
     let reflect = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
@@ -88,6 +90,17 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
             WatchAuditRecordsRequest::default().encode_to_vec(),
             ReadAudit,
         ),
+        row("/valetkey.v1.ReportService/GetUsageReport", "omar", Vec::new(), ReadAudit),
+        row("/valetkey.v1.ReportService/ListRefusals", "travel-bot", Vec::new(), ReadAudit),
+        row("/valetkey.v1.ReportService/ListFirstUses", BOOK, Vec::new(), ReadAudit),
+        row("/valetkey.v1.ReportService/ListUnusedAccess", "eve", Vec::new(), ReadAudit),
+        row(
+            "/valetkey.v1.AuditService/ExportAuditRecords",
+            "omar",
+            ExportAuditRecordsRequest::default().encode_to_vec(),
+            ReadAudit,
+        ),
+        row("/valetkey.v1.ReportService/FindValue", "omar", find.encode_to_vec(), FindValue),
         row("/valetkey.v1.OperatorService/GetStatus", "ana", Vec::new(), Operate),
         row("/valetkey.v1.TokenService/CreateToken", "ana", create.encode_to_vec(), TokenCreate),
         row("/valetkey.v1.TokenService/ListTokens", "travel-bot", Vec::new(), TokenList),

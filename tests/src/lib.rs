@@ -37,6 +37,7 @@ use valetkey_proto::v1::acquire_lease_response::Event;
 use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
+use valetkey_proto::v1::report_service_client::ReportServiceClient;
 use valetkey_proto::v1::token_service_client::TokenServiceClient;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, AuditRecord, ListAuditRecordsRequest};
 use valetkey_server::{
@@ -97,6 +98,8 @@ pub struct Client {
     pub audit: AuditServiceClient<Wire>,
     /// `OperatorService`.
     pub operator: OperatorServiceClient<Wire>,
+    /// `ReportService`.
+    pub reports: ReportServiceClient<Wire>,
     /// `TokenService`.
     pub tokens: TokenServiceClient<Wire>,
 }
@@ -232,6 +235,7 @@ impl Setup {
             unix: None,
             audit_database: dir.path().join("audit.db"),
             audit_create: !dir.path().join("audit.db").exists(),
+            audit_digest_key: Some(dir.path().join("audit.db-digest-key")),
             audit_signing: Signing::default(),
             audit_retention: Retention::default(),
             policies: dir.path().join("policies"),
@@ -240,6 +244,7 @@ impl Setup {
             spiffe_rules: Vec::new(),
             issuers,
             limits,
+            digests: Vec::new(),
         };
         if let Some(configure) = configure {
             configure(&mut config);
@@ -366,6 +371,7 @@ impl Client {
             leases: LeaseServiceClient::with_interceptor(channel.clone(), token.clone()),
             audit: AuditServiceClient::with_interceptor(channel.clone(), token.clone()),
             operator: OperatorServiceClient::with_interceptor(channel.clone(), token.clone()),
+            reports: ReportServiceClient::with_interceptor(channel.clone(), token.clone()),
             tokens: TokenServiceClient::with_interceptor(channel, token),
         })
     }

@@ -354,11 +354,11 @@ fn digest(part: &impl Serialize) -> PartDigest {
 }
 
 /// Events decide nothing.
-fn decision(ruling: Ruling) -> Option<&'static str> {
+pub(crate) fn decision(ruling: Ruling) -> Option<&'static str> {
     (ruling != Ruling::Event).then(|| ruling_name(ruling))
 }
 
-fn redeemer_name(redeemer: Redeemer) -> &'static str {
+pub(crate) fn redeemer_name(redeemer: Redeemer) -> &'static str {
     match redeemer {
         Redeemer::Tool => "tool",
         Redeemer::Agent => "agent",
@@ -366,7 +366,7 @@ fn redeemer_name(redeemer: Redeemer) -> &'static str {
 }
 
 /// RFC 3339 in UTC, always with microseconds: `2026-11-01T08:30:00.000000Z`.
-fn moment(time: Timestamp) -> String {
+pub(crate) fn moment(time: Timestamp) -> String {
     let nanos = i128::from(time.as_micros()) * 1000;
     let Ok(moment) = OffsetDateTime::from_unix_timestamp_nanos(nanos) else {
         return time.as_micros().to_string();

@@ -49,6 +49,8 @@ impl Code for RecordKind {
             Self::TokenList => 41,
             Self::TokenRevoke => 42,
             Self::Retire => 50,
+            Self::FindValue => 51,
+            Self::ConfigLoad => 52,
         }
     }
 }

@@ -20,11 +20,14 @@
 //!   `interrupted` where none came in time, or none before the broker stopped.
 //! - Nothing waits without bound, and a reader never blocks the writer.
 
+mod archive;
+mod backup;
 mod blocks;
 mod canonical;
 mod checkpoint_file;
 mod code;
 mod evidence;
+mod export;
 #[cfg(any(test, feature = "test-util"))]
 mod fault;
 mod filter;
@@ -55,7 +58,10 @@ mod verify;
 mod wal;
 mod writer;
 
+pub use archive::{Archive, ArchiveError};
+pub use backup::{BackupError, Contents, Copied, backup};
 pub use evidence::Signing;
+pub use export::{Export, ExportFormat, Part, csv};
 #[cfg(any(test, feature = "test-util"))]
 pub use fault::{Fault, integrity};
 pub use filter::{Filter, FilterError, FilterFault};

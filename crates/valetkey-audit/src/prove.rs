@@ -10,7 +10,8 @@
 //! <heads of up to 256 records, in base64, one block a line>
 //! ```
 //!
-//! The heads prove nothing; they name the record that was changed. They may be left out.
+//! The heads prove nothing; they name the record that was changed. They may be left out, and are for more than 131,072
+//! records.
 
 use std::ops::Range;
 
@@ -150,7 +151,7 @@ pub(crate) fn prove_range(
     let hashes = blocks::prove_range(connection, &(first - 1..last), checkpoint.size)?;
     let mut text =
         format!("{RANGE_HEADER}\nrecords {first} {last}\n{}\n{}\n", lines(&hashes), checkpoint.note);
-    let mut begin = first - 1;
+    let mut begin = if last - first < HEADS_MAX { first - 1 } else { last };
     while begin < last {
         let end = last.min((begin / BLOCK + 1) * BLOCK);
         let heads: Vec<u8> = blocks::heads(connection, begin..end)?;
@@ -175,3 +176,5 @@ fn split_hashes(text: &str) -> Option<(Vec<Hash>, &str)> {
 
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
 const RANGE_HEADER: &str = "valetkey/range-proof@v1";
+/// Records whose heads a proof has, so that it fits into a message; a longer one proves as much, but names no record.
+const HEADS_MAX: u64 = 1 << 17;

@@ -94,6 +94,12 @@ impl AuditReader {
         Ok(Self(Arc::new(pool)))
     }
 
+    /// Every record up to here is in the index, as far as this process keeps it; 0 where another one does, or none.
+    #[must_use]
+    pub fn indexed(&self) -> RecordId {
+        RecordId(self.0.index.indexed())
+    }
+
     /// What the readers and the follower of the index tell each other.
     pub(crate) fn index(&self) -> &Arc<IndexState> {
         &self.0.index
@@ -127,6 +133,14 @@ impl AuditReader {
     ) -> Result<Tail, ReadError> {
         let (query, limit) = (Query::new(filter, scope), limit.clamp(1, LIMIT_MAX));
         self.run(move |snapshot| pages::tail(snapshot, &query, (after, until), limit, SCAN_MAX)).await
+    }
+
+    /// The last record before the first that is still open: up to here nothing changes any more. 0 while there is none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn settled(&self) -> Result<RecordId, ReadError> {
+        self.run(pages::settled).await
     }
 
     /// One record; `None` also where it is outside of the scope.
@@ -207,7 +221,7 @@ impl AuditReader {
     }
 
     /// Runs a query on a thread that may block, within a time.
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         query: impl Fn(&Snapshot<'_>) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use valetkey_core::{AuditError, AuditLog, AuditOutcome, AuditRecord, Clock, Grant, RecordId};
 
+use crate::archive::Archive;
 use crate::evidence::{Evidence, Signing};
 use crate::index::{self, Follower};
 use crate::note::VerifierKey;
@@ -29,6 +30,7 @@ pub struct AuditStore {
     shared: Arc<Shared>,
     reader: AuditReader,
     tokens: Arc<TokenStore>,
+    archive: Arc<Archive>,
     verifier: VerifierKey,
     wait_max: Duration,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -129,6 +131,7 @@ impl AuditStore {
         let wal_mover = WalMover::start(&path, WalLimits::default())?;
         let reader = AuditReader::open(&path)?;
         let tokens = Arc::new(TokenStore::open(&path)?);
+        let archive = Arc::new(Archive::open(&path)?);
         let parts = WriterParts {
             shared: Arc::clone(&shared),
             path: path.clone(),
@@ -141,13 +144,13 @@ impl AuditStore {
             open_max,
             tick,
         };
-        let writer = start(&path, parts)?;
         let state = Arc::clone(reader.index());
         // A few ticks behind is near enough: what is not in the index is read from the log.
         let (chunk, idle) = (index_chunk.clamp(1, 65_535), tick.saturating_mul(4));
         let follower = Follower::start(&path, state, shared.committed.subscribe(), chunk, idle)?;
+        let writer = start(&path, parts)?;
         let (writer, follower) = (Mutex::new(Some(writer)), Mutex::new(Some(follower)));
-        Ok(Self { shared, reader, tokens, verifier, wait_max, writer, follower, _lock: lock })
+        Ok(Self { shared, reader, tokens, archive, verifier, wait_max, writer, follower, _lock: lock })
     }
 
     /// Reads the log; its queries never hold up the writer.
@@ -160,6 +163,12 @@ impl AuditStore {
     #[must_use]
     pub fn tokens(&self) -> &Arc<TokenStore> {
         &self.tokens
+    }
+
+    /// What is kept in the same file so that records can be read later.
+    #[must_use]
+    pub fn archive(&self) -> &Arc<Archive> {
+        &self.archive
     }
 
     /// The public key that the log's checkpoints are signed by.
@@ -208,7 +217,7 @@ impl AuditStore {
     /// Every record up to here is in the index, which follows the log.
     #[must_use]
     pub fn indexed(&self) -> RecordId {
-        RecordId(self.reader.index().indexed())
+        self.reader.indexed()
     }
 
     /// Makes the log fail from the next transaction on.

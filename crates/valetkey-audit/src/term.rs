@@ -197,7 +197,7 @@ fn micros(moment: OffsetDateTime) -> Option<i64> {
 fn caller(pattern: Pattern) -> Result<Pattern, String> {
     let Pattern { text, any_before, any_after } = &pattern;
     let fits = |kind: &&str| text.starts_with(*kind) || (*any_after && kind.starts_with(text.as_str()));
-    if *any_before || CALLER_KINDS.iter().any(|kind| fits(&kind)) {
+    if *any_before || CALLER_KINDS.iter().any(fits) {
         return Ok(pattern);
     }
     let name = valetkey_core::scrub(text, NAME_SHOWN_MAX);

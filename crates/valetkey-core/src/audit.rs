@@ -161,6 +161,10 @@ pub enum RecordKind {
     TokenRevoke,
     /// Records were retired: their time is over.
     Retire,
+    /// It was to be found out to whom a value was released.
+    FindValue,
+    /// The configuration was loaded.
+    ConfigLoad,
 }
 
 /// What came of a grant.
@@ -317,7 +321,7 @@ impl AuditOutcome {
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Acquire,
         Self::Renew,
         Self::Redeem,
@@ -340,6 +344,8 @@ impl RecordKind {
         Self::TokenList,
         Self::TokenRevoke,
         Self::Retire,
+        Self::FindValue,
+        Self::ConfigLoad,
     ];
 
     /// The name in queries and answers.
@@ -368,6 +374,8 @@ impl RecordKind {
             Self::TokenList => "token_list",
             Self::TokenRevoke => "token_revoke",
             Self::Retire => "retire",
+            Self::FindValue => "find_value",
+            Self::ConfigLoad => "config_load",
         }
     }
 

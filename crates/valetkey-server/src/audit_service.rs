@@ -6,10 +6,8 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
-use valetkey_audit::{AuditReader, Filter, PageToken, Proof, ReadError, Vaults};
-use valetkey_core::{
-    AuditRecord, AuditScope, Broker, Call, Identity, Reason, RecordId, RecordKind, Refusal, scrub,
-};
+use valetkey_audit::{AuditReader, Filter, PageToken, Proof};
+use valetkey_core::{Broker, Call, RecordId};
 use valetkey_proto::v1::audit_service_server::AuditService;
 use valetkey_proto::v1::{
     ExportAuditRecordsRequest, ExportAuditRecordsResponse, GetAuditCheckpointRequest,
@@ -20,7 +18,9 @@ use valetkey_proto::v1::{
 
 use crate::audit_record;
 use crate::convert::Violation;
+use crate::export_service;
 use crate::identity::call_of;
+use crate::review::{Reading, Review, permit, refuse, unreadable};
 use crate::status;
 
 /// The service.
@@ -82,17 +82,8 @@ impl AuditService for Audit {
             "" => RecordId(*committed.borrow()),
             text => self.parse(&call, parse_record_id("after_record_id", text)).await?,
         };
-        let watch = Watch {
-            broker: Arc::clone(&self.broker),
-            reader: self.reader.clone(),
-            call,
-            detail,
-            review,
-            filter,
-            after,
-            committed,
-            stopping: self.stopping.clone(),
-        };
+        let reading = self.reading(call, detail, review);
+        let watch = Watch { reading, filter, after, committed, stopping: self.stopping.clone() };
         Ok(Response::new(stream::try_unfold(watch, Watch::batch).flat_map(flatten).boxed()))
     }
 
@@ -100,9 +91,15 @@ impl AuditService for Audit {
 
     async fn export_audit_records(
         &self,
-        _: Request<ExportAuditRecordsRequest>,
+        request: Request<ExportAuditRecordsRequest>,
     ) -> Result<Response<Self::ExportAuditRecordsStream>, Status> {
-        Err(Status::unimplemented("to come"))
+        let call = call_of(&request)?;
+        let message = request.into_inner();
+        let detail = export_service::describe(&message);
+        let review = self.permit(&call, &detail).await?;
+        let ask = self.parse(&call, export_service::parse(message)).await?;
+        let reading = self.reading(call, detail, review);
+        Ok(Response::new(export_service::stream(ask, reading, self.stopping.clone()).await?))
     }
 
     async fn get_audit_proof(
@@ -141,86 +138,32 @@ impl Audit {
         permit(&self.broker, &self.reader, call, detail).await
     }
 
+    /// To go on with what was permitted.
+    fn reading(&self, call: Arc<Call>, detail: String, review: Review) -> Reading {
+        Reading { broker: Arc::clone(&self.broker), reader: self.reader.clone(), call, detail, review }
+    }
+
     /// Refuses a message whose fields break their rules, and records it.
     async fn parse<T>(&self, call: &Call, parsed: Result<T, Violation>) -> Result<T, Status> {
-        let violation = match parsed {
-            Ok(parsed) => return Ok(parsed),
-            Err(violation) => violation,
-        };
-        let now = self.broker.clock().now();
-        let record = AuditRecord::refusal(now, RecordKind::ReadAudit, Reason::FieldInvalid).by(call);
-        let record = self.broker.note(record.with_detail(&violation.to_string())).await;
-        Err(record
-            .map_or_else(|_| status::audit_unavailable(), |record| status::invalid(&[violation], record)))
-    }
-}
-
-/// What somebody may read, and what that was decided on.
-struct Review {
-    scope: AuditScope,
-    /// The policies.
-    generation: u64,
-    /// The vaults that occur in the log.
-    vaults: Vaults,
-}
-
-/// Decides how much of the log may be read, and records it. Only people can be limited to some vaults, so for
-/// others nobody needs to know which there are.
-async fn permit(broker: &Broker, reader: &AuditReader, call: &Call, detail: &str) -> Result<Review, Status> {
-    let vaults = match call.caller {
-        Identity::Person(_) => reader.vaults().await,
-        Identity::Agent(_) | Identity::Tool(_) => Ok(Vaults::default()),
-    };
-    let generation = broker.generation();
-    let known = vaults.as_ref().map(|vaults| vaults.vaults.as_slice()).unwrap_or_default();
-    match (broker.permit_audit(call, known, &scrub(detail, DETAIL_MAX)).await, vaults) {
-        (Ok(scope), vaults) => Ok(Review { scope, generation, vaults: vaults.unwrap_or_default() }),
-        // Whoever reads the whole log does not depend on its vaults; a refusal may.
-        (Err(Refusal::Denied { .. }), Err(error)) => Err(unreadable(error)),
-        (Err(refusal), _) => Err(status::refused(&refusal, &call.id.to_string())),
+        match parsed {
+            Ok(parsed) => Ok(parsed),
+            Err(violation) => Err(refuse(&self.broker, call, &[violation]).await),
+        }
     }
 }
 
 /// A watch between two batches.
 struct Watch {
-    broker: Arc<Broker>,
-    reader: AuditReader,
-    call: Arc<Call>,
-    detail: String,
-    /// What was permitted. Under other policies it is decided again, and where the log has other vaults.
-    review: Review,
+    reading: Reading,
     filter: Filter,
     after: RecordId,
     committed: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
 }
 
-/// A log without bound.
-const TO_THE_END: RecordId = RecordId(u64::MAX);
-
 type Batch = Vec<WatchAuditRecordsResponse>;
 
 impl Watch {
-    /// Has it decided again where what it was decided on has changed. Up to which record that holds: a vault that
-    /// comes up later is to be decided on before its records are passed over.
-    async fn decide_again(&mut self) -> Result<RecordId, Status> {
-        let limited = matches!(self.review.scope, AuditScope::Vaults(_));
-        let found = match limited {
-            true => self.reader.vaults().await.map_err(unreadable)?,
-            false => Vaults::default(),
-        };
-        let changed = self.broker.generation() != self.review.generation;
-        if changed || (limited && found.vaults != self.review.vaults.vaults) {
-            self.review = permit(&self.broker, &self.reader, &self.call, &self.detail).await?;
-        } else {
-            self.review.vaults = found;
-        }
-        Ok(match self.review.scope {
-            AuditScope::Whole => TO_THE_END,
-            AuditScope::Vaults(_) => self.review.vaults.seen,
-        })
-    }
-
     /// The next records, as soon as there are any; `None` when the broker stops.
     async fn batch(mut self) -> Result<Option<(Batch, Self)>, Status> {
         loop {
@@ -228,10 +171,9 @@ impl Watch {
                 return Ok(None);
             }
             self.committed.mark_unchanged();
-            let until = self.decide_again().await?;
-            let Review { scope, .. } = &self.review;
-            let span = (self.after, until);
-            let tail = self.reader.after(&self.filter, scope, span, WATCH_BATCH).await.map_err(unreadable)?;
+            let until = self.reading.decide_again().await?;
+            let (reader, scope, span) = (&self.reading.reader, self.reading.scope(), (self.after, until));
+            let tail = reader.after(&self.filter, scope, span, WATCH_BATCH).await.map_err(unreadable)?;
             let moved = tail.seen > self.after;
             self.after = tail.seen;
             if !tail.records.is_empty() {
@@ -278,28 +220,15 @@ fn parse_list(
     Ok((filter, limit, Some(before)))
 }
 
-fn parse_filter(text: &str) -> Result<Filter, Violation> {
+pub(crate) fn parse_filter(text: &str) -> Result<Filter, Violation> {
     Filter::parse(text).map_err(|error| Violation::new("filter", "INVALID_FILTER", error))
 }
 
-fn parse_record_id(field: &str, text: &str) -> Result<RecordId, Violation> {
+pub(crate) fn parse_record_id(field: &str, text: &str) -> Result<RecordId, Violation> {
     let wrong = |_| Violation::new(field, "INVALID_RECORD_ID", "must be a decimal sequence number");
     text.parse().map(RecordId).map_err(wrong)
-}
-
-fn unreadable(error: ReadError) -> Status {
-    match error {
-        ReadError::Busy | ReadError::TooLong | ReadError::TooManyVaults => {
-            status::query_limit(&error.to_string())
-        }
-        ReadError::Unavailable(source) => {
-            tracing::error!(%source, "the audit log cannot be read");
-            status::audit_unavailable()
-        }
-    }
 }
 
 const PAGE_SIZE_USUAL: usize = 50;
 const PAGE_SIZE_MAX: usize = 1000;
 const WATCH_BATCH: usize = 256;
-const DETAIL_MAX: usize = 1024;

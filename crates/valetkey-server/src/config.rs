@@ -1,6 +1,7 @@
 //! The configuration: TOML, parsed whole before anything is done, all faults at once.
 
 mod audit;
+mod digests;
 mod issuers;
 mod members;
 mod source;
@@ -22,6 +23,8 @@ use crate::limits::{IdentityLimits, PlaceLimits, RepeatLimits};
 use crate::listen::UnixSettings;
 use crate::tls::TlsSettings;
 
+pub use self::audit::usual_digest_key;
+pub use self::digests::SectionDigest;
 pub use self::source::{SourceBounds, SourceConfig, SourceKind};
 
 /// What a broker is told.
@@ -37,6 +40,8 @@ pub struct Config {
     /// Whether a missing audit database is made. Never set it by habit: a database that has gone missing is
     /// evidence.
     pub audit_create: bool,
+    /// The key of value digests; made where the database never had one. `None`: values leave no digest.
+    pub audit_digest_key: Option<PathBuf>,
     /// How the audit log is signed.
     pub audit_signing: Signing,
     /// How long its records are kept.
@@ -55,6 +60,8 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     /// The bounds.
     pub limits: Limits,
+    /// What the file says, for the record. Empty where there is no file.
+    pub digests: Vec<SectionDigest>,
 }
 
 /// The bounds of a broker.
@@ -128,6 +135,7 @@ impl Config {
     /// Every fault, as a line each.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
         let mut document: toml::Table = toml::from_str(text).map_err(|error| vec![syntax(text, &error)])?;
+        let digests = digests::digests(&document);
         let mut faults = Vec::new();
         let unix: Option<tls::UnixSection> = optional(&mut document, "unix", &mut faults);
         let unix = unix.and_then(|unix| unix.check(folder, &mut faults));
@@ -190,6 +198,7 @@ impl Config {
                 unix,
                 audit_database: audit.database,
                 audit_create: false,
+                audit_digest_key: audit.digest_key,
                 audit_signing: audit.signing,
                 audit_retention: audit.retention,
                 policies: folder.join(policies.directory),
@@ -199,6 +208,7 @@ impl Config {
                 spiffe_rules,
                 issuers,
                 limits,
+                digests,
             }),
             _ => Err(faults),
         }

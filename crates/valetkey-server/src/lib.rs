@@ -20,6 +20,9 @@ mod clock;
 mod config;
 mod convert;
 mod digest;
+mod digest_key;
+mod export_service;
+mod find_value;
 mod identity;
 mod lease_service;
 mod limits;
@@ -28,6 +31,7 @@ mod metrics;
 mod operator_service;
 mod reload;
 mod report_service;
+mod review;
 mod sources;
 mod state;
 mod status;
@@ -38,7 +42,10 @@ mod watch;
 
 pub use app::{App, Ports, RunError, StartError};
 pub use clock::SystemClock;
-pub use config::{Config, ConfigError, Limits, SourceBounds, SourceConfig, SourceKind};
+pub use config::{
+    Config, ConfigError, Limits, SectionDigest, SourceBounds, SourceConfig, SourceKind, usual_digest_key,
+};
+pub use digest_key::DigestKeyError;
 pub use identity::jwt::{Algorithm, ClientError, Issuer, KeySource, Rule};
 pub use identity::known::{IdentityKind, Member, Proof, SpiffeRule};
 pub use limits::{IdentityLimits, PlaceLimits, RepeatLimits};

@@ -34,6 +34,11 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
         Code::DeadlineExceeded,
         "Send the whole message at once; ask the operator where that was so.",
     ),
+    (
+        "DIGEST_KEY_MISSING",
+        Code::FailedPrecondition,
+        "Ask the operator: the configuration says `digest_key = false`.",
+    ),
     ("FIELD_NOT_FOUND", Code::NotFound, "Check the field's label in the vault."),
     ("FIELD_NOT_OTP", Code::FailedPrecondition, "Leave `?attribute=otp` out."),
     ("FIELD_NOT_PRIVATE_KEY", Code::FailedPrecondition, "Leave `?ssh-format=openssh` out."),
@@ -51,12 +56,15 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("INTERNAL", Code::Internal, "Show the request id to the operator."),
     ("INVALID_DESTINATION", Code::InvalidArgument, "See the field violations."),
     ("INVALID_FILTER", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_FORMAT", Code::InvalidArgument, "Send one of the published formats."),
     ("INVALID_HANDLE", Code::InvalidArgument, "Send the handle whole: 61 characters."),
     ("INVALID_IDENTITY", Code::InvalidArgument, "See the field violations."),
     ("INVALID_LEASE_ID", Code::InvalidArgument, "Send the lease id as `opened` named it."),
     ("INVALID_MESSAGE", Code::InvalidArgument, "Use the published protos, and messages of at most 1 MiB."),
+    ("INVALID_NAME", Code::InvalidArgument, "See the field violations."),
     ("INVALID_PAGE_SIZE", Code::InvalidArgument, "Send 0 to 1000."),
     ("INVALID_PAGE_TOKEN", Code::InvalidArgument, "Send the token of the page before, with the same filter."),
+    ("INVALID_PERIOD", Code::InvalidArgument, "See the field violations."),
     ("INVALID_PURPOSE", Code::InvalidArgument, "See the field violations."),
     ("INVALID_RECORD_ID", Code::InvalidArgument, "Send a decimal sequence number."),
     ("INVALID_SECRET_REFERENCE", Code::InvalidArgument, "See the field violations."),
@@ -64,6 +72,7 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("INVALID_TOKEN_ID", Code::InvalidArgument, "Send the id alone: `vkt_` and 16 characters."),
     ("INVALID_TOOL", Code::InvalidArgument, "See the field violations."),
     ("INVALID_TTL", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_VALUE", Code::InvalidArgument, "Send 1 byte to 64 KiB."),
     ("ITEM_NOT_ACTIVE", Code::FailedPrecondition, "Restore the item, or name another."),
     ("ITEM_NOT_FOUND", Code::NotFound, "Check the item's title in the vault."),
     ("LEASE_LIMIT", Code::ResourceExhausted, "End leases that are no longer needed."),
@@ -188,6 +197,12 @@ pub(crate) fn audit_unavailable() -> Status {
 /// The query costs too much, or too many are under way.
 pub(crate) fn query_limit(problem: &str) -> Status {
     build("QUERY_LIMIT", problem, None, ErrorDetails::with_retry_info(Some(RETRY_SOON)))
+}
+
+/// Values leave no digest here, so none can be found.
+pub(crate) fn digest_key_missing(record: RecordId) -> Status {
+    let message = "this broker keeps no digests of values";
+    build("DIGEST_KEY_MISSING", message, Some(record), ErrorDetails::new())
 }
 
 /// There is no such record.

@@ -10,8 +10,8 @@ use data_encoding::BASE64URL_NOPAD;
 use tonic::{Request, Response, Status};
 use valetkey_audit::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError};
 use valetkey_core::{
-    AdminAction, AdminRequest, AdminResource, AuditRecord, Bearer, Broker, Call, Identity, PublicId, Reason,
-    RecordId, RecordKind, Timestamp,
+    AdminAction, AdminRequest, AdminResource, AuditRecord, Bearer, Broker, Call, PublicId, Reason, RecordId,
+    RecordKind, Timestamp,
 };
 use valetkey_proto::v1;
 use valetkey_proto::v1::token_service_server::TokenService;
@@ -50,6 +50,7 @@ impl TokenService for TokenDesk {
         let detail = format!("{TOKEN_PREFIX}{} for {identity}, until {expire_time}", bearer.id());
         let record = self.permit(&call, AdminAction::CreateToken, &detail).await?;
         if self.tokens.count() >= TOKENS_MAX {
+            self.tell(&call, RecordKind::TokenCreate, Err("TOKEN_LIMIT")).await;
             return Err(status::token_limit(TOKENS_MAX, record));
         }
         let token = NewToken {
@@ -76,7 +77,9 @@ impl TokenService for TokenDesk {
             Err(reason) => return Err(self.over(&call, reason).await),
         };
         let digest = TokenDigest::new(token.token.id, token.token.digest).until(expire_time);
+        let told = format!("{TOKEN_PREFIX}{} is made", token.token.id);
         self.tokens.add(digest, identity, Origin::Database);
+        self.tell(&call, RecordKind::TokenCreate, Ok(told)).await;
         Ok(Response::new(CreateTokenResponse {
             secret_token: std::mem::take(&mut *bearer.expose_secret()),
             token: Some(print(token, now)),
@@ -116,11 +119,12 @@ impl TokenService for TokenDesk {
         };
         let record = self.permit(&call, AdminAction::RevokeToken, &token_id).await?;
         if self.tokens.origin(id) == Some(Origin::Configuration) {
+            self.tell(&call, RecordKind::TokenRevoke, Err("TOKEN_CONFIGURED")).await;
             return Err(status::token_configured(record));
         }
         // In a task of its own: a caller that goes away must not leave a token alive whose row says that it is revoked.
-        let (desk, revoker) = (self.clone(), call.caller.clone());
-        let done = tokio::spawn(async move { desk.revoke(id, revoker).await }).await;
+        let (desk, revoker) = (self.clone(), Arc::clone(&call));
+        let done = tokio::spawn(async move { desk.revoke(id, &revoker).await }).await;
         let ended = done.unwrap_or_else(|_| Err(status::audit_unavailable()))?;
         let ended = ended.ok_or_else(|| status::token_not_found(record))?;
         let leases_ended = u32::try_from(ended).unwrap_or(u32::MAX);
@@ -131,14 +135,33 @@ impl TokenService for TokenDesk {
 impl TokenDesk {
     /// Revokes a token and ends what was opened with it; how many leases that were. `None` where no such token was
     /// live.
-    async fn revoke(&self, id: PublicId, revoker: Identity) -> Result<Option<usize>, Status> {
-        let now = self.broker.clock().now();
+    async fn revoke(&self, id: PublicId, call: &Call) -> Result<Option<usize>, Status> {
+        let (now, revoker) = (self.broker.clock().now(), call.caller.clone());
         let written = self.with_store(move |store| store.revoke(id, &revoker, now)).await?;
         // Also where the row was there before: what is in memory is what counts.
         let credential = self.tokens.revoke(id);
         let known = written || credential.is_some();
         let ended = credential.map_or(0, |credential| self.broker.end_opened_with(&credential));
+        // Its last use is to be seen beside the revocation.
+        note_uses(&self.tokens, &self.store).await;
+        let told = match known {
+            true => Ok(format!("{TOKEN_PREFIX}{id} is revoked; leases ended: {ended}")),
+            false => Err("TOKEN_NOT_FOUND"),
+        };
+        self.tell(call, RecordKind::TokenRevoke, told).await;
         Ok(known.then_some(ended))
+    }
+
+    /// Writes down what came of an act that was allowed. It is done, or not, whether that can be written or not.
+    async fn tell(&self, call: &Call, kind: RecordKind, told: Result<String, &'static str>) {
+        let (reason, detail) = match &told {
+            Ok(done) => (Reason::Done, done.as_str()),
+            Err(code) => (Reason::Failed, *code),
+        };
+        let event = AuditRecord::event(self.broker.clock().now(), kind, reason).by(call).with_detail(detail);
+        if let Err(error) = self.broker.note(event).await {
+            tracing::error!(%error, detail, "what came of an act about a token is not written down");
+        }
     }
 
     async fn permit(&self, call: &Arc<Call>, action: AdminAction, detail: &str) -> Result<RecordId, Status> {
@@ -276,7 +299,7 @@ mod tests {
     use std::task::{Context, Waker};
     use valetkey_audit::{AuditStore, Missing, StoreOptions};
     use valetkey_core::testing::{self, FakeClock, FakeLog, FakePolicy, FakeVault};
-    use valetkey_core::{Clock, Gate, LeaseLimits, LeaseTable};
+    use valetkey_core::{Clock, Gate, Identity, LeaseLimits, LeaseTable};
 
     const LIMITS: LeaseLimits = LeaseLimits {
         leases_max: 1,
@@ -291,7 +314,7 @@ mod tests {
         let gate = Gate::new(Arc::new(FakePolicy::new(|_| None)), log.clone(), Arc::clone(&clock));
         let vault = Arc::new(FakeVault::default());
         let table = LeaseTable::new(LIMITS, Arc::clone(&clock));
-        let broker = Broker::new(gate, vault.clone(), vault, table, Arc::clone(&clock));
+        let broker = Broker::new(gate, vault.clone(), vault, table, Arc::clone(&clock), None);
         TokenDesk { broker, store: Arc::clone(store), tokens: Arc::new(Tokens::new([], clock)) }
     }
 
@@ -325,7 +348,7 @@ mod tests {
         for _ in 0..3 {
             let _ = interrupted.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         }
-        assert_eq!(log.records().len(), 2, "it is permitted, and waits for the store");
+        assert_eq!(log.records().len(), 3, "it is permitted, and waits for the store");
         drop(interrupted);
         let gone = async {
             while desk.tokens.origin(id).is_some() {

@@ -74,8 +74,8 @@ fn start_exit(error: &StartError) -> Exit {
         StartError::Policies(_) | StartError::Source(_) | StartError::Tls(_) | StartError::Audit(_) => {
             Exit::Invalid
         }
-        StartError::Issuers(_) | StartError::IssuerKeys(_) => Exit::Invalid,
-        StartError::Record(_) | StartError::Tokens(_) => Exit::Unavailable,
+        StartError::Issuers(_) | StartError::IssuerKeys(_) | StartError::DigestKey(_) => Exit::Invalid,
+        StartError::Record(_) | StartError::Tokens(_) | StartError::Archive(_) => Exit::Unavailable,
     }
 }
 

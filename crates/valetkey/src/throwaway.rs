@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use valetkey_core::{AgentId, Bearer, Identity, Name, PersonId, ToolId};
 use valetkey_server::{
     App, Config, Limits, Member, Proof, Retention, Signing, SourceBounds, SourceConfig, SourceKind,
-    SystemClock, TOKEN_PREFIX, TokenDigest,
+    SystemClock, TOKEN_PREFIX, TokenDigest, usual_digest_key,
 };
 use zeroize::Zeroizing;
 
@@ -50,8 +50,9 @@ impl Throwaway {
             metrics: None,
             tls: None,
             unix: None,
-            audit_database: self.folder.path().join("audit.db"),
+            audit_database: self.database(),
             audit_create: true,
+            audit_digest_key: Some(usual_digest_key(&self.database())),
             // Soon enough to be tried out.
             audit_signing: Signing { checkpoint_every: Duration::from_secs(1), ..Signing::default() },
             audit_retention: Retention::default(),
@@ -67,9 +68,15 @@ impl Throwaway {
             spiffe_rules: Vec::new(),
             issuers: Vec::new(),
             limits: Limits::default(),
+            digests: Vec::new(),
         };
         let clock = Arc::new(SystemClock::default());
         App::open(config, clock).await.map_err(|error| Failure::chain(Exit::Failed, &error))
+    }
+
+    /// Where its audit log is.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("audit.db")
     }
 
     /// Where its policies are.

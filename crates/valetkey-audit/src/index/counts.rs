@@ -24,7 +24,7 @@ pub(crate) fn usage(
     let tail = recount::usage(snapshot.connection(), &behind(snapshot, scope), days, subject)?;
     let mut merged = Merged::default();
     for Usage { agent, tool, vault, item, kind, result, count, last, last_time } in tail {
-        merged.add((agent, tool, vault, item, kind, result), Counts { count, last, last_time });
+        merged.add(Key { agent, tool, vault, item, kind, result }, Counts { count, last, last_time });
     }
     let of_group = |group: &Group| match group.reason {
         0 if group.result == 0 => Ok(Some(UsageResult::Allowed(None))),
@@ -36,7 +36,7 @@ pub(crate) fn usage(
         _ => Ok(None),
     };
     add_groups(snapshot, scope, days, subject, &mut merged, of_group)?;
-    let row = |((agent, tool, vault, item, kind, result), counts)| {
+    let row = |(Key { agent, tool, vault, item, kind, result }, counts)| {
         let Counts { count, last, last_time } = counts;
         Usage { agent, tool, vault, item, kind, result, count, last, last_time }
     };
@@ -55,7 +55,7 @@ pub(crate) fn refusals(
     let tail = recount::refusals(snapshot.connection(), &behind(snapshot, scope), days, agent)?;
     let mut merged = Merged::default();
     for Refusals { agent, tool, vault, item, kind, reason, count, last, last_time } in tail {
-        merged.add((agent, tool, vault, item, kind, reason), Counts { count, last, last_time });
+        merged.add(Key { agent, tool, vault, item, kind, result: reason }, Counts { count, last, last_time });
     }
     let subject = agent.map_or(Subject::Everybody, |agent| Subject::Agent(agent.to_owned()));
     let reason = |group: &Group| match group.reason {
@@ -63,7 +63,7 @@ pub(crate) fn refusals(
         reason => word::<Reason>(reason).map(Some),
     };
     add_groups(snapshot, scope, days, &subject, &mut merged, reason)?;
-    let row = |((agent, tool, vault, item, kind, reason), counts)| {
+    let row = |(Key { agent, tool, vault, item, kind, result: reason }, counts)| {
         let Counts { count, last, last_time } = counts;
         Refusals { agent, tool, vault, item, kind, reason, count, last, last_time }
     };
@@ -175,21 +175,39 @@ struct Counts {
     last_time: Timestamp,
 }
 
-struct Merged<K>(HashMap<K, Counts>);
+impl Counts {
+    const NONE: Self = Self { count: 0, last: RecordId(0), last_time: Timestamp::from_micros(0) };
 
-impl<K> Default for Merged<K> {
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        if other.last > self.last {
+            (self.last, self.last_time) = (other.last, other.last_time);
+        }
+    }
+}
+
+/// What records agree in that are counted together.
+#[derive(PartialEq, Eq, Hash)]
+struct Key<R> {
+    agent: Option<String>,
+    tool: Option<String>,
+    vault: Option<Thing>,
+    item: Option<Thing>,
+    kind: RecordKind,
+    result: R,
+}
+
+struct Merged<R>(HashMap<Key<R>, Counts>);
+
+impl<R> Default for Merged<R> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<K: Eq + Hash> Merged<K> {
-    fn add(&mut self, key: K, counts: Counts) {
-        let sum = self.0.entry(key).or_insert(Counts { count: 0, ..counts });
-        sum.count += counts.count;
-        if counts.last > sum.last {
-            (sum.last, sum.last_time) = (counts.last, counts.last_time);
-        }
+impl<R: Eq + Hash> Merged<R> {
+    fn add(&mut self, key: Key<R>, counts: Counts) {
+        self.0.entry(key).or_insert(Counts::NONE).add(counts);
     }
 }
 
@@ -199,68 +217,83 @@ fn add_groups<R: Eq + Hash>(
     scope: &AuditScope,
     days: &Days,
     subject: &Subject,
-    merged: &mut Merged<(Option<String>, Option<String>, Option<Thing>, Option<Thing>, RecordKind, R)>,
+    merged: &mut Merged<R>,
     result: impl Fn(&Group) -> Result<Option<R>, ReadError>,
 ) -> Result<(), ReadError> {
     if snapshot.extent().is_none() {
         return Ok(());
     }
     let mut texts = Texts::new(snapshot, scope)?;
-    let Some(groups) = groups(snapshot, subject, &texts)? else { return Ok(()) };
+    let groups = groups(snapshot, subject, &texts)?;
     let sums = sum_days(snapshot, days, &groups)?;
     bounded(sums.len())?;
     for (number, counts) in sums {
         let Some(group) = groups.get(&number) else { continue };
         let Some(result) = result(group)? else { continue };
-        let key = (
-            texts.string_opt(group.agent)?,
-            texts.string_opt(group.tool)?,
-            texts.thing(group.vault)?,
-            texts.thing(group.item)?,
-            word(group.kind)?,
+        let key = Key {
+            agent: texts.string_opt(group.agent)?,
+            tool: texts.string_opt(group.tool)?,
+            vault: texts.thing(group.vault)?,
+            item: texts.thing(group.item)?,
+            kind: word(group.kind)?,
             result,
-        );
+        };
         merged.add(key, counts);
     }
     Ok(())
 }
 
-/// The groups that a report is about; `None` where it is about nothing that the index knows.
+/// Which groups a report is about.
+enum Wanted {
+    All,
+    /// By agent there is an index; for all others, the groups are looked through.
+    Agent(i64),
+    Tool(i64),
+    Vaults(HashSet<i64>),
+    Items(HashSet<i64>),
+}
+
+impl Wanted {
+    /// `None` where the log does not know what it is about.
+    fn of(connection: &Connection, subject: &Subject) -> rusqlite::Result<Option<Self>> {
+        let string = |text: &str| {
+            connection
+                .query_row("SELECT id FROM strings WHERE text = ?1", [text], |row| row.get::<_, i64>(0))
+                .optional()
+        };
+        let things = |dimension, name: &str| {
+            let things = things::matching(connection, dimension, &Pattern::exact(name).lower_case())?;
+            Ok::<_, rusqlite::Error>(things.into_iter().collect())
+        };
+        Ok(match subject {
+            Subject::Everybody => Some(Self::All),
+            Subject::Agent(name) => string(name)?.map(Self::Agent),
+            Subject::Tool(name) => string(name)?.map(Self::Tool),
+            Subject::Vault(name) => Some(Self::Vaults(things(Dimension::Vault, name)?)),
+            Subject::Item(name) => Some(Self::Items(things(Dimension::Item, name)?)),
+        })
+    }
+
+    fn takes(&self, group: &Group) -> bool {
+        match self {
+            Self::All => true,
+            Self::Agent(agent) => group.agent == *agent,
+            Self::Tool(tool) => group.tool == *tool,
+            Self::Vaults(vaults) => vaults.contains(&group.vault),
+            Self::Items(items) => items.contains(&group.item),
+        }
+    }
+}
+
+/// The groups that a report is about, within the scope.
 fn groups(
     snapshot: &Snapshot<'_>,
     subject: &Subject,
     texts: &Texts<'_>,
-) -> Result<Option<HashMap<i64, Group>>, ReadError> {
+) -> Result<HashMap<i64, Group>, ReadError> {
     let connection = snapshot.connection();
-    let string = |text: &str| {
-        connection
-            .query_row("SELECT id FROM strings WHERE text = ?1", [text], |row| row.get::<_, i64>(0))
-            .optional()
-    };
-    let things = |dimension, name: &str| {
-        let things = things::matching(connection, dimension, &Pattern::exact(name).lower_case())?;
-        Ok::<_, rusqlite::Error>(things.into_iter().collect::<HashSet<i64>>())
-    };
-    // By agent there is an index; all others are looked through.
-    let (agent, wanted): (Option<i64>, Box<dyn Fn(&Group) -> bool>) = match subject {
-        Subject::Everybody => (None, Box::new(|_| true)),
-        Subject::Agent(name) => match string(name)? {
-            Some(agent) => (Some(agent), Box::new(|_| true)),
-            None => return Ok(None),
-        },
-        Subject::Tool(name) => match string(name)? {
-            Some(tool) => (None, Box::new(move |group| group.tool == tool)),
-            None => return Ok(None),
-        },
-        Subject::Vault(name) => {
-            let vaults = things(Dimension::Vault, name)?;
-            (None, Box::new(move |group| vaults.contains(&group.vault)))
-        }
-        Subject::Item(name) => {
-            let items = things(Dimension::Item, name)?;
-            (None, Box::new(move |group| items.contains(&group.item)))
-        }
-    };
+    let Some(wanted) = Wanted::of(connection, subject)? else { return Ok(HashMap::new()) };
+    let agent = if let Wanted::Agent(agent) = wanted { Some(agent) } else { None };
     let mut statement = connection.prepare(match agent {
         Some(_) => {
             "SELECT grp, agent, tool, vault, item, kind, reason, result FROM idx.groups WHERE agent = ?1"
@@ -279,12 +312,12 @@ fn groups(
             reason: row.get(6)?,
             result: row.get(7)?,
         };
-        if wanted(&group) && texts.within(group.vault) {
+        if wanted.takes(&group) && texts.within(group.vault) {
             groups.insert(row.get(0)?, group);
         }
         bounded(groups.len())?;
     }
-    Ok(Some(groups))
+    Ok(groups)
 }
 
 /// Sums some groups over some days.
@@ -300,11 +333,7 @@ fn sum_days(
             last: RecordId(row.get(1)?),
             last_time: Timestamp::from_micros(row.get(2)?),
         };
-        let sum = sums.entry(group).or_insert(Counts { count: 0, ..counts });
-        sum.count += counts.count;
-        if counts.last > sum.last {
-            (sum.last, sum.last_time) = (counts.last, counts.last_time);
-        }
+        sums.entry(group).or_insert(Counts::NONE).add(counts);
         Ok::<_, rusqlite::Error>(())
     };
     let present = days_present(snapshot, days)?;

@@ -40,6 +40,9 @@ struct Work {
     memory: Memory,
     /// Whether the failure under way was said.
     failing: bool,
+    /// How often the index was made anew since it last reached the end of the log. Where it is the log that cannot be
+    /// read, that must not go on without a pause.
+    discarded: u32,
 }
 
 impl Follower {
@@ -64,6 +67,7 @@ impl Follower {
             idle,
             memory: Memory::default(),
             failing: false,
+            discarded: 0,
         };
         let thread = thread::Builder::new()
             .name("audit-index".into())
@@ -97,11 +101,12 @@ impl Work {
                 }
                 Ok(false) => {
                     self.recovered();
+                    self.discarded = 0;
                     self.idle
                 }
                 Err(error) => {
                     self.failed(&error);
-                    RETRY
+                    RETRY.saturating_mul(1 << self.discarded.min(10)).min(RETRY_MAX)
                 }
             };
             // An early end of the pause does no harm.
@@ -151,6 +156,7 @@ impl Work {
     /// Has it made anew.
     fn discard(&mut self) {
         self.index = None;
+        self.discarded = self.discarded.saturating_add(1);
         self.state.indexed.store(0, Ordering::Relaxed);
         if let Err(error) = std::fs::remove_file(super::path_of(&self.database)) {
             tracing::debug!(%error, "the index of the audit log cannot be deleted");
@@ -193,4 +199,5 @@ impl Work {
 }
 
 const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(600);
 const PAUSE_MAX: Duration = Duration::from_millis(500);

@@ -64,6 +64,11 @@ impl Terms {
                 Meaning::Marked(..) | Meaning::Unknown => found.exact = false,
             }
         }
+        // What is looked up with the least work first: where it is not in a chunk, the rest is not asked.
+        found.terms.sort_by_key(|term| match term {
+            IndexTerm::AnyOf { values, .. } => values.len(),
+            IndexTerm::Marked { .. } => 1,
+        });
         Ok(Some(found))
     }
 }

@@ -85,6 +85,18 @@ pub(super) fn tail(
     Ok(Tail { records, seen: RecordId(seen) })
 }
 
+/// The last record before the first open one. The writer's own mark is behind by a bounded part of the log; what lies
+/// between is looked at.
+pub(super) fn settled(snapshot: &Snapshot<'_>) -> Result<RecordId, ReadError> {
+    let open = snapshot.connection().query_row(
+        "SELECT min(r.seq) FROM records r LEFT JOIN outcomes o ON o.seq = r.seq
+         WHERE r.seq > (SELECT seq FROM settled) AND r.ruling = 1 AND r.kind BETWEEN 1 AND 3 AND o.seq IS NULL",
+        [],
+        |row| row.get::<_, Option<u64>>(0),
+    )?;
+    Ok(RecordId(open.map_or(snapshot.last(), |open| open - 1)))
+}
+
 /// Those of these records that match, read from the log; at most `limit`.
 pub(crate) fn select(
     connection: &Connection,

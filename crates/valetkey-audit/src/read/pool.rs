@@ -8,6 +8,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::Semaphore;
 
 use super::ReadError;
+use crate::blocks;
 use crate::index::{self, Extent, IndexState};
 use crate::schema::{self, OpenError};
 use crate::vaults::Known;
@@ -126,9 +127,10 @@ impl<'a> Snapshot<'a> {
     ) -> Result<Self, ReadError> {
         let connection = connection.transaction()?;
         let extent = if indexed { Some(index::extent(&connection)?) } else { None };
-        let edge = |sql| connection.query_row(sql, [], |row| row.get::<_, Option<u64>>(0));
-        let last = edge("SELECT max(seq) FROM records")?.unwrap_or(0);
-        let first = edge("SELECT min(seq) FROM records")?.unwrap_or(1);
+        let last = blocks::last_record(&connection)?;
+        let first = connection
+            .query_row("SELECT min(seq) FROM records", [], |row| row.get::<_, Option<u64>>(0))?
+            .unwrap_or(1);
         Ok(Self { connection, extent, first, last, end })
     }
 

@@ -211,13 +211,13 @@ impl Progress {
         if self.shown && done > 0 && done.is_multiple_of(PROGRESS_STEP) {
             self.any = true;
             let of = if of > 0 { format!(" of {of}") } else { String::new() };
-            output::again(&format!("{done}{of} records"));
+            output::progress(&format!("{done}{of} records"));
         }
     }
 
     fn end(&self) {
         if self.any {
-            output::again("");
+            output::progress("");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Map, Value};
-use valetkey_core::Reason;
+use valetkey_core::{Reason, scrub};
 
 use super::algorithm::Algorithm;
 
@@ -53,6 +53,23 @@ impl<'a> Token<'a> {
         self.claims.get(claim).and_then(Value::as_str)
     }
 
+    /// Who it says it is from and of, for the record: in few words, and marked as what it claims itself where its
+    /// signature does not count.
+    pub(super) fn said(&self, signed: bool) -> String {
+        let claim = |name: &str, called: &str| {
+            // Quotes that do not end where they should would let it say more than it is asked.
+            let text = scrub(self.text(name)?, CLAIM_SAID_MAX).replace('`', "'");
+            Some(format!("{called} `{text}`"))
+        };
+        let claims = [claim("iss", "issuer"), claim("sub", "subject"), claim("jti", "token id")];
+        let claims: Vec<_> = claims.into_iter().flatten().collect();
+        match (claims.is_empty(), signed) {
+            (true, _) => "its token says neither issuer nor subject".to_owned(),
+            (false, true) => format!("its token, which is signed, says {}", claims.join(", ")),
+            (false, false) => format!("its token claims, unproved, {}", claims.join(", ")),
+        }
+    }
+
     /// A claim that is a moment, in seconds since 1970; fractions are cut off.
     ///
     /// # Errors
@@ -96,6 +113,8 @@ fn decode(part: &str) -> Result<Vec<u8>, Reason> {
 /// The longest token that is looked at. The caller's and that of the person it acts for must both fit into
 /// the headers of a request, which have 16 KiB.
 const LENGTH_MAX: usize = 8 * 1024;
+/// Bytes of one claim in a record.
+const CLAIM_SAID_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {
