@@ -412,10 +412,11 @@ fn record(seed: Seed) -> AuditRecord {
 }
 
 fn target_of(vault: u8, item: u8) -> Option<Arc<Target>> {
-    let vault_of =
-        |n: u8| named(format!("V{}", n % 3), format!("vault{}", if n / 16 == 0 { 9 } else { n % 3 }));
-    let item_of =
-        |n: u8| named(format!("i{}", n % 3), format!("item{}", if n / 16 == 0 { 9 } else { n % 3 }));
+    // Mostly the same ones, and now and then under another name.
+    let one = |n: u8| [0, 1, 1, 1, 2][usize::from(n) % 5];
+    let name = |n: u8| if n % 16 == 0 { 9 } else { one(n) };
+    let vault_of = |n: u8| named(format!("V{}", one(n)), format!("vault{}", name(n)));
+    let item_of = |n: u8| named(format!("i{}", one(n)), format!("item{}", name(n)));
     match vault % 8 {
         0 => None,
         1 => Some(Target::Unresolved { vault: None, item: None, error: ResolveError::VaultNotFound }),
@@ -439,16 +440,16 @@ fn target_of(vault: u8, item: u8) -> Option<Arc<Target>> {
 fn outcome([_, a, b, ..]: Seed) -> AuditOutcome {
     let source = |name: &str| Provenance { source: name.into(), item_version: Some(1), read_time: now() };
     match a % 5 {
-        0 | 1 => AuditOutcome {
+        0..=2 => AuditOutcome {
             provenance: Some(source("main")),
             ..AuditOutcome::new(now(), OutcomeResult::Issued)
         },
-        2 => AuditOutcome {
+        3 => AuditOutcome {
             provenance: Some(source("other")),
             value_digest: Some(digest(b % 3)),
             ..AuditOutcome::new(now(), OutcomeResult::Released)
         },
-        3 => AuditOutcome::because(now(), OutcomeResult::Failed, "ITEM_NOT_FOUND"),
+        _ if b % 2 == 0 => AuditOutcome::because(now(), OutcomeResult::Failed, "ITEM_NOT_FOUND"),
         _ => AuditOutcome {
             detail: Some("a word of its own".into()),
             ..AuditOutcome::new(now(), OutcomeResult::Withheld)
@@ -472,7 +473,7 @@ proptest! {
 
     /// Whatever happens to the log and to its index, every answer is that of the records themselves.
     #[test]
-    fn every_answer_is_a_recount(chunk in prop_oneof![2u64..20, Just(64), Just(200)], steps in proptest::collection::vec(step(), 1..16)) {
+    fn every_answer_is_a_recount(chunk in prop_oneof![2u64..20, Just(40), Just(64)], steps in proptest::collection::vec(step(), 1..16)) {
         run(chunk, steps);
     }
 }
