@@ -62,8 +62,10 @@ async fn everything(broker: &TestBroker, who: &str) -> Result<()> {
     let _ = client.audit.list_audit_records(ListAuditRecordsRequest::default()).await;
     let _ = client.reports.find_value(FindValueRequest { value: b"a guess".to_vec() }).await;
     let _ = client.operator.get_status(GetStatusRequest {}).await;
-    let made =
-        client.tokens.create_token(CreateTokenRequest { identity: "agent:new".into(), ttl: None }).await;
+    let made = client
+        .tokens
+        .create_token(CreateTokenRequest { identity: "agent:new".into(), ..Default::default() })
+        .await;
     let token_id = made.ok().and_then(|made| made.into_inner().token).map(|token| token.token_id);
     let _ = client.tokens.list_tokens(ListTokensRequest::default()).await;
     let token_id = token_id.unwrap_or_else(|| "vkt_0123456789abcdef".into());

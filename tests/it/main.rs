@@ -8,6 +8,8 @@ mod complete;
 mod connections;
 mod crash;
 mod disk;
+mod events_api;
+mod events_tokens;
 mod exports;
 mod find_value;
 mod hostile;

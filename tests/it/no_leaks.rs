@@ -110,7 +110,7 @@ async fn tokens_are_made_and_signed(
     hunt: &mut Hunt,
 ) -> Result<()> {
     let mut omar = broker.client("omar").await?;
-    let ask = CreateTokenRequest { identity: "agent:travel-bot".into(), ttl: None };
+    let ask = CreateTokenRequest { identity: "agent:travel-bot".into(), ..Default::default() };
     let made = omar.tokens.create_token(ask).await?.into_inner();
     hunt.add_bearer("a token that was made", &made.secret_token);
     hunt.search("Debug of a token", format!("{made:?}"));
@@ -118,7 +118,7 @@ async fn tokens_are_made_and_signed(
     hunt.search("the list of tokens", format!("{listed:?}"));
     let revoke = RevokeTokenRequest { token_id: made.secret_token.clone() };
     refused("a token for its id", omar.tokens.revoke_token(revoke).await, hunt)?;
-    let create = CreateTokenRequest { identity: made.secret_token.clone(), ttl: None };
+    let create = CreateTokenRequest { identity: made.secret_token.clone(), ..Default::default() };
     refused("a token for a name", omar.tokens.create_token(create).await, hunt)?;
 
     let now = clock.now().as_micros() / 1_000_000;

@@ -54,7 +54,7 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
     let end = EndLeaseRequest { lease_id: lease.into() };
     let get = GetAuditRecordRequest { record_id: "1".into() };
     let prove = GetAuditProofRequest { record_id: "1".into() };
-    let create = CreateTokenRequest { identity: "agent:mine".into(), ttl: None };
+    let create = CreateTokenRequest { identity: "agent:mine".into(), ..Default::default() };
     let revoke = RevokeTokenRequest { token_id: "vkt_0123456789abcdef".into() };
     let find = FindValueRequest { value: b"guess".to_vec() };
     let reflect = ServerReflectionRequest {

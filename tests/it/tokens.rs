@@ -23,7 +23,7 @@ const NAVAN: &str = "op://Tutorial/Navan/username";
 async fn create(broker: &TestBroker, identity: &str, seconds: i64) -> Result<CreateTokenResponse, Status> {
     let omar = broker.client("omar").await;
     let ttl = (seconds != 0).then_some(prost_types::Duration { seconds, nanos: 0 });
-    let ask = CreateTokenRequest { identity: identity.to_owned(), ttl };
+    let ask = CreateTokenRequest { identity: identity.to_owned(), ttl, ..Default::default() };
     let mut omar = omar.map_err(|error| Status::internal(error.to_string()))?;
     Ok(omar.tokens.create_token(ask).await?.into_inner())
 }

@@ -3,7 +3,9 @@
 //!
 //! Not here: assertions. The tests are in `it/`, one file per capability.
 
+pub mod contract;
 pub mod echo;
+pub mod events;
 pub mod hunt;
 pub mod issuer;
 pub mod lease;
@@ -63,6 +65,8 @@ pub struct TestBroker {
     pub dir: Arc<TempDir>,
     /// Where it listens.
     pub address: std::net::SocketAddr,
+    /// Where its Events API listens, if it has one.
+    pub events_address: Option<std::net::SocketAddr>,
     /// Reloads its policies.
     pub reloader: Reloader,
     /// The broker itself, for faults that no client can cause.
@@ -233,6 +237,7 @@ impl Setup {
             metrics: None,
             tls: None,
             unix: None,
+            events: None,
             audit_database: dir.path().join("audit.db"),
             audit_create: !dir.path().join("audit.db").exists(),
             audit_digest_key: Some(dir.path().join("audit.db-digest-key")),
@@ -249,7 +254,12 @@ impl Setup {
         if let Some(configure) = configure {
             configure(&mut config);
         }
-        let listeners = Listeners::bind(config.listen, config.unix.as_ref()).await?;
+        let events = match &config.events {
+            Some(events) => Some(tokio::net::TcpListener::bind(events.listen).await?),
+            None => None,
+        };
+        let listeners = Listeners::bind(config.listen, config.unix.as_ref()).await?.events(events);
+        let events_address = listeners.events_address();
         let address = listeners.address().context("no address")?;
         let app = App::open(config, clock).await?;
         let (reloader, broker, store) = (app.reloader(), Arc::clone(app.broker()), Arc::clone(app.audit()));
@@ -258,7 +268,7 @@ impl Setup {
             let _ = stop.await;
         }));
         let (shutdown, running) = (Some(shutdown), Some(running));
-        Ok(TestBroker { dir, address, reloader, broker, store, tokens, shutdown, running })
+        Ok(TestBroker { dir, address, events_address, reloader, broker, store, tokens, shutdown, running })
     }
 }
 

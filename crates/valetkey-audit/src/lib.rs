@@ -73,7 +73,7 @@ pub use retention::Retention;
 pub use schema::OpenError;
 pub use store::{AuditStore, Missing, StoreOptions};
 pub use stored::{StoredOutcome, StoredRecord, StoredTarget};
-pub use tokens::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError};
+pub use tokens::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError, TokenUsage};
 pub use tree::Hash;
 pub use usage::{
     Counted, Day, Days, FirstUse, IndexProgress, LastUse, PolicyUse, Refusals, Subject, Thing, Usage,

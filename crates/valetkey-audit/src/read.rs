@@ -2,6 +2,7 @@
 
 mod counting;
 mod pages;
+mod places;
 mod pool;
 
 use std::path::Path;
@@ -13,8 +14,8 @@ use tokio::sync::Semaphore;
 use valetkey_core::{AuditScope, RecordId};
 
 pub(crate) use self::pages::select;
-use self::pool::{Pool, Reading};
 pub(crate) use self::pool::Snapshot;
+use self::pool::{Pool, Reading};
 use crate::blocks::Signed;
 use crate::filter::Filter;
 use crate::index::{IndexState, Order};

@@ -63,8 +63,8 @@ pub use secret::{Handle, SecretValue, Token, TokenError};
 pub use tokens::{NewToken, Revoked, TokenPage};
 pub use valetkey_proto::v1::Token as KnownToken;
 pub use valetkey_proto::v1::{
-    AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, ExportAuditRecordsResponse, ExportFormat,
-    FirstUse, GetStatusResponse, GetUsageReportResponse, ListFirstUsesResponse, ListRefusalsResponse,
-    ListUnusedAccessResponse, Redeemer, Refusals, ReportAccess, ReportPeriod, ReportTotals, ReportUsage,
-    SourceQuota, SourceState, SourceStatus, TokenState, UnusedAccess,
+    AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, EventsFeature, ExportAuditRecordsResponse,
+    ExportFormat, FirstUse, GetStatusResponse, GetUsageReportResponse, ListFirstUsesResponse,
+    ListRefusalsResponse, ListUnusedAccessResponse, Redeemer, Refusals, ReportAccess, ReportPeriod,
+    ReportTotals, ReportUsage, SourceQuota, SourceState, SourceStatus, TokenState, TokenUsage, UnusedAccess,
 };

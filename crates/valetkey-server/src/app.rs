@@ -30,6 +30,7 @@ use crate::audit_service::Audit;
 use crate::config::{Config, Limits, SectionDigest, SourceConfig};
 use crate::convert::AskLimits;
 use crate::digest_key::{self, DigestKeyError};
+use crate::events::{self, EventsError, Opened};
 use crate::find_value::Finder;
 use crate::identity::bearers::Bearers;
 use crate::identity::jwt::{ClientError, Issuer, Issuers};
@@ -44,7 +45,7 @@ use crate::reload::{Reloader, loaded};
 use crate::report_service::{Reach, Reports};
 use crate::sources::{self, SourceError};
 use crate::state::State;
-use crate::tls::{Tls, TlsError};
+use crate::tls::{Protocol, Tls, TlsError};
 use crate::token::Tokens;
 use crate::token_service::{self, TokenDesk};
 
@@ -58,6 +59,7 @@ pub struct App {
     known: Known,
     bearers: Bearers,
     tls: Option<Arc<Tls>>,
+    events: Option<Opened>,
     limits: Limits,
     state: State,
 }
@@ -84,6 +86,9 @@ pub enum StartError {
     /// There is no certificate to serve with.
     #[error(transparent)]
     Tls(TlsError),
+    /// The Events API cannot be served.
+    #[error(transparent)]
+    Events(EventsError),
     /// The audit database cannot be opened.
     #[error("the audit database cannot be used")]
     Audit(#[source] OpenError),
@@ -138,6 +143,7 @@ impl App {
             metrics: _,
             tls,
             unix: _,
+            events,
             audit_database,
             audit_create,
             audit_digest_key,
@@ -163,8 +169,14 @@ impl App {
         let bundle = Bundle::load(&policies).map_err(StartError::Policies)?;
         let sources = open_sources(&sources, &audit_database, &clock)?;
         let tls = match tls {
+            Some(settings) => Some(Arc::new(
+                Tls::open(settings, Protocol::Http2, Arc::clone(&clock)).await.map_err(StartError::Tls)?,
+            )),
+            None => None,
+        };
+        let events = match events {
             Some(settings) => {
-                Some(Arc::new(Tls::open(settings, Arc::clone(&clock)).await.map_err(StartError::Tls)?))
+                Some(Opened::open(settings, audit_create, &clock).await.map_err(StartError::Events)?)
             }
             None => None,
         };
@@ -220,7 +232,7 @@ impl App {
         let archive = Arc::clone(store.archive());
         let reloader = Reloader::new(policies, engine, Arc::clone(&broker), archive);
         let bearers = Bearers { tokens, issuers };
-        Ok(Self { broker, store, reloader, agents, known, bearers, tls, limits, state })
+        Ok(Self { broker, store, reloader, agents, known, bearers, tls, events, limits, state })
     }
 
     /// Looks at the key that signs the audit log, where there is a database already; likewise. Nothing is made.
@@ -247,7 +259,25 @@ impl App {
     /// # Errors
     /// [`StartError::Tls`] says why they cannot be used.
     pub fn check_tls(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), StartError> {
-        config.tls.as_ref().map_or(Ok(()), |settings| settings.check(clock)).map_err(StartError::Tls)
+        config
+            .tls
+            .as_ref()
+            .map_or(Ok(()), |settings| settings.check(Protocol::Http2, clock))
+            .map_err(StartError::Tls)
+    }
+
+    /// Loads what the Events API needs, where it is served, likewise. Its key may be missing where the audit database is:
+    /// they are made together.
+    ///
+    /// # Errors
+    /// [`StartError::Events`] says what cannot be used.
+    pub fn check_events(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), StartError> {
+        let create = !config.audit_database.exists();
+        config
+            .events
+            .as_ref()
+            .map_or(Ok(()), |events| events.check(create, clock))
+            .map_err(StartError::Events)
     }
 
     /// Looks at what the issuers' keys need on this machine: the `jwks_file`s, and the authorities for a `jwks_url`.
@@ -294,7 +324,8 @@ impl App {
         listeners: impl Into<Listeners>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), RunError> {
-        let Self { broker, store, reloader, agents, known, bearers, tls, limits, state } = self;
+        let Self { broker, store, reloader, agents, known, bearers, tls, events, limits, state } = self;
+        let mut listeners = listeners.into();
         let (stop, stopping) = watch::channel(false);
         let (health, health_service) = tonic_health::server::health_reporter();
 
@@ -306,13 +337,27 @@ impl App {
             let broker = Arc::clone(&broker);
             tasks.spawn(async move { tls.follow(&broker).await });
         }
-        let incoming = connections(listeners.into(), tls, limits.places, refusals);
+        let events_listener = listeners.take_events();
+        let incoming = connections(listeners, tls, limits.places, refusals.clone());
 
         let limiter = Arc::new(Limiter {
             broker: Arc::clone(&broker),
             identities: Identities::new(limits.identities, Arc::clone(broker.clock())),
             repeats: Repeats::new(limits.repeats, Arc::clone(broker.clock())),
         });
+        let signer = events.as_ref().map(Opened::signer);
+        if let Some((opened, listener)) = events.zip(events_listener) {
+            let parts = events::Parts {
+                broker: Arc::clone(&broker),
+                reader: store.reader().clone(),
+                tokens: Arc::clone(&bearers.tokens),
+                limiter: Arc::clone(&limiter),
+                places: limits.places,
+                refusals,
+                stopping: stopping.clone(),
+            };
+            opened.serve(&mut tasks, listener, parts);
+        }
         let (last_refused, no_more) = watch::channel(false);
         let counting = tokio::spawn(Arc::clone(&limiter.repeats).keep(Arc::clone(&broker), no_more));
 
@@ -337,6 +382,7 @@ impl App {
             broker: Arc::clone(&broker),
             store: Arc::clone(store.tokens()),
             tokens: Arc::clone(&bearers.tokens),
+            signer,
         };
         let reports = Reports {
             finder,

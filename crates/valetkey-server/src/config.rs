@@ -2,6 +2,7 @@
 
 mod audit;
 mod digests;
+mod events;
 mod issuers;
 mod members;
 mod source;
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use valetkey_audit::{Retention, Signing};
 use valetkey_core::LeaseLimits;
 
+use crate::events::EventsSettings;
 use crate::identity::jwt::Issuer;
 use crate::identity::known::{Member, Proof, SpiffeRule};
 use crate::limits::{IdentityLimits, PlaceLimits, RepeatLimits};
@@ -35,6 +37,8 @@ pub struct Config {
     pub tls: Option<TlsSettings>,
     /// The Unix socket to listen on, for callers on this machine.
     pub unix: Option<UnixSettings>,
+    /// The Events API; `None` serves it nowhere.
+    pub events: Option<EventsSettings>,
     /// The audit database.
     pub audit_database: PathBuf,
     /// Whether a missing audit database is made. Never set it by habit: a database that has gone missing is
@@ -146,6 +150,8 @@ impl Config {
         let has_tls = document.contains_key("tls");
         let tls: Option<tls::TlsSection> = optional(&mut document, "tls", &mut faults);
         let tls = tls.and_then(|tls| tls.check(folder, &mut faults));
+        let events: Option<events::EventsSection> = optional(&mut document, "events", &mut faults);
+        let events = events.and_then(|events| events.check(folder, tls.as_ref(), &mut faults));
         let audit: Option<audit::AuditSection> = section(&mut document, "audit", &mut faults);
         let audit = audit.and_then(|audit| audit.check(folder, &mut faults));
         let policies: Option<PoliciesSection> = section(&mut document, "policies", &mut faults);
@@ -182,6 +188,12 @@ impl Config {
                     .to_owned(),
             );
         }
+        let taken = events.as_ref().map(|events| events.listen).filter(|listen| listen.port() != 0);
+        if taken.is_some_and(|taken| [listen, metrics].contains(&Some(taken))) {
+            faults.push(
+                "`events.listen` must be another address than `listen` and `metrics.listen`".to_owned(),
+            );
+        }
         if let Some(listen) = metrics.filter(|listen: &SocketAddr| !listen.ip().is_loopback()) {
             faults.push(format!(
                 "`metrics.listen` must be a loopback address such as 127.0.0.1:9447, is {listen}: nobody is asked who \
@@ -196,6 +208,7 @@ impl Config {
                 listen,
                 tls,
                 unix,
+                events,
                 audit_database: audit.database,
                 audit_create: false,
                 audit_digest_key: audit.digest_key,

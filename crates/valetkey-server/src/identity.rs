@@ -44,11 +44,11 @@ pub(crate) struct Identifier {
 }
 
 /// A request without an identity.
-struct Unidentified {
-    unshown: Unshown,
-    client: Arc<str>,
-    address: Option<IpAddr>,
-    trace: Option<TraceId>,
+pub(crate) struct Unidentified {
+    pub(crate) unshown: Unshown,
+    pub(crate) client: Arc<str>,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) trace: Option<TraceId>,
 }
 
 /// The layer.
@@ -189,18 +189,7 @@ impl Identifier {
     /// Refuses a caller without identity. Nothing is served either way, so a log that is away changes
     /// nothing about the answer.
     async fn refuse(&self, path: &str, unidentified: Unidentified) -> Status {
-        let Unidentified { unshown, client, address, trace } = unidentified;
-        let now = self.broker.clock().now();
-        let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, unshown.reason)
-            .with_detail(&unshown.detail(path));
-        let request = Some(RequestId::random());
-        let credential = unshown.credential;
-        let record = AuditRecord { request, client: Some(client), trace, credential, ..record };
-        let repeats = &self.limiter.repeats;
-        let source = Source::at(address);
-        if let Err(error) = repeats.note(&self.broker, What::Unauthenticated, source, record).await {
-            tracing::error!(%error, "a request without identity was refused, but not written down");
-        }
+        unidentified.note(path, &self.limiter).await;
         status::unauthenticated()
     }
 
@@ -268,6 +257,24 @@ impl Identifier {
     }
 }
 
+impl Unidentified {
+    /// Writes it down, or counts it.
+    pub(crate) async fn note(self, path: &str, limiter: &Limiter) {
+        let Self { unshown, client, address, trace } = self;
+        let now = limiter.broker.clock().now();
+        let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, unshown.reason)
+            .with_detail(&unshown.detail(path));
+        let request = Some(RequestId::random());
+        let credential = unshown.credential;
+        let record = AuditRecord { request, client: Some(client), trace, credential, ..record };
+        let source = Source::at(address);
+        if let Err(error) = limiter.repeats.note(&limiter.broker, What::Unauthenticated, source, record).await
+        {
+            tracing::error!(%error, "a request without identity was refused, but not written down");
+        }
+    }
+}
+
 /// The caller of a request that has passed the layer.
 pub(crate) fn call_of<T>(request: &tonic::Request<T>) -> Result<Arc<Call>, Status> {
     // Absent only where a service was wired past the layer: fail closed.
@@ -290,7 +297,7 @@ fn foreign_status(headers: &HeaderMap) -> Option<Status> {
 }
 
 /// The client as it says itself, and where it is.
-fn client(headers: &HeaderMap, peer: Option<&Peer>) -> Arc<str> {
+pub(crate) fn client(headers: &HeaderMap, peer: Option<&Peer>) -> Arc<str> {
     let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("unnamed");
     let mut client = scrub(agent, CLIENT_MAX);
     if let Some(peer) = peer {
@@ -301,7 +308,7 @@ fn client(headers: &HeaderMap, peer: Option<&Peer>) -> Arc<str> {
 }
 
 /// The trace id of a W3C `traceparent` header, version 00.
-fn trace(headers: &HeaderMap) -> Option<TraceId> {
+pub(crate) fn trace(headers: &HeaderMap) -> Option<TraceId> {
     let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
     let (version, id) = (parts.next()?, parts.next()?);
     let mut trace = [0; 16];

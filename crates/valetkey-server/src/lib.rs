@@ -21,6 +21,7 @@ mod config;
 mod convert;
 mod digest;
 mod digest_key;
+mod events;
 mod export_service;
 mod find_value;
 mod identity;
@@ -46,6 +47,7 @@ pub use config::{
     Config, ConfigError, Limits, SectionDigest, SourceBounds, SourceConfig, SourceKind, usual_digest_key,
 };
 pub use digest_key::DigestKeyError;
+pub use events::{EventsError, EventsRate, EventsSettings, KeyError};
 pub use identity::jwt::{Algorithm, ClientError, Issuer, KeySource, Rule};
 pub use identity::known::{IdentityKind, Member, Proof, SpiffeRule};
 pub use limits::{IdentityLimits, PlaceLimits, RepeatLimits};

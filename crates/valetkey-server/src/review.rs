@@ -13,6 +13,7 @@ use crate::convert::Violation;
 use crate::status;
 
 /// What somebody may read, and what that was decided on.
+#[derive(Clone)]
 pub(crate) struct Review {
     pub(crate) scope: AuditScope,
     /// The policies.
@@ -53,25 +54,41 @@ pub(crate) async fn permit(
     }
 }
 
+impl Review {
+    /// The same with the vaults of today; `None` where it was decided on something else: it is to be decided again.
+    ///
+    /// # Errors
+    /// [`ReadError`] where nobody knows the vaults.
+    pub(crate) async fn renewed(
+        &self,
+        broker: &Broker,
+        reader: &AuditReader,
+    ) -> Result<Option<Self>, ReadError> {
+        let limited = matches!(self.scope, AuditScope::Vaults(_));
+        let found = if limited { reader.vaults().await? } else { Vaults::default() };
+        let changed = broker.generation() != self.generation;
+        let holds = !changed && (!limited || found.vaults == self.vaults.vaults);
+        Ok(holds.then(|| Self { vaults: found, ..self.clone() }))
+    }
+
+    /// Up to which record it holds.
+    pub(crate) fn until(&self) -> RecordId {
+        match self.scope {
+            AuditScope::Whole => TO_THE_END,
+            AuditScope::Vaults(_) => self.vaults.seen,
+        }
+    }
+}
+
 impl Reading {
     /// Has it decided again where what it was decided on has changed. Up to which record that holds: a vault that
     /// comes up later is to be decided on before its records are passed over.
     pub(crate) async fn decide_again(&mut self) -> Result<RecordId, Status> {
-        let limited = matches!(self.review.scope, AuditScope::Vaults(_));
-        let found = match limited {
-            true => self.reader.vaults().await.map_err(unreadable)?,
-            false => Vaults::default(),
+        self.review = match self.review.renewed(&self.broker, &self.reader).await.map_err(unreadable)? {
+            Some(review) => review,
+            None => permit(&self.broker, &self.reader, &self.call, &self.detail).await?,
         };
-        let changed = self.broker.generation() != self.review.generation;
-        if changed || (limited && found.vaults != self.review.vaults.vaults) {
-            self.review = permit(&self.broker, &self.reader, &self.call, &self.detail).await?;
-        } else {
-            self.review.vaults = found;
-        }
-        Ok(match self.review.scope {
-            AuditScope::Whole => TO_THE_END,
-            AuditScope::Vaults(_) => self.review.vaults.seen,
-        })
+        Ok(self.review.until())
     }
 
     /// What may be read as it was decided last.

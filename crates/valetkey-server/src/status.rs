@@ -39,6 +39,11 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
         Code::FailedPrecondition,
         "Ask the operator: the configuration says `digest_key = false`.",
     ),
+    (
+        "EVENTS_NOT_SERVED",
+        Code::FailedPrecondition,
+        "Add `[events]` to the broker's configuration, and restart it.",
+    ),
     ("FIELD_NOT_FOUND", Code::NotFound, "Check the field's label in the vault."),
     ("FIELD_NOT_OTP", Code::FailedPrecondition, "Leave `?attribute=otp` out."),
     ("FIELD_NOT_PRIVATE_KEY", Code::FailedPrecondition, "Leave `?ssh-format=openssh` out."),
@@ -69,7 +74,8 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("INVALID_RECORD_ID", Code::InvalidArgument, "Send a decimal sequence number."),
     ("INVALID_SECRET_REFERENCE", Code::InvalidArgument, "See the field violations."),
     ("INVALID_SESSION", Code::InvalidArgument, "See the field violations."),
-    ("INVALID_TOKEN_ID", Code::InvalidArgument, "Send the id alone: `vkt_` and 16 characters."),
+    ("INVALID_TOKEN_ID", Code::InvalidArgument, "Send the id alone: `vkt_` or `vke_` and 16 characters."),
+    ("INVALID_TOKEN_USAGE", Code::InvalidArgument, "See the field violations."),
     ("INVALID_TOOL", Code::InvalidArgument, "See the field violations."),
     ("INVALID_TTL", Code::InvalidArgument, "See the field violations."),
     ("INVALID_VALUE", Code::InvalidArgument, "Send 1 byte to 64 KiB."),
@@ -135,6 +141,12 @@ pub(crate) fn token_limit(max: usize, record: RecordId) -> Status {
     let message = format!("there are {max} tokens already");
     let details = ErrorDetails::with_quota_failure_violation("tokens", message.clone());
     Facts::new("TOKEN_LIMIT", message).record(record).fact("max", &max.to_string()).build(details)
+}
+
+/// There is no Events API that a token could be for.
+pub(crate) fn events_not_served(record: RecordId) -> Status {
+    let message = "the broker serves no Events API";
+    build("EVENTS_NOT_SERVED", message, Some(record), ErrorDetails::new())
 }
 
 /// The kind of caller has no business with this call.

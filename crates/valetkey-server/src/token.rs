@@ -1,5 +1,7 @@
-//! Bearer tokens of our own: `vkt_…` strings. Their digests stand in the configuration, or in the audit
-//! database where `TokenService` made them; the live ones are kept here.
+//! Bearer tokens of our own: `vkt_…` strings, and the signed ones for the Events API. Their digests stand in the
+//! configuration, or in the audit database where `TokenService` made them; the live ones are kept here.
+//!
+//! Not here: the form of those for the Events API (`events/key.rs`).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use valetkey_audit::TokenUsage;
 use valetkey_core::{
     AgentId, Bearer, BearerDigest, BearerError, Clock, Credential, Identity, PublicId, Reason, Timestamp,
 };
@@ -15,6 +18,17 @@ use crate::identity::bearers::{Shown, Unshown};
 
 /// What a token begins with.
 pub const TOKEN_PREFIX: &str = "vkt_";
+
+/// What the id of a token for the Events API begins with.
+pub(crate) const EVENTS_TOKEN_PREFIX: &str = "vke_";
+
+/// What the id of a token begins with: records tell by it what was shown.
+pub(crate) fn prefix(usage: TokenUsage) -> &'static str {
+    match usage {
+        TokenUsage::Api => TOKEN_PREFIX,
+        TokenUsage::Events => EVENTS_TOKEN_PREFIX,
+    }
+}
 
 /// What is kept of a token: `vkt_<id>:<64 hexadecimal digits>`, and when it ends. Not a secret.
 #[derive(Clone, Copy)]
@@ -34,6 +48,8 @@ pub struct Tokens {
 
 struct Live {
     digest: BearerDigest,
+    /// It opens this and nothing else.
+    usage: TokenUsage,
     shown: Shown,
     origin: Origin,
     /// When it was last used, in microseconds since 1970, to the minute. 0: not since that was written down.
@@ -96,19 +112,19 @@ impl Tokens {
     pub fn new(configured: impl IntoIterator<Item = (TokenDigest, Identity)>, clock: Arc<dyn Clock>) -> Self {
         let tokens = Self { live: RwLock::default(), gone: Mutex::default(), clock };
         for (digest, identity) in configured {
-            tokens.add(digest, identity, Origin::Configuration);
+            tokens.add(digest, identity, TokenUsage::Api, Origin::Configuration);
         }
         tokens
     }
 
     /// Takes a token from now on.
-    pub(crate) fn add(&self, token: TokenDigest, identity: Identity, origin: Origin) {
+    pub(crate) fn add(&self, token: TokenDigest, identity: Identity, usage: TokenUsage, origin: Origin) {
         let TokenDigest { id, digest, expires } = token;
         let (now, monotonic) = (self.clock.now(), self.clock.monotonic());
         let end = expires.map(|expires| monotonic.saturating_add(expires.since(now)));
-        let credential = Credential::new(format!("{TOKEN_PREFIX}{id}"), end);
+        let credential = Credential::new(format!("{}{id}", prefix(usage)), end);
         let shown = Shown { identity, credential, claims: [].into() };
-        let live = Live { digest, shown, origin, used: AtomicI64::new(0) };
+        let live = Live { digest, usage, shown, origin, used: AtomicI64::new(0) };
         self.write().insert(id, live);
     }
 
@@ -157,14 +173,28 @@ impl Tokens {
     /// [`Unshown`]. The caller is not told.
     pub(crate) fn identify(&self, token: &str) -> Result<Shown, Unshown> {
         let token = Bearer::parse(TOKEN_PREFIX, token).map_err(|_| Reason::TokenMalformed)?;
+        self.find(token.id(), token.digest(), TokenUsage::Api)
+    }
+
+    /// Whose the token of that id and digest is, where it is for this.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(crate) fn find(
+        &self,
+        id: PublicId,
+        digest: BearerDigest,
+        usage: TokenUsage,
+    ) -> Result<Shown, Unshown> {
         let unshown = |reason| Unshown {
             reason,
-            credential: Some(format!("{TOKEN_PREFIX}{}", token.id()).into()),
+            credential: Some(format!("{}{id}", prefix(usage)).into()),
             said: None,
         };
         let known = self.read();
-        let live = known.get(&token.id()).ok_or_else(|| unshown(Reason::TokenUnknown))?;
-        if !live.digest.matches(&token.digest()) {
+        let live = known.get(&id).filter(|live| live.usage == usage);
+        let live = live.ok_or_else(|| unshown(Reason::TokenUnknown))?;
+        if !live.digest.matches(&digest) {
             return Err(unshown(Reason::TokenUnknown));
         }
         if is_over(&live.shown.credential, self.clock.monotonic()) {
@@ -222,7 +252,7 @@ mod tests {
         let digest = TokenDigest::parse(&TokenDigest::of(&token).to_string()).ok().unwrap();
         let tokens = Tokens::new([(digest, bot.clone())], Arc::new(clock.clone()));
         let end = clock.now().after(Duration::from_secs(90));
-        tokens.add(TokenDigest::of(&short).until(end), bot.clone(), Origin::Database);
+        tokens.add(TokenDigest::of(&short).until(end), bot.clone(), TokenUsage::Api, Origin::Database);
         let check = |token: &str, who: Result<&Identity, Reason>| {
             let found = tokens.identify(token).map(|it| it.identity).map_err(|unshown| unshown.reason);
             assert_eq!(found, who.cloned(), "{token}");
@@ -259,7 +289,7 @@ mod tests {
         let end = clock.now().after(Duration::from_secs(90));
         for token in [&revoked, &over] {
             let digest = TokenDigest::of(token).until(end);
-            tokens.add(digest, Identity::Agent(agent("bot")), Origin::Database);
+            tokens.add(digest, Identity::Agent(agent("bot")), TokenUsage::Api, Origin::Database);
             assert!(tokens.identify(&token.expose_secret()).is_ok());
         }
         let minute = Timestamp::from_micros(clock.now().as_micros() / MINUTE * MINUTE);

@@ -5,6 +5,7 @@ mod audit_reports;
 mod audit_tree;
 mod audit_value;
 mod backup;
+pub(crate) mod events;
 mod examples;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ pub(crate) use self::audit_tree::{AuditCheckpointArgs, AuditProveArgs, AuditVeri
 pub(crate) use self::audit_value::FindValueArgs;
 use self::audit_value::{FIND_VALUE_EXAMPLES, NEW_DIGEST_KEY_EXAMPLES};
 pub(crate) use self::backup::{BackupArgs, BackupSource};
+use self::events::TokenUse;
 use self::examples::{
     ACQUIRE_EXAMPLES, AUDIT_CHECKPOINT_EXAMPLES, AUDIT_PROVE_EXAMPLES, AUDIT_VERIFY_EXAMPLES,
     BACKUP_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT,
@@ -319,6 +321,8 @@ pub(crate) enum TokenCommand {
         /// Add it to this configuration, without a broker: for the first person, and for try-outs
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        #[command(flatten)]
+        purpose: TokenUse,
         /// How they are printed
         #[arg(long, value_enum, value_name = "FORMAT", default_value_t = OneFormat::Table)]
         format: OneFormat,
@@ -340,7 +344,7 @@ pub(crate) enum TokenCommand {
     /// Revoke a token: its leases end, and its handles are dead, when this returns
     #[command(after_help = "Example:\n  valetkey token revoke vkt_0123456789abcdef")]
     Revoke {
-        /// The token's id, `vkt_` and 16 characters
+        /// The token's id, `vkt_` or `vke_` and 16 characters
         #[arg(value_name = "ID")]
         token_id: String,
         #[command(flatten)]

@@ -88,6 +88,11 @@ async fn proofs(config: &Config) -> Vec<Check> {
         let found = App::check_tls(config, &clock).map(|()| what);
         checks.push(usable("tls", found, "mend the files that `[tls]` names; `serve` refuses them"));
     }
+    if let Some(events) = &config.events {
+        let what = format!("{} on {}, with its key and certificate", events.host, events.listen);
+        let found = App::check_events(config, &clock).map(|()| what);
+        checks.push(usable("events", found, "mend the files that `[events]` names; `serve` refuses them"));
+    }
     if !config.issuers.is_empty() {
         let count = output::count(config.issuers.len(), "issuer", "issuers");
         let found = App::check_issuers(config, clock).await.map(|()| count);

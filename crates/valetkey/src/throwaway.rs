@@ -50,6 +50,7 @@ impl Throwaway {
             metrics: None,
             tls: None,
             unix: None,
+            events: None,
             audit_database: self.folder.path().join("audit.db"),
             audit_create: true,
             audit_digest_key: Some(usual_digest_key(&self.folder.path().join("audit.db"))),

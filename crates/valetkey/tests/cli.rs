@@ -95,6 +95,10 @@ fn exit_codes() {
         (&["token", "create"], 64),
         (&["token", "create", "--agent", "a", "--tool", "b"], 64),
         (&["token", "create", "--agent", "a b"], 64),
+        (&["token", "create", "--events", "--agent", "a"], 64),
+        (&["token", "create", "--events", "--person", "a", "--features", "all"], 64),
+        (&["token", "create", "--events", "--person", "a", "--config", "valetkey.toml"], 64),
+        (&["token", "create", "--person", "a", "--features", "itemusages"], 64),
         // Nobody, and nobody there.
         (&["redeem", "vkh_x"], 64),
         (&["audit", "query", "--token-file", "missing"], 64),

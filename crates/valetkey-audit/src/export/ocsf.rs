@@ -144,7 +144,7 @@ fn activity(kind: RecordKind) -> Activity {
         | RecordKind::TokenList => Activity(2, "Read"),
         RecordKind::Renew | RecordKind::PolicyLoad | RecordKind::ConfigLoad | RecordKind::TlsLoad => {
             Activity(3, "Update")
-        },
+        }
         RecordKind::EndLease
         | RecordKind::LeaseEnd
         | RecordKind::HandleExpire

@@ -364,3 +364,40 @@ proptest! {
         }
     }
 }
+
+#[tokio::test]
+async fn settled_stops_before_what_is_open() {
+    let log = Log::new();
+    let store = log.open();
+    let settled = async || store.reader().settled().await.unwrap().0;
+    assert_eq!(settled().await, 0);
+    write(&store, denied("a")).await.unwrap();
+    assert_eq!(settled().await, 1);
+    let open = write(&store, allowed("a")).await.unwrap();
+    let later = write(&store, allowed("a")).await.unwrap();
+    write(&store, denied("a")).await.unwrap();
+    assert_eq!(settled().await, 1);
+    crate::testing::settle(&store, later, OutcomeResult::Issued);
+    write(&store, denied("a")).await.unwrap();
+    assert_eq!(settled().await, 1, "one before it is open");
+    crate::testing::settle(&store, open, OutcomeResult::Issued);
+    let last = write(&store, denied("a")).await.unwrap();
+    assert_eq!(settled().await, last.0);
+}
+
+#[tokio::test]
+async fn a_time_is_found_by_halves() {
+    let log = Log::new();
+    let store = log.open();
+    let before = async |micros: i64| store.reader().before(Timestamp::from_micros(micros)).await.unwrap().0;
+    assert_eq!(before(5).await, 0, "of an empty log");
+    for micros in [10, 20, 20, 30] {
+        let record = AuditRecord { time: Timestamp::from_micros(micros), ..denied("a") };
+        write(&store, record).await.unwrap();
+    }
+    for (micros, place) in
+        [(0, 0), (10, 0), (11, 1), (20, 1), (21, 3), (30, 3), (31, 4), (i64::MAX, 4), (i64::MIN, 0)]
+    {
+        assert_eq!(before(micros).await, place, "{micros}");
+    }
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::tls::CertificateSource;
 use valetkey_core::Bearer;
 
 use crate::identity::known::Proof;
@@ -111,6 +112,48 @@ fn faults_are_named() {
     );
     check("[audit]", "[audit", "line 2, column ");
     check("[audit]", "[audit", "unclosed table");
+}
+
+#[test]
+fn the_events_api() {
+    let parse = |section: &str| {
+        let text = minimal().replacen("[audit]", &format!("{section}\n[audit]"), 1);
+        Config::parse(&text, Path::new("/etc/valetkey"))
+    };
+    let tls = "[tls]\ncertificate = \"a.pem\"\nkey = \"a.key\"\nversions = [\"1.2\", \"1.3\"]\n";
+    let events = "[events]\nlisten = \"127.0.0.1:8443\"\nhost = \"events.example.com:8443\"\nsigning_key = \"e.key\"\n";
+    let whole = parse(&format!("{tls}{events}")).unwrap().events.unwrap();
+    assert_eq!(whole.signing_key, Path::new("/etc/valetkey/e.key"));
+    assert_eq!((whole.rate.per_minute_max, whole.rate.per_hour_max), (600, 30_000));
+    let certificate = |tls: &TlsSettings| match &tls.source {
+        CertificateSource::Files { certificate, .. } => certificate.clone(),
+        CertificateSource::Workload(_) => PathBuf::new(),
+    };
+    assert_eq!(certificate(&whole.tls), Path::new("/etc/valetkey/a.pem"), "that of [tls]");
+    assert!(whole.tls.tls12 && whole.tls.clients.is_none());
+    let own = format!("{tls}{events}certificate = \"b.pem\"\nkey = \"b.key\"\n");
+    assert_eq!(certificate(&parse(&own).unwrap().events.unwrap().tls), Path::new("/etc/valetkey/b.pem"));
+
+    let check = |section: &str, fault: &str| {
+        let faults = parse(section).err().unwrap_or_default();
+        assert!(faults.iter().any(|it| it.contains(fault)), "{section}: {faults:?}");
+    };
+    check(events, "there is none in `[tls]`, and never plain HTTP");
+    check(
+        &format!("{events}certificate = \"b.pem\"\n"),
+        "must have both `certificate` and `key`, or neither",
+    );
+    check(&format!("{tls}{events}requests_per_minute = 0\n"), "must allow at least 1");
+    check(&format!("{tls}{}", events.replace("8443\"\nhost", "7447\"\nhost")), "must be another address");
+    check(&format!("{tls}{events}signin_key = \"x\"\n"), "unknown field `signin_key`");
+    for host in
+        ["", "https://a.b", "a.b/c", "A.b", "a..b", "-a.b", "a.b:", "a.b:0", "a.b:08", "a.b:99999", "a b"]
+    {
+        check(
+            &format!("{tls}{}", events.replace("events.example.com:8443", host)),
+            "`events.host` must be what",
+        );
+    }
 }
 
 #[test]

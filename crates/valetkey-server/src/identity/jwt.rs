@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use valetkey_core::{Behalf, Clock, Credential, Identity, Reason};
 
 pub use self::algorithm::Algorithm;
+pub(crate) use self::algorithm::PublicKey;
 pub use self::fetch::ClientError;
 pub use self::rule::Rule;
 pub(crate) use self::rule::{Pattern, Piece};
@@ -33,7 +34,7 @@ pub(crate) use self::rule::{Pattern, Piece};
 use self::fetch::Source;
 use self::keyring::Keyring;
 use self::replay::Replays;
-use self::token::Token;
+pub(crate) use self::token::Token;
 use super::bearers::{Shown, Unshown};
 use super::known::IdentityKind;
 

@@ -122,6 +122,7 @@ The broker keeps a digest of the token; the token itself is stored nowhere.
 Examples:
   valetkey token create --agent travel-bot --ttl 30d > travel-bot.token
   valetkey token create --tool navan.book_flight --format json
+  valetkey token create --events --person ana --features itemusages,auditevents > events.token
   valetkey token create --config valetkey.toml --person omar > omar.token    the first one";
 
 pub(super) const DEV_CA_EXAMPLES: &str = "\

@@ -7,13 +7,13 @@ use valetkey_core::{Reason, scrub};
 use super::algorithm::Algorithm;
 
 /// The parts of a token. Nothing in it is true until the signature is checked.
-pub(super) struct Token<'a> {
-    pub(super) algorithm: Algorithm,
-    pub(super) key_id: Option<String>,
-    pub(super) claims: Map<String, Value>,
+pub(crate) struct Token<'a> {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) key_id: Option<String>,
+    pub(crate) claims: Map<String, Value>,
     /// What is signed.
-    pub(super) signed: &'a [u8],
-    pub(super) signature: Vec<u8>,
+    pub(crate) signed: &'a [u8],
+    pub(crate) signature: Vec<u8>,
 }
 
 impl<'a> Token<'a> {
@@ -22,7 +22,7 @@ impl<'a> Token<'a> {
     /// # Errors
     /// [`Reason::JwtMalformed`], or [`Reason::JwtAlgorithm`] for `none`, `HS256` and whatever else is not
     /// signed by a key of which half is public.
-    pub(super) fn parse(text: &'a str) -> Result<Self, Reason> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, Reason> {
         if text.len() > LENGTH_MAX {
             return Err(Reason::JwtMalformed);
         }
@@ -49,7 +49,7 @@ impl<'a> Token<'a> {
     }
 
     /// A claim that is a text.
-    pub(super) fn text(&self, claim: &str) -> Option<&str> {
+    pub(crate) fn text(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim).and_then(Value::as_str)
     }
 
@@ -74,7 +74,7 @@ impl<'a> Token<'a> {
     ///
     /// # Errors
     /// [`Reason::JwtMalformed`] where it is there and no number.
-    pub(super) fn moment(&self, claim: &str) -> Result<Option<i64>, Reason> {
+    pub(crate) fn moment(&self, claim: &str) -> Result<Option<i64>, Reason> {
         match self.claims.get(claim) {
             None => Ok(None),
             Some(Value::Number(number)) => {
@@ -90,7 +90,7 @@ impl<'a> Token<'a> {
     }
 
     /// Whether it is meant for `audience`, alone or among others.
-    pub(super) fn is_for(&self, audience: &str) -> bool {
+    pub(crate) fn is_for(&self, audience: &str) -> bool {
         match self.claims.get("aud") {
             Some(Value::String(only)) => only == audience,
             Some(Value::Array(all)) => all.iter().any(|one| one.as_str() == Some(audience)),
