@@ -1,5 +1,17 @@
 -- The schema of a fresh database. Golden: UPDATE_GOLDEN=1 cargo test -p valetkey-audit schema
 
+CREATE TABLE checkpoints (
+    size    INTEGER PRIMARY KEY CHECK (size >= 1),
+    time_us INTEGER NOT NULL,
+    note    TEXT    NOT NULL
+) STRICT;
+
+CREATE TABLE digest_keys (
+    number  INTEGER PRIMARY KEY CHECK (number >= 1),
+    id      TEXT    NOT NULL,           -- vkd_<id>
+    time_us INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE outcomes (
     seq          INTEGER PRIMARY KEY,   -- the record's
     time_us      INTEGER NOT NULL,
@@ -8,7 +20,13 @@ CREATE TABLE outcomes (
     source       INTEGER,               -- string
     item_version INTEGER CHECK (item_version >= 0),
     detail       TEXT
-, value_age_us INTEGER CHECK (value_age_us >= 0)) STRICT;
+, value_age_us INTEGER CHECK (value_age_us >= 0), value_digest BLOB CHECK (length(value_digest) = 16)) STRICT;
+
+CREATE TABLE policy_sets (
+    revision TEXT    PRIMARY KEY CHECK (length(revision) = 16),
+    time_us  INTEGER NOT NULL,          -- when it first came into force
+    text     BLOB    NOT NULL
+) STRICT;
 
 CREATE TABLE records (
     seq          INTEGER PRIMARY KEY,   -- from 1, without gaps
@@ -50,6 +68,13 @@ CREATE TABLE records (
     CHECK (field_id IS NULL OR (item_id IS NOT NULL AND target_error IS NULL))
 ) STRICT;
 
+CREATE TABLE retirements (
+    seq     INTEGER PRIMARY KEY CHECK (seq >= 1 AND seq % 256 = 0),
+    time_us INTEGER NOT NULL,
+    first_us INTEGER NOT NULL,          -- the times of the first and the last record that went
+    last_us INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE settled (
     one     INTEGER PRIMARY KEY CHECK (one = 1),
     seq     INTEGER NOT NULL CHECK (seq >= 0),
@@ -78,11 +103,48 @@ CREATE TABLE tokens (
     identity  TEXT    NOT NULL,     -- agent:…, tool:… or person:…
     creator   TEXT    NOT NULL,     -- likewise
     create_us INTEGER NOT NULL,     -- UTC, microseconds since 1970
-    expire_us INTEGER NOT NULL,
+    expire_us INTEGER NOT NULL, usage INTEGER NOT NULL DEFAULT 0 CHECK (usage BETWEEN 0 AND 1),
     CHECK (expire_us > create_us)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE tree_blocks (
+    block INTEGER PRIMARY KEY CHECK (block >= 0),
+    hash  BLOB NOT NULL CHECK (length(hash) = 32)
+) STRICT;
+
+CREATE TABLE tree_leaves (
+    block INTEGER PRIMARY KEY CHECK (block >= 0),
+    heads BLOB NOT NULL CHECK (length(heads) = 1792)
+) STRICT;
+
+CREATE TABLE tree_tail (
+    one   INTEGER PRIMARY KEY CHECK (one = 1),
+    size  INTEGER NOT NULL CHECK (size >= 0), -- leaves of the tree
+    heads BLOB NOT NULL CHECK (length(heads) < 1792 AND length(heads) % 7 = 0)
+) STRICT;
+
+CREATE TRIGGER checkpoints_never_deleted BEFORE DELETE ON checkpoints
+BEGIN SELECT RAISE(ABORT, 'checkpoints are insert-only'); END;
+
+CREATE TRIGGER checkpoints_never_updated BEFORE UPDATE ON checkpoints
+BEGIN SELECT RAISE(ABORT, 'checkpoints are insert-only'); END;
+
+CREATE TRIGGER checkpoints_only_forward BEFORE INSERT ON checkpoints
+WHEN NEW.size <= (SELECT coalesce(max(size), 0) FROM checkpoints)
+BEGIN SELECT RAISE(ABORT, 'checkpoints move forward only'); END;
+
+CREATE TRIGGER digest_keys_never_deleted BEFORE DELETE ON digest_keys
+BEGIN SELECT RAISE(ABORT, 'digest keys are insert-only'); END;
+
+CREATE TRIGGER digest_keys_never_updated BEFORE UPDATE ON digest_keys
+BEGIN SELECT RAISE(ABORT, 'digest keys are insert-only'); END;
+
+CREATE TRIGGER digest_keys_without_gap BEFORE INSERT ON digest_keys
+WHEN NEW.number IS NOT (SELECT coalesce(max(number), 0) + 1 FROM digest_keys)
+BEGIN SELECT RAISE(ABORT, 'digest keys are numbered from 1 without gaps'); END;
+
 CREATE TRIGGER outcomes_never_deleted BEFORE DELETE ON outcomes
+WHEN OLD.seq > (SELECT coalesce(max(seq), 0) FROM retirements)
 BEGIN SELECT RAISE(ABORT, 'outcomes are insert-only'); END;
 
 CREATE TRIGGER outcomes_never_updated BEFORE UPDATE ON outcomes
@@ -96,7 +158,18 @@ CREATE TRIGGER outcomes_only_once BEFORE INSERT ON outcomes
 WHEN EXISTS (SELECT 1 FROM outcomes WHERE seq = NEW.seq)
 BEGIN SELECT RAISE(ABORT, 'a record has one outcome'); END;
 
+CREATE TRIGGER policy_sets_never_deleted BEFORE DELETE ON policy_sets
+BEGIN SELECT RAISE(ABORT, 'policy sets are insert-only'); END;
+
+CREATE TRIGGER policy_sets_never_updated BEFORE UPDATE ON policy_sets
+BEGIN SELECT RAISE(ABORT, 'policy sets are insert-only'); END;
+
+CREATE TRIGGER policy_sets_only_once BEFORE INSERT ON policy_sets
+WHEN EXISTS (SELECT 1 FROM policy_sets WHERE revision = NEW.revision)
+BEGIN SELECT RAISE(ABORT, 'policy sets are insert-only'); END;
+
 CREATE TRIGGER records_never_deleted BEFORE DELETE ON records
+WHEN OLD.seq > (SELECT coalesce(max(seq), 0) FROM retirements)
 BEGIN SELECT RAISE(ABORT, 'records are insert-only'); END;
 
 CREATE TRIGGER records_never_updated BEFORE UPDATE ON records
@@ -105,6 +178,18 @@ BEGIN SELECT RAISE(ABORT, 'records are insert-only'); END;
 CREATE TRIGGER records_without_gap BEFORE INSERT ON records
 WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM records)
 BEGIN SELECT RAISE(ABORT, 'records are numbered from 1 without gaps'); END;
+
+CREATE TRIGGER retirements_covered BEFORE INSERT ON retirements
+WHEN NEW.seq <= (SELECT coalesce(max(seq), 0) FROM retirements)
+    OR NEW.seq > (SELECT coalesce(max(size), 0) FROM checkpoints)
+    OR NEW.seq >= (SELECT coalesce(max(seq), 0) FROM records)
+BEGIN SELECT RAISE(ABORT, 'records are retired forward, under a checkpoint, and never all'); END;
+
+CREATE TRIGGER retirements_never_deleted BEFORE DELETE ON retirements
+BEGIN SELECT RAISE(ABORT, 'retirements are insert-only'); END;
+
+CREATE TRIGGER retirements_never_updated BEFORE UPDATE ON retirements
+BEGIN SELECT RAISE(ABORT, 'retirements are insert-only'); END;
 
 CREATE TRIGGER settled_only_forward BEFORE UPDATE ON settled WHEN NEW.seq < OLD.seq
 BEGIN SELECT RAISE(ABORT, 'settled moves forward only'); END;
@@ -138,3 +223,25 @@ BEGIN SELECT RAISE(ABORT, 'tokens are insert-only'); END;
 CREATE TRIGGER tokens_only_once BEFORE INSERT ON tokens
 WHEN EXISTS (SELECT 1 FROM tokens WHERE id = NEW.id)
 BEGIN SELECT RAISE(ABORT, 'tokens are insert-only'); END;
+
+CREATE TRIGGER tree_blocks_never_deleted BEFORE DELETE ON tree_blocks
+BEGIN SELECT RAISE(ABORT, 'tree blocks are insert-only'); END;
+
+CREATE TRIGGER tree_blocks_never_updated BEFORE UPDATE ON tree_blocks
+BEGIN SELECT RAISE(ABORT, 'tree blocks are insert-only'); END;
+
+CREATE TRIGGER tree_blocks_without_gap BEFORE INSERT ON tree_blocks
+WHEN NEW.block IS NOT (SELECT coalesce(max(block), -1) + 1 FROM tree_blocks)
+BEGIN SELECT RAISE(ABORT, 'tree blocks are numbered from 0 without gaps'); END;
+
+CREATE TRIGGER tree_leaves_never_deleted BEFORE DELETE ON tree_leaves
+WHEN (OLD.block + 1) * 256 > (SELECT coalesce(max(seq), 0) FROM retirements)
+BEGIN SELECT RAISE(ABORT, 'the leaves of a block are insert-only'); END;
+
+CREATE TRIGGER tree_leaves_never_updated BEFORE UPDATE ON tree_leaves
+BEGIN SELECT RAISE(ABORT, 'the leaves of a block are insert-only'); END;
+
+CREATE TRIGGER tree_leaves_without_gap BEFORE INSERT ON tree_leaves
+WHEN NEW.block IS NOT (SELECT max(block) FROM tree_blocks)
+    OR EXISTS (SELECT 1 FROM tree_leaves WHERE block = NEW.block)
+BEGIN SELECT RAISE(ABORT, 'the leaves of a block come with the block'); END;

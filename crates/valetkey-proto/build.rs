@@ -2,8 +2,16 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../../proto";
-    let files = ["lease", "lease_service", "audit", "audit_service", "operator_service", "token_service"]
-        .map(|name| format!("{root}/valetkey/v1/{name}.proto"));
+    let files = [
+        "lease",
+        "lease_service",
+        "audit",
+        "audit_service",
+        "operator_service",
+        "report_service",
+        "token_service",
+    ]
+    .map(|name| format!("{root}/valetkey/v1/{name}.proto"));
     println!("cargo::rerun-if-changed={root}");
 
     let descriptors = protox::compile(files, [root])?;
@@ -16,6 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "valetkey.v1.RedeemHandleResponse",
             "valetkey.v1.HandleIssued",
             "valetkey.v1.CreateTokenResponse",
+            "valetkey.v1.FindValueRequest",
         ])
         .compile_fds(descriptors)?;
 

@@ -152,16 +152,17 @@ async fn texts_are_made_harmless() -> Result<()> {
     Ok(())
 }
 
-/// An enum in a request must refuse what it does not know. As long as there is none, there is nothing to
-/// test; a new one needs a row in `fields_out_of_bounds`.
+/// An enum in a request must refuse what it does not know; a new one needs a test that shows it, named here.
 #[test]
-fn no_request_has_an_enum() -> Result<()> {
+fn requests_with_an_enum_are_known() -> Result<()> {
+    // events_tokens.rs, exports.rs.
+    const TESTED: [&str; 2] = ["CreateTokenRequest", "ExportAuditRecordsRequest"];
     let files = FileDescriptorSet::decode(valetkey_proto::DESCRIPTORS)?.file;
     let messages =
         files.iter().filter(|file| file.package() == "valetkey.v1").flat_map(|file| &file.message_type);
     let requests: Vec<_> = messages.filter(|message| message.name().ends_with("Request")).collect();
     assert!(requests.len() >= 7);
-    for request in requests {
+    for request in requests.into_iter().filter(|request| !TESTED.contains(&request.name())) {
         assert!(request.field.iter().all(|it| it.r#type() != Type::Enum), "{} has an enum", request.name());
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
+use valetkey_audit::StoredRecord;
 use valetkey_core::testing::FakeClock;
 use valetkey_core::{Clock, Reason, RecordKind};
 use valetkey_proto::v1::{CheckAccessRequest, CheckAccessResponse, Decision};
@@ -52,7 +53,7 @@ async fn check(broker: &TestBroker, token: &str) -> Result<CheckAccessResponse, 
     Ok(client.leases.check_access(ask).await?.into_inner())
 }
 
-async fn refused(broker: &TestBroker, what: &str, token: &str, why: Reason) -> Result<()> {
+async fn refused(broker: &TestBroker, what: &str, token: &str, why: Reason) -> Result<StoredRecord> {
     let (mark, counts) = (broker.mark(), broker.broker.leases().counts());
     let answer = check(broker, token).await;
     let expected = Refused {
@@ -63,8 +64,11 @@ async fn refused(broker: &TestBroker, what: &str, token: &str, why: Reason) -> R
     };
     let (status, record) = broker.check_refused(what, mark, counts, answer, expected).await?;
     assert_eq!(status.message(), "no valid token came with the request", "{what}");
-    assert_eq!((record.caller, record.credential), (None, None), "{what}");
-    Ok(())
+    assert_eq!(record.caller, None, "{what}");
+    // What can be read has an id that opens nothing.
+    let id = record.credential.as_deref();
+    assert!(id.is_none_or(|id| id.starts_with("jwt_") && id.len() == 20), "{what}: {id:?}");
+    Ok(record)
 }
 
 /// A broker that knows one issuer, which publishes these keys.
@@ -162,6 +166,31 @@ async fn every_refusal_has_its_reason_in_the_record_alone() -> Result<()> {
     for text in ["a.b.c", "..", "e30.e30.e30", ".", "e30.e30", &format!("{}.", parts[0][0])] {
         refused(&broker, text, text, Reason::JwtMalformed).await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_was_claimed_and_what_was_signed() -> Result<()> {
+    let (key, other) = (Signer::es256("a")?, Signer::es256("a")?);
+    let (broker, _server) = with_issuer(&[&key]).await?;
+    let told = claims(now(), json!({"sub": "svc:a/b", "jti": "run-7"}));
+    let signed =
+        "its token, which is signed, says issuer `https://issuer.test`, subject `svc:a/b`, token id `run-7`";
+    let record = refused(&broker, "no rule", &key.token(&told)?, Reason::JwtNoRule).await?;
+    assert_eq!(record.detail, Some(format!("/valetkey.v1.LeaseService/CheckAccess; {signed}")));
+    assert!(record.credential.is_some());
+
+    let claimed = signed.replace("which is signed, says", "@").replace("token, @", "token claims, unproved,");
+    let record = refused(&broker, "not signed", &other.token(&told)?, Reason::JwtSignature).await?;
+    assert_eq!(record.detail, Some(format!("/valetkey.v1.LeaseService/CheckAccess; {claimed}")));
+
+    // What somebody makes up stays within its quotes, is no control character, and is cut.
+    let sub = format!("a`, token id `b\n{}", "x".repeat(500));
+    let made_up = other.token(&claims(now(), json!({"iss": "https://nobody.test", "sub": sub})))?;
+    let record = refused(&broker, "made up", &made_up, Reason::JwtIssuer).await?;
+    let detail = record.detail.context("no detail")?;
+    assert!(detail.contains("issuer `https://nobody.test`, subject `a', token id 'b\\u{a}xxx"), "{detail}");
+    assert!(detail.len() < 400, "{detail}");
     Ok(())
 }
 

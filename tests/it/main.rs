@@ -2,10 +2,16 @@
 //! file a capability; `tests/src` is the harness.
 
 mod audit;
+mod backups;
 mod behalf;
+mod complete;
 mod connections;
 mod crash;
 mod disk;
+mod events_api;
+mod events_tokens;
+mod exports;
+mod find_value;
 mod hostile;
 mod jwt;
 mod limits;
@@ -13,6 +19,7 @@ mod mutual_tls;
 mod no_leaks;
 mod refusals;
 mod reload;
+mod reports;
 mod reviewers;
 mod rpc_coverage;
 mod sources;

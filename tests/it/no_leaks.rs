@@ -13,10 +13,12 @@ use valetkey_audit::Fault;
 use valetkey_core::Clock;
 use valetkey_core::testing::FakeClock;
 use valetkey_proto::v1::acquire_lease_response::Event;
+use valetkey_proto::v1::get_usage_report_request::Subject;
 use valetkey_proto::v1::{
     AcquireLeaseRequest, AcquireLeaseResponse, CheckAccessRequest, CreateTokenRequest, EndLeaseRequest,
-    GetAuditRecordRequest, HandleRenewed, ListAuditRecordsRequest, ListTokensRequest, RedeemHandleRequest,
-    RedeemHandleResponse, RevokeTokenRequest, WatchAuditRecordsRequest,
+    FindValueRequest, GetAuditRecordRequest, GetUsageReportRequest, HandleRenewed, ListAuditRecordsRequest,
+    ListRefusalsRequest, ListTokensRequest, ListUnusedAccessRequest, RedeemHandleRequest,
+    RedeemHandleResponse, ReportPeriod, RevokeTokenRequest, WatchAuditRecordsRequest,
 };
 use valetkey_tests::hunt::Hunt;
 use valetkey_tests::issuer::{Signer, StandIn};
@@ -62,14 +64,25 @@ async fn nothing_secret_is_anywhere_else() -> Result<()> {
     tokens_are_made_and_signed(&broker, &clock, &key, &mut hunt).await?;
     revoked_by_reload(&broker, &mut hunt).await?;
     the_log_is_read(&broker, &mut hunt).await?;
+    values_are_looked_for(&broker, &canaries, &mut hunt).await?;
     hunt.search_files(broker.dir.path(), &["vault.json"])?;
 
+    let released = broker.records("outcome:released").await?;
     the_writer_panics(&broker, &mut hunt).await?;
     let dir = std::sync::Arc::clone(&broker.dir);
     // The writer is gone, so stopping has something to say as well.
     let _ = broker.stop().await;
     hunt.search_files(dir.path(), &["vault.json"])?;
     let logs = trace.bytes();
+    let mut digests = Hunt::default();
+    for record in &released {
+        let digest = record.outcome.as_ref().map(|it| it.value_digest.clone()).unwrap_or_default();
+        digests.add("a digest", digest.as_bytes());
+    }
+    let key = std::fs::read_to_string(dir.path().join("audit.db-digest-key"))?;
+    digests.add_bearer("the digest key", key.trim());
+    digests.search("the logs", &logs);
+    assert!(digests.found().0.is_empty() && !released.is_empty(), "{:#?}", digests.found().0);
     let said = |text: &str| String::from_utf8_lossy(&logs).contains(text);
     assert!(said("policies reloaded") && said("told to panic"), "nothing was captured");
     hunt.search("the logs", &logs);
@@ -97,7 +110,7 @@ async fn tokens_are_made_and_signed(
     hunt: &mut Hunt,
 ) -> Result<()> {
     let mut omar = broker.client("omar").await?;
-    let ask = CreateTokenRequest { identity: "agent:travel-bot".into(), ttl: None };
+    let ask = CreateTokenRequest { identity: "agent:travel-bot".into(), ..Default::default() };
     let made = omar.tokens.create_token(ask).await?.into_inner();
     hunt.add_bearer("a token that was made", &made.secret_token);
     hunt.search("Debug of a token", format!("{made:?}"));
@@ -105,7 +118,7 @@ async fn tokens_are_made_and_signed(
     hunt.search("the list of tokens", format!("{listed:?}"));
     let revoke = RevokeTokenRequest { token_id: made.secret_token.clone() };
     refused("a token for its id", omar.tokens.revoke_token(revoke).await, hunt)?;
-    let create = CreateTokenRequest { identity: made.secret_token.clone(), ttl: None };
+    let create = CreateTokenRequest { identity: made.secret_token.clone(), ..Default::default() };
     refused("a token for a name", omar.tokens.create_token(create).await, hunt)?;
 
     let now = clock.now().as_micros() / 1_000_000;
@@ -115,6 +128,19 @@ async fn tokens_are_made_and_signed(
         });
         key.token(&claims)
     };
+    // A handle where a token has its claims, signed and not.
+    let handle = valetkey_core::Bearer::random("vkh_").expose_secret().as_str().to_owned();
+    hunt.add_bearer("a handle in a claim", &handle);
+    for claims in [
+        serde_json::json!({"iss": handle, "aud": "false", "sub": handle, "jti": handle, "exp": now + 600}),
+        serde_json::json!({
+            "iss": "https://issuer.test", "aud": "false", "sub": handle, "jti": handle, "exp": now - 600,
+        }),
+    ] {
+        let mut caller = broker.client_with(Some(&format!("Bearer {}", key.token(&claims)?))).await?;
+        let ask = ListAuditRecordsRequest::default();
+        refused("a handle in a claim", caller.audit.list_audit_records(ask).await, hunt)?;
+    }
     let (caller, behalf) = (signed("false", now + 600)?, signed("true", now + 600)?);
     let all = [caller.clone(), behalf.clone(), signed("false", now - 60)?, signed("other", now + 600)?];
     for token in &all {
@@ -300,7 +326,8 @@ async fn handles_where_they_have_no_business(broker: &TestBroker, hunt: &mut Hun
 }
 
 async fn in_an_agents_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt) -> Result<()> {
-    let Client { mut leases, audit: _, operator: _, tokens: _ } = broker.client("travel-bot").await?;
+    let Client { mut leases, audit: _, operator: _, reports: _, tokens: _ } =
+        broker.client("travel-bot").await?;
     let good = || acquire(BOOK, &["op://Tutorial/Navan/password"]);
     let into_reference = [
         text.to_owned(),
@@ -350,7 +377,7 @@ async fn in_an_agents_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt) -
 }
 
 async fn in_a_reviewers_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt) -> Result<()> {
-    let Client { leases: _, mut audit, operator: _, tokens: _ } = broker.client("ana").await?;
+    let Client { leases: _, mut audit, operator: _, mut reports, tokens: _ } = broker.client("ana").await?;
     for filter in
         [text.to_owned(), format!("handle:{text}"), format!("agent:\"{text}\""), format!("{text}:x")]
     {
@@ -365,6 +392,17 @@ async fn in_a_reviewers_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt)
     answered("a watch", audit.watch_audit_records(ask).await, hunt);
     let ask = GetAuditRecordRequest { record_id: text.into() };
     answered("a record", audit.get_audit_record(ask).await, hunt);
+    for subject in [Subject::Agent, Subject::Vault, Subject::Item, Subject::Tool] {
+        let period = Some(ReportPeriod { first_day: text.into(), last_day: text.into() });
+        let ask = GetUsageReportRequest { subject: Some(subject(text.into())), period };
+        answered("a report", reports.get_usage_report(ask.clone()).await, hunt);
+        let ask = GetUsageReportRequest { period: None, ..ask };
+        answered("a report", reports.get_usage_report(ask).await, hunt);
+    }
+    let ask = ListRefusalsRequest { agent: text.into(), period: None };
+    answered("refusals", reports.list_refusals(ask).await, hunt);
+    let ask = ListUnusedAccessRequest { agent: text.into(), days: 0 };
+    answered("unused access", reports.list_unused_access(ask).await, hunt);
     Ok(())
 }
 
@@ -424,6 +462,28 @@ async fn the_log_is_read(broker: &TestBroker, hunt: &mut Hunt) -> Result<()> {
     for listed in records {
         let watched = watch.message().await?.context("the watch ended")?;
         hunt.search("a record", format!("{listed:?} {watched:?}"));
+    }
+    Ok(())
+}
+
+/// Each value, by whoever may and may not ask; and the digests, which are the log's alone.
+async fn values_are_looked_for(
+    broker: &TestBroker,
+    canaries: &[(String, String)],
+    hunt: &mut Hunt,
+) -> Result<()> {
+    let (mut ana, mut omar) = (broker.client("ana").await?, broker.client("omar").await?);
+    for (_, value) in canaries.iter().take(9) {
+        let ask = || FindValueRequest { value: value.clone().into_bytes() };
+        hunt.search("Debug of what is looked for", format!("{:?} {:#?}", ask(), Request::new(ask())));
+        let found = ana.reports.find_value(ask()).await?.into_inner();
+        assert!(!found.records.is_empty(), "it was redeemed");
+        hunt.search("what is found", format!("{found:?}"));
+        refused("who may not look for it", omar.reports.find_value(ask()).await, hunt)?;
+    }
+    for (_, value) in canaries {
+        let ask = FindValueRequest { value: [value.as_bytes(), &b"x".repeat(64 * 1024)].concat() };
+        refused("too much, and too often", ana.reports.find_value(ask).await, hunt)?;
     }
     Ok(())
 }

@@ -14,8 +14,9 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use valetkey_core::{Reason, RecordKind};
 use valetkey_proto::v1::{
-    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, GetAuditRecordRequest, ListAuditRecordsRequest,
-    RedeemHandleRequest, RevokeTokenRequest, WatchAuditRecordsRequest,
+    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, ExportAuditRecordsRequest, FindValueRequest,
+    GetAuditProofRequest, GetAuditRecordRequest, ListAuditRecordsRequest, RedeemHandleRequest,
+    RevokeTokenRequest, WatchAuditRecordsRequest,
 };
 use valetkey_tests::lease::Lease;
 use valetkey_tests::log::Refused;
@@ -39,7 +40,7 @@ struct Row {
 /// One row a method. The handle and the lease are live, and not the caller's to use or end.
 fn rows(lease: &str, handle: &str) -> Vec<Row> {
     use RecordKind::{
-        Acquire, Check, EndLease, Operate, ReadAudit, Redeem, TokenCreate, TokenList, TokenRevoke,
+        Acquire, Check, EndLease, FindValue, Operate, ReadAudit, Redeem, TokenCreate, TokenList, TokenRevoke,
     };
     let row = |method, caller, message: Vec<u8>, kind| Row {
         method,
@@ -52,8 +53,10 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
     let redeem = RedeemHandleRequest { handle: handle.into(), destination: String::new() };
     let end = EndLeaseRequest { lease_id: lease.into() };
     let get = GetAuditRecordRequest { record_id: "1".into() };
-    let create = CreateTokenRequest { identity: "agent:mine".into(), ttl: None };
+    let prove = GetAuditProofRequest { record_id: "1".into() };
+    let create = CreateTokenRequest { identity: "agent:mine".into(), ..Default::default() };
     let revoke = RevokeTokenRequest { token_id: "vkt_0123456789abcdef".into() };
+    let find = FindValueRequest { value: b"guess".to_vec() };
     let reflect = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
@@ -79,12 +82,25 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
             ReadAudit,
         ),
         row("/valetkey.v1.AuditService/GetAuditRecord", "eve", get.encode_to_vec(), ReadAudit),
+        row("/valetkey.v1.AuditService/GetAuditProof", "eve", prove.encode_to_vec(), ReadAudit),
+        row("/valetkey.v1.AuditService/GetAuditCheckpoint", "omar", Vec::new(), ReadAudit),
         row(
             "/valetkey.v1.AuditService/WatchAuditRecords",
             "travel-bot",
             WatchAuditRecordsRequest::default().encode_to_vec(),
             ReadAudit,
         ),
+        row("/valetkey.v1.ReportService/GetUsageReport", "omar", Vec::new(), ReadAudit),
+        row("/valetkey.v1.ReportService/ListRefusals", "travel-bot", Vec::new(), ReadAudit),
+        row("/valetkey.v1.ReportService/ListFirstUses", BOOK, Vec::new(), ReadAudit),
+        row("/valetkey.v1.ReportService/ListUnusedAccess", "eve", Vec::new(), ReadAudit),
+        row(
+            "/valetkey.v1.AuditService/ExportAuditRecords",
+            "omar",
+            ExportAuditRecordsRequest::default().encode_to_vec(),
+            ReadAudit,
+        ),
+        row("/valetkey.v1.ReportService/FindValue", "omar", find.encode_to_vec(), FindValue),
         row("/valetkey.v1.OperatorService/GetStatus", "ana", Vec::new(), Operate),
         row("/valetkey.v1.TokenService/CreateToken", "ana", create.encode_to_vec(), TokenCreate),
         row("/valetkey.v1.TokenService/ListTokens", "travel-bot", Vec::new(), TokenList),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tonic::{Code, Status};
 use valetkey_core::testing::FakeClock;
-use valetkey_core::{Reason, RecordKind};
+use valetkey_core::{Reason, RecordKind, Ruling};
 use valetkey_proto::v1::acquire_lease_response::Event;
 use valetkey_proto::v1::{
     CheckAccessRequest, CreateTokenRequest, CreateTokenResponse, EndCause, ListTokensRequest,
@@ -23,7 +23,7 @@ const NAVAN: &str = "op://Tutorial/Navan/username";
 async fn create(broker: &TestBroker, identity: &str, seconds: i64) -> Result<CreateTokenResponse, Status> {
     let omar = broker.client("omar").await;
     let ttl = (seconds != 0).then_some(prost_types::Duration { seconds, nanos: 0 });
-    let ask = CreateTokenRequest { identity: identity.to_owned(), ttl };
+    let ask = CreateTokenRequest { identity: identity.to_owned(), ttl, ..Default::default() };
     let mut omar = omar.map_err(|error| Status::internal(error.to_string()))?;
     Ok(omar.tokens.create_token(ask).await?.into_inner())
 }
@@ -63,11 +63,15 @@ async fn a_token_outlives_the_broker_and_its_secret_is_nowhere() -> Result<()> {
         records.iter().map(|it| (it.kind, it.caller.as_deref(), it.credential.clone())).collect();
     let omar = broker.token("omar")?.get(..20).map(ToOwned::to_owned);
     let expected = [
+        (RecordKind::TokenCreate, Some("person:omar"), omar.clone()),
         (RecordKind::TokenCreate, Some("person:omar"), omar),
         (RecordKind::Check, Some("agent:travel-bot"), Some(token.token_id.clone())),
     ];
     assert_eq!(made_by, expected);
-    assert!(records[0].detail.as_deref().is_some_and(|it| it.contains(&token.token_id)), "{records:#?}");
+    for record in &records[..2] {
+        assert!(record.detail.as_deref().is_some_and(|it| it.contains(&token.token_id)), "{records:#?}");
+    }
+    assert_eq!((records[1].ruling, records[1].reason), (Ruling::Event, Reason::Done), "what came of it");
 
     let mut hunt = Hunt::default();
     hunt.add_bearer("the token", &made.secret_token);
@@ -91,6 +95,13 @@ async fn a_token_outlives_the_broker_and_its_secret_is_nowhere() -> Result<()> {
     );
     let listed = list(&broker).await?;
     assert_eq!((listed[0].state(), listed[0].revoker.as_str()), (TokenState::Revoked, "person:omar"));
+
+    // What was used last right before it was revoked was used last.
+    let made = create(&broker, "agent:travel-bot", 0).await?;
+    check(&broker, &made.secret_token).await?;
+    revoke(&broker, &made.token.unwrap_or_default().token_id).await?;
+    let listed = list(&broker).await?;
+    assert!(listed[0].state() == TokenState::Revoked && listed[0].use_time.is_some(), "{listed:?}");
     Ok(())
 }
 
@@ -125,9 +136,10 @@ async fn a_revocation_reaches_live_streams_within_a_second() -> Result<()> {
         kind: RecordKind::Unauthenticated,
         why: Reason::TokenUnknown,
     };
-    broker
+    let (_, record) = broker
         .check_refused("a revoked token", mark, counts, check(&broker, &agent.secret_token).await, unknown)
         .await?;
+    assert_eq!(record.credential, Some(id(&agent)), "which one");
     let mark_end = broker.records("kind:lease_end reason:END_CREDENTIAL").await?;
     assert_eq!(mark_end.len(), 1);
 
@@ -215,7 +227,12 @@ async fn what_is_asked_wrongly_is_refused() -> Result<()> {
         ("vkt_0123456789abcdef", Code::NotFound, "TOKEN_NOT_FOUND"),
         (configured.as_str(), Code::FailedPrecondition, "TOKEN_CONFIGURED"),
     ] {
+        let mark = broker.mark();
         let status = revoke(&broker, id).await.err().context("it was revoked")?;
+        let [allowed, told] = &broker.since(mark).await?[..] else { anyhow::bail!("not two records") };
+        assert_eq!((allowed.ruling, told.ruling), (Ruling::Allow, Ruling::Event));
+        assert_eq!((told.reason, told.detail.as_deref()), (Reason::Failed, Some(reason)));
+        assert_eq!((told.kind, &told.request), (RecordKind::TokenRevoke, &allowed.request));
         assert_eq!((status.code(), valetkey_tests::reason(&status).as_str()), (code, reason));
     }
     for page_token in ["x", "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAA="] {

@@ -3,7 +3,9 @@
 //!
 //! Not here: assertions. The tests are in `it/`, one file per capability.
 
+pub mod contract;
 pub mod echo;
+pub mod events;
 pub mod hunt;
 pub mod issuer;
 pub mod lease;
@@ -37,11 +39,12 @@ use valetkey_proto::v1::acquire_lease_response::Event;
 use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
+use valetkey_proto::v1::report_service_client::ReportServiceClient;
 use valetkey_proto::v1::token_service_client::TokenServiceClient;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, AuditRecord, ListAuditRecordsRequest};
 use valetkey_server::{
-    App, Config, Issuer, Limits, Listeners, Member, Proof, Reloader, RepeatLimits, RunError, SourceBounds,
-    SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest,
+    App, Config, Issuer, Limits, Listeners, Member, Proof, Reloader, RepeatLimits, Retention, RunError,
+    Signing, SourceBounds, SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest,
 };
 
 /// Who has a token in every test: the people of the travel story, and some who have no business in it.
@@ -62,6 +65,8 @@ pub struct TestBroker {
     pub dir: Arc<TempDir>,
     /// Where it listens.
     pub address: std::net::SocketAddr,
+    /// Where its Events API listens, if it has one.
+    pub events_address: Option<std::net::SocketAddr>,
     /// Reloads its policies.
     pub reloader: Reloader,
     /// The broker itself, for faults that no client can cause.
@@ -97,6 +102,8 @@ pub struct Client {
     pub audit: AuditServiceClient<Wire>,
     /// `OperatorService`.
     pub operator: OperatorServiceClient<Wire>,
+    /// `ReportService`.
+    pub reports: ReportServiceClient<Wire>,
     /// `TokenService`.
     pub tokens: TokenServiceClient<Wire>,
 }
@@ -230,19 +237,29 @@ impl Setup {
             metrics: None,
             tls: None,
             unix: None,
+            events: None,
             audit_database: dir.path().join("audit.db"),
             audit_create: !dir.path().join("audit.db").exists(),
+            audit_digest_key: Some(dir.path().join("audit.db-digest-key")),
+            audit_signing: Signing::default(),
+            audit_retention: Retention::default(),
             policies: dir.path().join("policies"),
             sources,
             members: identities.collect::<Result<_>>()?,
             spiffe_rules: Vec::new(),
             issuers,
             limits,
+            digests: Vec::new(),
         };
         if let Some(configure) = configure {
             configure(&mut config);
         }
-        let listeners = Listeners::bind(config.listen, config.unix.as_ref()).await?;
+        let events = match &config.events {
+            Some(events) => Some(tokio::net::TcpListener::bind(events.listen).await?),
+            None => None,
+        };
+        let listeners = Listeners::bind(config.listen, config.unix.as_ref()).await?.events(events);
+        let events_address = listeners.events_address();
         let address = listeners.address().context("no address")?;
         let app = App::open(config, clock).await?;
         let (reloader, broker, store) = (app.reloader(), Arc::clone(app.broker()), Arc::clone(app.audit()));
@@ -251,7 +268,7 @@ impl Setup {
             let _ = stop.await;
         }));
         let (shutdown, running) = (Some(shutdown), Some(running));
-        Ok(TestBroker { dir, address, reloader, broker, store, tokens, shutdown, running })
+        Ok(TestBroker { dir, address, events_address, reloader, broker, store, tokens, shutdown, running })
     }
 }
 
@@ -364,6 +381,7 @@ impl Client {
             leases: LeaseServiceClient::with_interceptor(channel.clone(), token.clone()),
             audit: AuditServiceClient::with_interceptor(channel.clone(), token.clone()),
             operator: OperatorServiceClient::with_interceptor(channel.clone(), token.clone()),
+            reports: ReportServiceClient::with_interceptor(channel.clone(), token.clone()),
             tokens: TokenServiceClient::with_interceptor(channel, token),
         })
     }

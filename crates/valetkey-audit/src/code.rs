@@ -3,6 +3,8 @@
 //! Fixed for ever: a number is never given to another meaning. A new variant takes the next free one; the
 //! compiler asks for it here.
 
+use rusqlite::Row;
+use rusqlite::types::FromSqlError;
 use valetkey_core::{OutcomeResult, Reason, RecordKind, Redeemer, Ruling};
 
 /// A word of the domain that is stored as a number.
@@ -46,6 +48,9 @@ impl Code for RecordKind {
             Self::TokenCreate => 40,
             Self::TokenList => 41,
             Self::TokenRevoke => 42,
+            Self::Retire => 50,
+            Self::FindValue => 51,
+            Self::ConfigLoad => 52,
         }
     }
 }
@@ -160,6 +165,12 @@ impl Code for Redeemer {
             Self::Agent => 2,
         }
     }
+}
+
+/// Reads a word from a column.
+pub(crate) fn word<T: Code>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    let code = row.get(column)?;
+    T::of(code).ok_or_else(|| FromSqlError::OutOfRange(code).into())
 }
 
 /// What queries and answers call a ruling.

@@ -5,6 +5,7 @@
 //! end of a name stands for anything. `docs/audit.md` lists the qualifiers.
 
 use sha2::{Digest, Sha256};
+use valetkey_core::ValueDigest;
 
 use crate::term::{QUALIFIERS, Term, Test};
 
@@ -84,6 +85,11 @@ impl Filter {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// What asks for the releases of a value; nobody can write it.
+    pub(crate) fn of_value(digest: ValueDigest) -> Self {
+        Self { text: String::new(), terms: vec![Term { negated: false, test: Test::ValueDigest(digest) }] }
     }
 
     pub(crate) fn terms(&self) -> &[Term] {
@@ -218,7 +224,9 @@ mod tests {
         assert_eq!(filter.terms(), expected);
         assert_eq!(Filter::parse("").unwrap(), Filter::default());
         assert_eq!(Filter::parse(" ").unwrap(), Filter::default());
-        assert!(Filter::parse("caller:agent:travel-bot").is_ok());
+        for caller in ["agent:travel-bot", "*ana", "*", "per*", "person:*", "tool:navan*"] {
+            assert!(Filter::parse(&format!("caller:{caller}")).is_ok(), "{caller}");
+        }
     }
 
     #[test]
@@ -239,6 +247,8 @@ mod tests {
         check("agent:a\"b\"", 6, "quote");
         check("agent:\"a\\n\"", 6, "quote");
         check("agent:a*b", 6, "`*` at its beginning or its end");
+        check("caller:ana", 7, "it is `caller:agent:ana`, `caller:tool:ana`, `caller:person:ana`");
+        check("caller:ana*", 7, "`caller:person:ana`");
         check("decision:no", 9, "one of allow, deny, event");
         check("kind:x", 5, "acquire, renew, redeem");
         check("outcome:x", 8, "issued, released, failed, withheld, interrupted, open");

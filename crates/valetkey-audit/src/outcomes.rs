@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use valetkey_core::{AuditOutcome, OutcomeResult, Timestamp};
 
+use crate::canonical::{PartDigest, digest_outcome};
+
 /// A record that allowed something is open until its outcome is durable.
 #[derive(Default)]
 pub(crate) struct Outcomes {
@@ -12,9 +14,22 @@ pub(crate) struct Outcomes {
     /// have the same grace.
     open: BTreeMap<u64, Duration>,
     /// Outcomes of open records, not durable yet.
-    waiting: BTreeMap<u64, AuditOutcome>,
+    waiting: BTreeMap<u64, NewOutcome>,
     /// Records up to here were given up already, where they had no outcome.
     given_up: u64,
+}
+
+/// An outcome to be written, and what its record's leaf is made of.
+pub(crate) struct NewOutcome {
+    pub(crate) outcome: AuditOutcome,
+    pub(crate) digest: PartDigest,
+}
+
+impl NewOutcome {
+    /// Computes the digest.
+    pub(crate) fn new(outcome: AuditOutcome) -> Self {
+        Self { digest: digest_outcome(&outcome), outcome }
+    }
 }
 
 impl Outcomes {
@@ -25,7 +40,7 @@ impl Outcomes {
 
     /// Takes an outcome; whether its record is open. Takes the place of an `interrupted` that is not
     /// written yet.
-    pub(crate) fn bring(&mut self, seq: u64, outcome: AuditOutcome) -> bool {
+    pub(crate) fn bring(&mut self, seq: u64, outcome: NewOutcome) -> bool {
         let open = self.open.contains_key(&seq);
         if open {
             self.waiting.insert(seq, outcome);
@@ -33,14 +48,16 @@ impl Outcomes {
         open
     }
 
-    /// Gives up on outcomes that are overdue at `monotonic`: they are `interrupted`. How many.
-    pub(crate) fn give_up(&mut self, monotonic: Duration, now: Timestamp) -> usize {
+    /// Gives up on outcomes that are overdue at `monotonic`, and on those of records up to `until`: they are
+    /// `interrupted`. How many.
+    pub(crate) fn give_up(&mut self, monotonic: Duration, until: u64, now: Timestamp) -> usize {
         let mut overdue = 0;
-        for (seq, _) in self.open.range(self.given_up + 1..).take_while(|(_, end)| **end <= monotonic) {
+        let is_over = |(seq, end): &(&u64, &Duration)| **end <= monotonic || **seq <= until;
+        for (seq, _) in self.open.range(self.given_up + 1..).take_while(is_over) {
             self.given_up = *seq;
             self.waiting.entry(*seq).or_insert_with(|| {
                 overdue += 1;
-                AuditOutcome::new(now, OutcomeResult::Interrupted)
+                NewOutcome::new(AuditOutcome::new(now, OutcomeResult::Interrupted))
             });
         }
         overdue
@@ -62,7 +79,7 @@ impl Outcomes {
     }
 
     /// Those that wait, before `end`.
-    pub(crate) fn batch(&self, end: u64) -> impl Iterator<Item = (u64, &AuditOutcome)> {
+    pub(crate) fn batch(&self, end: u64) -> impl Iterator<Item = (u64, &NewOutcome)> {
         self.waiting.range(..end).map(|(seq, outcome)| (*seq, outcome))
     }
 
@@ -100,46 +117,58 @@ mod tests {
         outcomes
     }
 
+    fn issued() -> NewOutcome {
+        NewOutcome::new(AuditOutcome::new(NOW, Issued))
+    }
+
     fn waiting(outcomes: &Outcomes) -> Vec<(u64, OutcomeResult)> {
-        outcomes.batch(END).map(|(seq, outcome)| (seq, outcome.result)).collect()
+        outcomes.batch(END).map(|(seq, new)| (seq, new.outcome.result)).collect()
     }
 
     #[test]
     fn an_outcome_counts_once_and_only_for_an_open_record() {
         let mut outcomes = three();
-        assert!(outcomes.bring(5, AuditOutcome::new(NOW, Issued)));
-        assert!(!outcomes.bring(4, AuditOutcome::new(NOW, Issued)));
+        assert!(outcomes.bring(5, issued()));
+        assert!(!outcomes.bring(4, issued()));
         assert_eq!((outcomes.open_count(), outcomes.waiting_count()), (3, 1), "open until it is durable");
         outcomes.written(END);
-        assert!(!outcomes.bring(5, AuditOutcome::new(NOW, Issued)), "too late");
+        assert!(!outcomes.bring(5, issued()), "too late");
         assert_eq!((outcomes.open_count(), outcomes.waiting_count()), (2, 0));
     }
 
     #[test]
     fn what_is_overdue_is_interrupted_once_unless_its_outcome_is_there() {
         let mut outcomes = three();
-        outcomes.bring(5, AuditOutcome::new(NOW, Issued));
-        assert_eq!(outcomes.give_up(Duration::from_secs(2), NOW), 0);
-        assert_eq!(outcomes.give_up(Duration::from_secs(5), NOW), 1);
-        assert_eq!(outcomes.give_up(Duration::from_secs(5), NOW), 0);
+        outcomes.bring(5, issued());
+        assert_eq!(outcomes.give_up(Duration::from_secs(2), 0, NOW), 0);
+        assert_eq!(outcomes.give_up(Duration::from_secs(5), 0, NOW), 1);
+        assert_eq!(outcomes.give_up(Duration::from_secs(5), 0, NOW), 0);
         assert_eq!(waiting(&outcomes), [(3, Interrupted), (5, Issued)]);
         // It came just in time.
-        outcomes.bring(3, AuditOutcome::new(NOW, Issued));
+        outcomes.bring(3, issued());
         assert_eq!(waiting(&outcomes), [(3, Issued), (5, Issued)]);
         outcomes.written(END);
-        assert_eq!(outcomes.give_up(Duration::from_secs(9), NOW), 1);
+        assert_eq!(outcomes.give_up(Duration::from_secs(9), 0, NOW), 1);
         assert_eq!(waiting(&outcomes), [(6, Interrupted)]);
+    }
+
+    #[test]
+    fn the_oldest_can_be_given_up_before_they_are_overdue() {
+        let mut outcomes = three();
+        assert_eq!(outcomes.give_up(Duration::ZERO, 2, NOW), 0);
+        assert_eq!(outcomes.give_up(Duration::ZERO, 5, NOW), 2);
+        assert_eq!(waiting(&outcomes), [(3, Interrupted), (5, Interrupted)]);
     }
 
     #[test]
     fn settled_is_before_the_first_that_stays_open() {
         let mut outcomes = three();
         assert_eq!(outcomes.settled(END, 9), 2);
-        outcomes.bring(5, AuditOutcome::new(NOW, Issued));
+        outcomes.bring(5, issued());
         assert_eq!(outcomes.settled(END, 9), 2);
-        outcomes.bring(3, AuditOutcome::new(NOW, Issued));
+        outcomes.bring(3, issued());
         assert_eq!((outcomes.settled(END, 9), outcomes.settled(5, 9), outcomes.settled(0, 9)), (5, 4, 2));
-        outcomes.bring(6, AuditOutcome::new(NOW, Issued));
+        outcomes.bring(6, issued());
         assert_eq!(outcomes.settled(END, 9), 9);
     }
 
@@ -149,7 +178,7 @@ mod tests {
         for seq in 1..=BATCH_MAX as u64 + 1 {
             outcomes.expect(seq, Duration::ZERO);
         }
-        assert_eq!(outcomes.give_up(Duration::ZERO, NOW), BATCH_MAX + 1);
+        assert_eq!(outcomes.give_up(Duration::ZERO, 0, NOW), BATCH_MAX + 1);
         let end = outcomes.batch_end();
         assert_eq!(outcomes.batch(end).count(), BATCH_MAX);
         outcomes.written(end);

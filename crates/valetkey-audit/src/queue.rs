@@ -5,12 +5,15 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use valetkey_core::{AuditError, AuditOutcome, AuditRecord, RecordId, RecordKind};
+use valetkey_core::{AuditError, AuditRecord, RecordId, RecordKind};
+
+use crate::canonical::{PartDigest, digest_record};
+use crate::outcomes::NewOutcome;
 
 /// The records of one call and whoever waits for them.
 pub(crate) struct Submission {
-    /// All or none.
-    pub(crate) records: Vec<AuditRecord>,
+    /// All or none; each with what its leaf is made of.
+    pub(crate) records: Vec<(AuditRecord, PartDigest)>,
     /// Takes the ids, or why there are none. Nobody may be there any more: the records are written all
     /// the same, so that hanging up does not keep a refusal out of the log.
     pub(crate) reply: oneshot::Sender<Result<Vec<RecordId>, AuditError>>,
@@ -20,7 +23,7 @@ pub(crate) struct Submission {
 #[derive(Default)]
 pub(crate) struct Work {
     pub(crate) submissions: Vec<Submission>,
-    pub(crate) outcomes: Vec<(RecordId, AuditOutcome)>,
+    pub(crate) outcomes: Vec<(RecordId, NewOutcome)>,
     /// Whether nothing more will come.
     pub(crate) closed: bool,
 }
@@ -50,14 +53,27 @@ struct State {
     /// Submissions that somebody waits for.
     urgent: usize,
     /// Never more than grants under way, so without a bound of their own.
-    outcomes: Vec<(RecordId, AuditOutcome)>,
+    outcomes: Vec<(RecordId, NewOutcome)>,
     closed: bool,
 }
 
 impl Submission {
+    /// Computes the digests: on the caller's own task, because the writer has only one thread.
+    pub(crate) fn new(
+        records: Vec<AuditRecord>,
+        reply: oneshot::Sender<Result<Vec<RecordId>, AuditError>>,
+    ) -> Self {
+        let digested = |record| {
+            let digest = digest_record(&record);
+            (record, digest)
+        };
+        let records = records.into_iter().map(digested).collect();
+        Self { records, reply }
+    }
+
     fn is_urgent(&self) -> bool {
         let by_itself = [RecordKind::LeaseEnd, RecordKind::HandleExpire, RecordKind::HandleRevoke];
-        !self.records.iter().all(|record| by_itself.contains(&record.kind))
+        !self.records.iter().all(|(record, _)| by_itself.contains(&record.kind))
     }
 }
 
@@ -91,7 +107,7 @@ impl Queue {
 
     /// Queues an outcome; whether it was taken. Does not wake the writer: outcomes travel with the next
     /// records, or with the next tick.
-    pub(crate) fn push_outcome(&self, record: RecordId, outcome: AuditOutcome) -> bool {
+    pub(crate) fn push_outcome(&self, record: RecordId, outcome: NewOutcome) -> bool {
         let mut state = self.lock();
         if !state.closed {
             state.outcomes.push((record, outcome));
@@ -150,7 +166,7 @@ const BATCH_MAX: usize = 2048;
 mod tests {
     use super::*;
     use std::time::Instant;
-    use valetkey_core::{OutcomeResult, Reason, Timestamp};
+    use valetkey_core::{AuditOutcome, OutcomeResult, Reason, Timestamp};
 
     const NOW: Timestamp = Timestamp::from_micros(1);
 
@@ -160,7 +176,7 @@ mod tests {
 
     fn submission_of(kind: RecordKind, records: usize) -> Submission {
         let record = AuditRecord::event(NOW, kind, Reason::Done);
-        Submission { records: vec![record; records], reply: oneshot::channel().0 }
+        Submission::new(vec![record; records], oneshot::channel().0)
     }
 
     #[test]
@@ -209,7 +225,7 @@ mod tests {
     fn a_closed_queue_takes_nothing() {
         let queue = Queue::new(5);
         queue.push(submission(1)).unwrap();
-        let outcome = || AuditOutcome::new(NOW, OutcomeResult::Issued);
+        let outcome = || NewOutcome::new(AuditOutcome::new(NOW, OutcomeResult::Issued));
         assert!(queue.push_outcome(RecordId(1), outcome()));
         queue.abandon();
         assert_eq!(queue.push(submission(1)), Err(Rejected::Closed));

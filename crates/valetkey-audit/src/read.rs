@@ -1,19 +1,29 @@
 //! Reading the log: connections of its own, and a bound on everything a query may cost.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+mod counting;
+mod pages;
+mod places;
+mod pool;
+
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, ErrorCode, params_from_iter};
+use rusqlite::ErrorCode;
 use tokio::sync::Semaphore;
 use valetkey_core::{AuditScope, RecordId};
 
+pub(crate) use self::pages::select;
+pub(crate) use self::pool::Snapshot;
+use self::pool::{Pool, Reading};
+use crate::blocks::Signed;
 use crate::filter::Filter;
-use crate::query::{Condition, only_record};
+use crate::index::{IndexState, Order};
+use crate::prove;
+use crate::query::Seqs;
 use crate::schema::{self, OpenError};
-use crate::stored::{SELECT, StoredRecord};
-use crate::vaults::{Known, Vaults};
+use crate::stored::StoredRecord;
+use crate::vaults::Vaults;
 
 /// Reads the log; clones share its connections. Needs no writer: a log can be read while no broker runs.
 #[derive(Clone)]
@@ -38,6 +48,17 @@ pub struct Tail {
     pub seen: RecordId,
 }
 
+/// The proof of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// There is no such record.
+    NoRecord,
+    /// No checkpoint covers it yet.
+    NotSigned,
+    /// The text: a C2SP tlog-proof.
+    Text(String),
+}
+
 /// Why the log could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -57,19 +78,9 @@ pub enum ReadError {
 
 /// What is asked of the records.
 #[derive(Clone)]
-struct Query {
-    filter: Filter,
-    scope: AuditScope,
-}
-
-struct Pool {
-    path: PathBuf,
-    /// Not in use. Never more than there are permits.
-    idle: Mutex<Vec<Connection>>,
-    permits: Arc<Semaphore>,
-    vaults: Known,
-    /// How long a query waits for its turn, and how long it may then take.
-    time_max: Duration,
+pub(crate) struct Query {
+    pub(crate) filter: Filter,
+    pub(crate) scope: AuditScope,
 }
 
 impl AuditReader {
@@ -79,15 +90,20 @@ impl AuditReader {
     /// [`OpenError`] where there is none, or none of this version.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         schema::check_place(path)?;
-        let first = schema::open_reader(path)?;
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Ok(Self(Arc::new(Pool {
-            path: path.to_owned(),
-            idle: Mutex::new(vec![first]),
-            permits,
-            vaults: Known::default(),
-            time_max: TIME_MAX,
-        })))
+        let pool = Pool::new(path, Arc::new(Semaphore::new(CONNECTIONS_MAX)), TIME_MAX);
+        pool.keep(Reading::open(&pool)?);
+        Ok(Self(Arc::new(pool)))
+    }
+
+    /// Every record up to here is in the index, as far as this process keeps it; 0 where another one does, or none.
+    #[must_use]
+    pub fn indexed(&self) -> RecordId {
+        RecordId(self.0.index.indexed())
+    }
+
+    /// What the readers and the follower of the index tell each other.
+    pub(crate) fn index(&self) -> &Arc<IndexState> {
+        &self.0.index
     }
 
     /// The records before `before`, or the last ones; at most `limit`, which is held within 1 and 1,000.
@@ -102,7 +118,7 @@ impl AuditReader {
         limit: usize,
     ) -> Result<Page, ReadError> {
         let (query, limit) = (Query::new(filter, scope), limit.clamp(1, LIMIT_MAX));
-        self.run(move |connection| list(connection, &query, before, limit, SCAN_MAX)).await
+        self.run(move |snapshot| pages::list(snapshot, &query, before, limit, SCAN_MAX)).await
     }
 
     /// The records after `after` up to `until`, for watching; at most `limit`, which is held within 1 and 1,000.
@@ -117,7 +133,15 @@ impl AuditReader {
         limit: usize,
     ) -> Result<Tail, ReadError> {
         let (query, limit) = (Query::new(filter, scope), limit.clamp(1, LIMIT_MAX));
-        self.run(move |connection| tail(connection, &query, (after, until), limit, SCAN_MAX)).await
+        self.run(move |snapshot| pages::tail(snapshot, &query, (after, until), limit, SCAN_MAX)).await
+    }
+
+    /// The last record before the first that is still open: up to here nothing changes any more. 0 while there is none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn settled(&self) -> Result<RecordId, ReadError> {
+        self.run(pages::settled).await
     }
 
     /// One record; `None` also where it is outside of the scope.
@@ -126,11 +150,60 @@ impl AuditReader {
     /// [`ReadError`].
     pub async fn fetch(&self, scope: &AuditScope, id: RecordId) -> Result<Option<StoredRecord>, ReadError> {
         let query = Query::new(&Filter::default(), scope);
-        self.run(move |connection| Ok(select(connection, &query, (id.0, id.0), "ASC", 1)?.pop())).await
+        let only = Seqs::Span(id.0, id.0);
+        self.run(move |snapshot| {
+            Ok(select(snapshot.connection(), &query, &only, Order::OldestFirst, 1)?.pop())
+        })
+        .await
     }
 
-    /// The vaults that occur in the log. The first time the whole log is looked through, as far as the time
-    /// suffices; the next call goes on from there.
+    /// The newest signed checkpoint, and the last record; `None` where nothing is signed yet.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn checkpoint(&self) -> Result<(Option<String>, RecordId), ReadError> {
+        self.run(|snapshot| {
+            let newest = Signed::newest(snapshot.connection())?.map(|newest| newest.note);
+            Ok((newest, RecordId(snapshot.last())))
+        })
+        .await
+    }
+
+    /// Proves a record under the newest checkpoint; where it is outside of the scope, it is as if it were not there.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn prove(&self, scope: &AuditScope, id: RecordId) -> Result<Proof, ReadError> {
+        let query = Query::new(&Filter::default(), scope);
+        let only = Seqs::Span(id.0, id.0);
+        self.run(move |snapshot| {
+            let connection = snapshot.connection();
+            let record = select(connection, &query, &only, Order::OldestFirst, 1)?.pop();
+            let newest = Signed::newest(connection)?.filter(|newest| newest.size >= id.0);
+            Ok(match (record, newest) {
+                (None, _) => Proof::NoRecord,
+                (Some(_), None) => Proof::NotSigned,
+                (Some(record), Some(newest)) => Proof::Text(prove::prove(connection, &record, &newest)?),
+            })
+        })
+        .await
+    }
+
+    /// Proves the records of an export, as far as they are signed: the last one that is proven, and the text for the
+    /// file `<export>.proof`. `None` where none of them is signed.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn prove_range(
+        &self,
+        first: RecordId,
+        last: RecordId,
+    ) -> Result<Option<(RecordId, String)>, ReadError> {
+        self.run(move |snapshot| Ok(prove::prove_range(snapshot.connection(), (first, last))?)).await
+    }
+
+    /// The vaults that occur in the log. The first time what the index does not cover is looked through, as far as the
+    /// time suffices; the next call goes on from there.
     ///
     /// # Errors
     /// [`ReadError::TooLong`] where the log is not looked through yet, [`ReadError::TooManyVaults`].
@@ -138,7 +211,7 @@ impl AuditReader {
         let end = Instant::now() + self.0.time_max;
         while Instant::now() < end {
             let pool = Arc::clone(&self.0);
-            let looked = self.run(move |connection| pool.vaults.look_on(connection, SCAN_MAX)).await?;
+            let looked = self.run(move |snapshot| pool.vaults.look_on(snapshot, SCAN_MAX)).await?;
             match looked {
                 Some(vaults) if vaults.vaults.len() > VAULTS_MAX => return Err(ReadError::TooManyVaults),
                 Some(vaults) => return Ok(vaults),
@@ -149,9 +222,9 @@ impl AuditReader {
     }
 
     /// Runs a query on a thread that may block, within a time.
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
-        query: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        query: impl Fn(&Snapshot<'_>) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
         let waiting = Arc::clone(&self.0.permits).acquire_owned();
         let permit = match tokio::time::timeout(self.0.time_max, waiting).await {
@@ -162,110 +235,32 @@ impl AuditReader {
         let work = move || {
             // Held until the connection is back, also where the caller has gone.
             let _permit = permit;
-            pool.run(query)
+            pool.run(&query)
         };
         tokio::task::spawn_blocking(work).await.map_err(|error| ReadError::Unavailable(error.into()))?
     }
 }
 
 impl Query {
-    fn new(filter: &Filter, scope: &AuditScope) -> Self {
+    pub(crate) fn new(filter: &Filter, scope: &AuditScope) -> Self {
         Self { filter: filter.clone(), scope: scope.clone() }
     }
 }
 
-impl Pool {
-    fn run<T>(&self, query: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, ReadError> {
-        let mut connection = match self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
-            Some(connection) => connection,
-            None => schema::open_reader(&self.path).map_err(|error| ReadError::Unavailable(error.into()))?,
-        };
-        let end = Instant::now() + self.time_max;
-        let overdue = move || Instant::now() >= end;
-        connection.progress_handler(CHECK_EVERY, Some(overdue)).map_err(ReadError::of)?;
-        let result = query(&mut connection).map_err(ReadError::of);
-        if let Ok(_) | Err(ReadError::TooLong) = result {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-        }
-        result
+impl ReadError {
+    /// The index does not hold what it must hold.
+    pub(crate) fn damaged() -> Self {
+        Self::Unavailable("the index is damaged".into())
     }
 }
 
-impl ReadError {
-    fn of(error: rusqlite::Error) -> Self {
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::OperationInterrupted) => Self::TooLong,
             _ => Self::Unavailable(error.into()),
         }
     }
-}
-
-fn list(
-    connection: &mut Connection,
-    query: &Query,
-    before: Option<RecordId>,
-    limit: usize,
-    scan_max: u64,
-) -> rusqlite::Result<Page> {
-    let snapshot = connection.transaction()?;
-    let last = last_record(&snapshot)?;
-    let top = before.map_or(last, |before| before.0.saturating_sub(1).min(last));
-    let (top, bottom) = match only_record(&query.filter) {
-        Some(seq) => (top.min(seq), seq),
-        None => (top, top.saturating_sub(scan_max - 1).max(1)),
-    };
-    let records = select(&snapshot, query, (bottom, top), "DESC", limit)?;
-    let seen = match records.last() {
-        Some(record) if records.len() == limit => record.id.0,
-        _ => bottom,
-    };
-    let more = seen > 1 && top >= bottom && only_record(&query.filter).is_none();
-    Ok(Page { records, next: more.then_some(RecordId(seen)) })
-}
-
-fn tail(
-    connection: &mut Connection,
-    query: &Query,
-    (after, until): (RecordId, RecordId),
-    limit: usize,
-    scan_max: u64,
-) -> rusqlite::Result<Tail> {
-    let snapshot = connection.transaction()?;
-    let last = last_record(&snapshot)?;
-    let bottom = after.0.saturating_add(1);
-    let top = after.0.saturating_add(scan_max).min(last).min(until.0);
-    if top < bottom {
-        return Ok(Tail { records: Vec::new(), seen: after });
-    }
-    let records = select(&snapshot, query, (bottom, top), "ASC", limit)?;
-    let seen = match records.last() {
-        Some(record) if records.len() == limit => record.id,
-        _ => RecordId(top),
-    };
-    Ok(Tail { records, seen })
-}
-
-fn select(
-    connection: &Connection,
-    query: &Query,
-    (bottom, top): (u64, u64),
-    order: &'static str,
-    limit: usize,
-) -> rusqlite::Result<Vec<StoredRecord>> {
-    let Condition { sql, values } = Condition::of(&query.filter).and(Condition::within(&query.scope));
-    let sql = format!("{SELECT} WHERE {sql} AND r.seq BETWEEN ? AND ? ORDER BY r.seq {order} LIMIT ?");
-    let number = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
-    let bounds = [number(bottom), number(top), number(limit as u64)];
-    let mut statement = connection.prepare(&sql)?;
-    let rows =
-        statement.query_map(params_from_iter(values.into_iter().chain(bounds)), StoredRecord::from_row)?;
-    rows.collect()
-}
-
-pub(crate) fn last_record(connection: &Connection) -> rusqlite::Result<u64> {
-    let last =
-        connection.query_row("SELECT max(seq) FROM records", [], |row| row.get::<_, Option<u64>>(0))?;
-    Ok(last.unwrap_or(0))
 }
 
 /// Records in one page.
@@ -277,8 +272,6 @@ const CONNECTIONS_MAX: usize = 2;
 /// Vaults, with their names, that a reader decides on.
 const VAULTS_MAX: usize = 1_024;
 const TIME_MAX: Duration = Duration::from_secs(2);
-/// Instructions of SQLite's machine between looks at the time.
-const CHECK_EVERY: i32 = 10_000;
 
 #[cfg(test)]
 mod tests;

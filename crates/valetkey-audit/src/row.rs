@@ -106,7 +106,7 @@ pub(crate) fn insert_outcome(
     seq: u64,
     outcome: &AuditOutcome,
 ) -> rusqlite::Result<()> {
-    let AuditOutcome { time, result, reason, detail, provenance } = outcome;
+    let AuditOutcome { time, result, reason, detail, provenance, value_digest } = outcome;
     let (source, item_version, age) = match provenance {
         None => (None, None, None),
         Some(Provenance { source, item_version, read_time }) => {
@@ -115,8 +115,8 @@ pub(crate) fn insert_outcome(
     };
     connection
         .prepare_cached(
-            "INSERT INTO outcomes (seq, time_us, result, reason, source, item_version, detail, value_age_us)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO outcomes (seq, time_us, result, reason, source, item_version, detail, value_age_us, value_digest)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             seq,
@@ -127,6 +127,7 @@ pub(crate) fn insert_outcome(
             item_version.map(|version| i64::try_from(version).unwrap_or(i64::MAX)),
             detail.as_deref(),
             age.map(micros),
+            value_digest.map(|digest| digest.0),
         ])
         .map(drop)
 }
@@ -134,15 +135,15 @@ pub(crate) fn insert_outcome(
 /// What is stored of a target. Labels are not: the field's id names it, and policies are judged by their
 /// revision.
 #[derive(Default)]
-struct TargetTexts<'a> {
-    vault: Option<&'a Named>,
-    item: Option<&'a Named>,
-    field_id: Option<String>,
-    error: Option<&'static str>,
+pub(crate) struct TargetTexts<'a> {
+    pub(crate) vault: Option<&'a Named>,
+    pub(crate) item: Option<&'a Named>,
+    pub(crate) field_id: Option<String>,
+    pub(crate) error: Option<&'static str>,
 }
 
 impl<'a> TargetTexts<'a> {
-    fn of(target: Option<&'a Target>) -> Self {
+    pub(crate) fn of(target: Option<&'a Target>) -> Self {
         match target {
             None => Self::default(),
             Some(Target::Unresolved { vault, item, error }) => {
@@ -169,11 +170,11 @@ impl<'a> TargetTexts<'a> {
 
 /// The ids, one a line. An id is a line of a policy file, so it has no line break; one that had would be
 /// read back as two.
-fn policy_lines(policies: &[PolicyId]) -> Option<String> {
+pub(crate) fn policy_lines(policies: &[PolicyId]) -> Option<String> {
     let lines: Vec<&str> = policies.iter().map(|policy| &*policy.0).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-fn micros(duration: Duration) -> i64 {
+pub(crate) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -48,6 +48,71 @@ pub enum OpenError {
         /// Why.
         source: std::io::Error,
     },
+    /// There is no key to sign the log with, and none was to be made.
+    #[error(
+        "there is no signing key of the audit log at `{0}`; `valetkey serve --create-database` makes it, once, on \
+         purpose, where nothing was signed yet; otherwise bring back the one that signed it"
+    )]
+    KeyAbsent(PathBuf),
+    /// The file of the key cannot be read or made.
+    #[error("cannot use the signing key of the audit log `{path}`")]
+    KeyFile {
+        /// The key.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What is in it is not to be used.
+    #[error("cannot use the signing key of the audit log `{path}`: {fault}")]
+    Key {
+        /// The key.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// Something was signed by another key, or is not as it was signed.
+    #[error(
+        "the newest checkpoint in `{place}` {fault}; find out who changed it, or bring back the key that signed it"
+    )]
+    Checkpoint {
+        /// The database, or the checkpoint file.
+        place: PathBuf,
+        /// What is wrong with it.
+        fault: crate::note::NoteError,
+    },
+    /// There were more records.
+    #[error(
+        "the audit log was rolled back: the newest checkpoint in `{place}` covers {covered} records, and the database \
+         has {has}; bring back the newer database, or, if an older one was restored on purpose, move the checkpoint \
+         file away and keep it"
+    )]
+    RolledBack {
+        /// The database, or the checkpoint file.
+        place: PathBuf,
+        /// Records that were signed.
+        covered: u64,
+        /// Records that there are.
+        has: u64,
+    },
+    /// There were other records.
+    #[error(
+        "the audit log is not what was signed: the newest checkpoint in `{place}` is of another log of {covered} \
+         records; `valetkey audit verify --database` says what was changed; restore the database from a backup"
+    )]
+    Disagree {
+        /// The database, or the checkpoint file.
+        place: PathBuf,
+        /// Records that were signed.
+        covered: u64,
+    },
+    /// The checkpoint file cannot be read.
+    #[error("cannot use the checkpoint file `{path}` of the audit log")]
+    CheckpointFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The database refuses.
     #[error("cannot use the audit database `{path}`")]
     Database {
@@ -115,7 +180,14 @@ fn check_directory(path: &Path) -> Result<(), OpenError> {
     if directory(path).is_dir() { Ok(()) } else { Err(OpenError::DirectoryAbsent(path.to_owned())) }
 }
 
-fn directory(path: &Path) -> &Path {
+/// The file that is called as `path` is, and `suffix`.
+pub(crate) fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut sibling = path.as_os_str().to_owned();
+    sibling.push(suffix);
+    sibling.into()
+}
+
+pub(crate) fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -176,11 +248,16 @@ fn refused(path: &Path, error: rusqlite::Error) -> OpenError {
 }
 
 /// A database in memory with the newest schema.
+pub(crate) fn fresh() -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    migrate(&mut connection, 0)?;
+    Ok(connection)
+}
+
+/// The same, for tests.
 #[cfg(test)]
 pub(crate) fn in_memory() -> Connection {
-    let mut connection = Connection::open_in_memory().unwrap();
-    migrate(&mut connection, 0).unwrap();
-    connection
+    fresh().unwrap()
 }
 
 /// The migrations in order; the position of each, from 1, is the schema version that it leads to.
@@ -188,6 +265,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0001_init.sql"),
     include_str!("../../../migrations/0002_add_value_age.sql"),
     include_str!("../../../migrations/0003_add_tokens.sql"),
+    include_str!("../../../migrations/0004_add_evidence.sql"),
 ];
 /// `vklg` in ASCII: marks the file as ours, also for file(1).
 const APPLICATION_ID: i64 = 0x766B_6C67;

@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -12,11 +12,17 @@ use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 use valetkey_core::{AuditError, AuditLog, AuditOutcome, AuditRecord, Clock, Grant, RecordId};
 
-use crate::checkpoint::{CheckpointLimits, Checkpointer};
+use crate::archive::Archive;
+use crate::evidence::{Evidence, Signing};
+use crate::index::{self, Follower};
+use crate::note::VerifierKey;
+use crate::outcomes::NewOutcome;
 use crate::queue::{Queue, Rejected, Submission};
 use crate::read::AuditReader;
+use crate::retention::{Retention, Retirer};
 use crate::schema::{self, OpenError};
 use crate::tokens::TokenStore;
+use crate::wal::{WalLimits, WalMover};
 use crate::writer::{Shared, Writer, WriterParts, set};
 
 /// The audit log in one SQLite file, open for writing; one process at a time.
@@ -24,8 +30,12 @@ pub struct AuditStore {
     shared: Arc<Shared>,
     reader: AuditReader,
     tokens: Arc<TokenStore>,
+    archive: Arc<Archive>,
+    verifier: VerifierKey,
     wait_max: Duration,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Keeps the index; ends before the writer does.
+    follower: Mutex<Option<Follower>>,
     /// Held until the writer has ended. The operating system lets go of it however the process ends.
     _lock: File,
 }
@@ -47,6 +57,12 @@ pub struct StoreOptions {
     pub open_max: usize,
     /// How long outcomes wait for records to share an fsync with. Default: 50 ms.
     pub tick: Duration,
+    /// Records that the index takes in at a time; 1 to 65,535. For tests alone. Default: 8,192.
+    pub index_chunk: u64,
+    /// How the log is signed.
+    pub signing: Signing,
+    /// How long records are kept. Default: for ever.
+    pub retention: Retention,
 }
 
 /// What to do where there is no database.
@@ -67,18 +83,31 @@ impl Default for StoreOptions {
             outcome_deadline: Duration::from_secs(120),
             open_max: 262_144,
             tick: Duration::from_millis(50),
+            index_chunk: index::CHUNK,
+            signing: Signing::default(),
+            retention: Retention::default(),
         }
     }
 }
 
 impl AuditStore {
-    /// Opens the log: brings the schema up to date, closes records that the last run left open as
-    /// `interrupted`, and starts the writer.
+    /// Opens the log: brings the schema up to date, sees to it that the log is the one that was signed, closes records
+    /// that the last run left open as `interrupted`, brings the tree up to date, and starts the writer.
     ///
     /// # Errors
     /// [`OpenError`]; nothing was created or changed that was not asked for.
     pub fn open(path: &Path, options: StoreOptions, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let StoreOptions { missing, queue_max, wait_max, outcome_deadline, open_max, tick } = options;
+        let StoreOptions {
+            missing,
+            queue_max,
+            wait_max,
+            outcome_deadline,
+            open_max,
+            tick,
+            index_chunk,
+            signing,
+            retention,
+        } = options;
         match missing {
             Missing::Create => schema::create(path)?,
             Missing::Refuse => {}
@@ -87,6 +116,10 @@ impl AuditStore {
         let path = path.canonicalize().map_err(|source| OpenError::File { path: path.to_owned(), source })?;
         let lock = lock(&path)?;
         let connection = schema::open_writer(&path)?;
+        let evidence = Evidence::open(&path, &connection, &signing, missing)?;
+        let verifier = evidence.verifier().clone();
+        let retirer = Retirer::new(retention, &connection)
+            .map_err(|source| OpenError::Database { path: path.clone(), source: source.into() })?;
         let shared = Arc::new(Shared {
             queue: Queue::new(queue_max),
             committed: watch::Sender::new(0),
@@ -95,21 +128,29 @@ impl AuditStore {
             #[cfg(any(test, feature = "test-util"))]
             fault: crate::fault::FaultSwitch::default(),
         });
-        let checkpointer = Checkpointer::start(&path, CheckpointLimits::default())?;
+        let wal_mover = WalMover::start(&path, WalLimits::default())?;
         let reader = AuditReader::open(&path)?;
         let tokens = Arc::new(TokenStore::open(&path)?);
+        let archive = Arc::new(Archive::open(&path)?);
         let parts = WriterParts {
             shared: Arc::clone(&shared),
             path: path.clone(),
             connection,
-            checkpointer,
+            wal_mover,
+            evidence,
+            retirer,
             clock,
             outcome_deadline,
             open_max,
             tick,
         };
+        let state = Arc::clone(reader.index());
+        // A few ticks behind is near enough: what is not in the index is read from the log.
+        let (chunk, idle) = (index_chunk.clamp(1, 65_535), tick.saturating_mul(4));
+        let follower = Follower::start(&path, state, shared.committed.subscribe(), chunk, idle)?;
         let writer = start(&path, parts)?;
-        Ok(Self { shared, reader, tokens, wait_max, writer: Mutex::new(Some(writer)), _lock: lock })
+        let (writer, follower) = (Mutex::new(Some(writer)), Mutex::new(Some(follower)));
+        Ok(Self { shared, reader, tokens, archive, verifier, wait_max, writer, follower, _lock: lock })
     }
 
     /// Reads the log; its queries never hold up the writer.
@@ -122,6 +163,18 @@ impl AuditStore {
     #[must_use]
     pub fn tokens(&self) -> &Arc<TokenStore> {
         &self.tokens
+    }
+
+    /// What is kept in the same file so that records can be read later.
+    #[must_use]
+    pub fn archive(&self) -> &Arc<Archive> {
+        &self.archive
+    }
+
+    /// The public key that the log's checkpoints are signed by.
+    #[must_use]
+    pub fn verifier_key(&self) -> &VerifierKey {
+        &self.verifier
     }
 
     /// The last durable record, as it moves: wakes whoever watches the log. 0 while it is empty.
@@ -151,6 +204,7 @@ impl AuditStore {
     /// Writes what is queued, outcomes included, and closes the database. Takes nothing more. Blocks until
     /// it is done; a second call does nothing.
     pub fn close(&self) {
+        drop(self.follower.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.shared.queue.close();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer
@@ -158,6 +212,12 @@ impl AuditStore {
         {
             tracing::error!("the audit log's writer had panicked");
         }
+    }
+
+    /// Every record up to here is in the index, which follows the log.
+    #[must_use]
+    pub fn indexed(&self) -> RecordId {
+        self.reader.indexed()
     }
 
     /// Makes the log fail from the next transaction on.
@@ -183,7 +243,7 @@ impl AuditLog for AuditStore {
             return Ok(Vec::new());
         }
         let (reply, answer) = oneshot::channel();
-        self.shared.queue.push(Submission { records, reply }).map_err(|rejected| match rejected {
+        self.shared.queue.push(Submission::new(records, reply)).map_err(|rejected| match rejected {
             Rejected::Full => AuditError("its queue is full".into()),
             Rejected::Closed => AuditError("it is closed".into()),
         })?;
@@ -201,7 +261,7 @@ impl AuditLog for AuditStore {
 
     fn record_outcome(&self, grant: Grant, outcome: AuditOutcome) {
         let (record, result) = (grant.record(), outcome.result.as_str());
-        if !self.shared.queue.push_outcome(record, outcome) {
+        if !self.shared.queue.push_outcome(record, NewOutcome::new(outcome)) {
             tracing::error!(%record, result, "an outcome came after the audit log was closed; it becomes interrupted");
         }
     }
@@ -227,9 +287,7 @@ fn start(path: &Path, parts: WriterParts) -> Result<JoinHandle<()>, OpenError> {
 /// Takes the lock beside the database: a file of its own, because SQLite loses its own locks when another
 /// descriptor of the database is closed.
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push("-lock");
-    let lock = PathBuf::from(lock);
+    let lock = schema::sibling(path, "-lock");
     let failed = |source| OpenError::File { path: lock.clone(), source };
     let options = File::options().create(true).truncate(false).write(true).mode(0o600).clone();
     let file = options.open(&lock).map_err(failed)?;

@@ -6,7 +6,7 @@ use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError};
 use valetkey_core::{
     HandleId, LeaseId, OutcomeResult, PublicId, Reason, RecordId, RecordKind, Redeemer, RequestId, Ruling,
-    Timestamp, TraceId,
+    Timestamp, TraceId, ValueDigest,
 };
 
 use crate::code::Code;
@@ -104,6 +104,8 @@ pub struct StoredOutcome {
     pub value_age: Option<Duration>,
     /// More for the reviewer.
     pub detail: Option<String>,
+    /// What recognises the value that was released.
+    pub value_digest: Option<ValueDigest>,
 }
 
 impl StoredRecord {
@@ -155,7 +157,11 @@ impl StoredTarget {
             field_id: columns.take()?,
             error: columns.take()?,
         };
-        Ok((target.vault_id.is_some() || target.error.is_some()).then_some(target))
+        // Whatever is there belongs to the record's leaf, also what no broker writes.
+        let Self { vault_id, vault_name, item_id, item_name, field_id, error } = &target;
+        let any =
+            [vault_id, vault_name, item_id, item_name, field_id, error].into_iter().any(Option::is_some);
+        Ok(any.then_some(target))
     }
 }
 
@@ -170,6 +176,7 @@ impl StoredOutcome {
             item_version: columns.take()?,
             detail: columns.take()?,
             value_age: columns.take::<Option<u64>>()?.map(Duration::from_micros),
+            value_digest: columns.take::<Option<[u8; 16]>>()?.map(ValueDigest),
         }))
     }
 }
@@ -226,7 +233,7 @@ pub(crate) const SELECT: &str = "
         o.result, o.time_us,
         (SELECT text FROM strings WHERE id = o.reason),
         (SELECT text FROM strings WHERE id = o.source),
-        o.item_version, o.detail, o.value_age_us
+        o.item_version, o.detail, o.value_age_us, o.value_digest
     FROM records r LEFT JOIN outcomes o ON o.seq = r.seq";
 
 #[cfg(test)]

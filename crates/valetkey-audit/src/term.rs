@@ -3,7 +3,7 @@
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime, Time};
-use valetkey_core::{OutcomeResult, PublicId, Reason, RecordKind, Ruling};
+use valetkey_core::{OutcomeResult, PublicId, Reason, RecordKind, Ruling, ValueDigest};
 
 use crate::code::{Code, ruling_name};
 
@@ -27,6 +27,14 @@ pub(crate) enum Test {
     Item(Pattern),
     Policy(Pattern),
     Reason(Pattern),
+    Source(Pattern),
+    Revision(Pattern),
+    Reference(Pattern),
+    Session(Pattern),
+    Destination(Pattern),
+    Client(Pattern),
+    /// Of the record or of its outcome.
+    Detail(Pattern),
     Decision(Ruling),
     Kind(RecordKind),
     Request(PublicId),
@@ -36,6 +44,8 @@ pub(crate) enum Test {
     /// A result, or `None`: one is still to come.
     Outcome(Option<OutcomeResult>),
     Created(Span),
+    /// No qualifier: asked by [`crate::AuditReader::released`] alone.
+    ValueDigest(ValueDigest),
 }
 
 /// A text with a `*` at its beginning, its end, both or neither.
@@ -54,23 +64,30 @@ pub(crate) struct Span {
 }
 
 /// The qualifiers, in the order in which messages list them.
-pub(crate) const QUALIFIERS: [&str; 17] = [
+pub(crate) const QUALIFIERS: [&str; 24] = [
     "agent",
     "tool",
     "caller",
     "person",
     "credential",
+    "client",
+    "session",
     "decision",
     "kind",
     "reason",
     "vault",
     "item",
+    "reference",
+    "destination",
+    "source",
     "lease",
     "handle",
     "record",
     "policy",
+    "revision",
     "request",
     "outcome",
+    "detail",
     "created",
 ];
 
@@ -83,12 +100,19 @@ impl Test {
         Some(match qualifier {
             "agent" => pattern().map(Self::Agent),
             "tool" => pattern().map(Self::Tool),
-            "caller" => pattern().map(Self::Caller),
+            "caller" => pattern().and_then(caller).map(Self::Caller),
             "person" => pattern().map(Self::Person),
             "credential" => pattern().map(Self::Credential),
             "vault" => pattern().map(|pattern| Self::Vault(pattern.lower_case())),
             "item" => pattern().map(|pattern| Self::Item(pattern.lower_case())),
             "policy" => pattern().map(Self::Policy),
+            "source" => pattern().map(Self::Source),
+            "revision" => pattern().map(Self::Revision),
+            "reference" => pattern().map(Self::Reference),
+            "session" => pattern().map(Self::Session),
+            "destination" => pattern().map(Self::Destination),
+            "client" => pattern().map(Self::Client),
+            "detail" => pattern().map(Self::Detail),
             "reason" => reason(value, literal).map(Self::Reason),
             "decision" => one_of(value, Ruling::ALL, ruling_name).map(Self::Decision),
             "kind" => one_of(value, &RecordKind::ALL, RecordKind::as_str).map(Self::Kind),
@@ -109,7 +133,7 @@ impl Test {
 impl Pattern {
     fn parse(value: &str, literal: bool) -> Result<Self, String> {
         if literal {
-            return Ok(Self { text: value.to_owned(), any_before: false, any_after: false });
+            return Ok(Self::exact(value));
         }
         let (any_before, rest) = value.strip_prefix('*').map_or((false, value), |rest| (true, rest));
         let (any_after, text) = rest.strip_suffix('*').map_or((false, rest), |text| (true, text));
@@ -119,7 +143,12 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), any_before, any_after })
     }
 
-    fn lower_case(self) -> Self {
+    /// This text alone.
+    pub(crate) fn exact(text: &str) -> Self {
+        Self { text: text.to_owned(), any_before: false, any_after: false }
+    }
+
+    pub(crate) fn lower_case(self) -> Self {
         Self { text: self.text.to_lowercase(), ..self }
     }
 
@@ -164,6 +193,17 @@ fn micros(moment: OffsetDateTime) -> Option<i64> {
     i64::try_from(moment.unix_timestamp_nanos().div_euclid(1000)).ok()
 }
 
+/// A caller has its kind before its name: without one, nothing would be found and nobody would know why.
+fn caller(pattern: Pattern) -> Result<Pattern, String> {
+    let Pattern { text, any_before, any_after } = &pattern;
+    let fits = |kind: &&str| text.starts_with(*kind) || (*any_after && kind.starts_with(text.as_str()));
+    if *any_before || CALLER_KINDS.iter().any(fits) {
+        return Ok(pattern);
+    }
+    let name = valetkey_core::scrub(text, NAME_SHOWN_MAX);
+    Err(CALLER_KINDS.map(|kind| format!("`caller:{kind}{name}`")).join(", "))
+}
+
 /// Reasons of outcomes are an open set, so any code is taken; what cannot be a code is not.
 fn reason(value: &str, literal: bool) -> Result<Pattern, String> {
     let pattern = Pattern::parse(&value.to_ascii_uppercase(), literal)?;
@@ -193,6 +233,8 @@ fn record(value: &str) -> Result<u64, String> {
     number.ok_or_else(|| "a number from 1".to_owned())
 }
 
+const CALLER_KINDS: [&str; 3] = ["agent:", "tool:", "person:"];
+const NAME_SHOWN_MAX: usize = 32;
 /// What `outcome:` calls a record whose outcome is still to come.
 const OPEN: &str = "open";
 /// The longer ones first.

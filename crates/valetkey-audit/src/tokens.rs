@@ -23,12 +23,23 @@ pub struct NewToken {
     pub digest: BearerDigest,
     /// Whose it is.
     pub identity: Identity,
+    /// What it is for.
+    pub usage: TokenUsage,
     /// Who made it.
     pub creator: Identity,
     /// When.
     pub create_time: Timestamp,
     /// When it ends by itself.
     pub expire_time: Timestamp,
+}
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenUsage {
+    /// Calls of the API.
+    Api,
+    /// The Events API.
+    Events,
 }
 
 /// A token as it is kept.
@@ -66,11 +77,11 @@ impl TokenStore {
     /// # Errors
     /// [`TokenStoreError`] where it is not kept.
     pub fn insert(&self, token: &NewToken) -> Result<(), TokenStoreError> {
-        let NewToken { id, digest, identity, creator, create_time, expire_time } = token;
+        let NewToken { id, digest, identity, usage, creator, create_time, expire_time } = token;
         self.lock()
             .prepare_cached(
-                "INSERT INTO tokens (id, digest, identity, creator, create_us, expire_us)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO tokens (id, digest, identity, creator, create_us, expire_us, usage)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![
                 id.as_bytes(),
@@ -79,6 +90,7 @@ impl TokenStore {
                 creator.to_string(),
                 create_time.as_micros(),
                 expire_time.as_micros(),
+                usage.code(),
             ])?;
         Ok(())
     }
@@ -148,7 +160,8 @@ impl TokenStore {
         limit: usize,
     ) -> Result<Vec<StoredToken>, TokenStoreError> {
         let sql = format!(
-            "SELECT t.id, t.digest, t.identity, t.creator, t.create_us, t.expire_us, r.time_us, r.revoker, u.time_us
+            "SELECT t.id, t.digest, t.identity, t.creator, t.create_us, t.expire_us, t.usage,
+                 r.time_us, r.revoker, u.time_us
              FROM tokens t LEFT JOIN token_revocations r ON r.id = t.id LEFT JOIN token_uses u ON u.id = t.id
              {condition} ORDER BY t.create_us DESC, t.id DESC LIMIT ?{limit}"
         );
@@ -163,6 +176,23 @@ impl TokenStore {
     }
 }
 
+impl TokenUsage {
+    fn code(self) -> i64 {
+        match self {
+            Self::Api => 0,
+            Self::Events => 1,
+        }
+    }
+
+    fn of(code: i64) -> Result<Self, FromSqlError> {
+        match code {
+            0 => Ok(Self::Api),
+            1 => Ok(Self::Events),
+            other => Err(FromSqlError::OutOfRange(other)),
+        }
+    }
+}
+
 impl StoredToken {
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let identity = |column| -> rusqlite::Result<Identity> {
@@ -171,7 +201,7 @@ impl StoredToken {
         };
         let time =
             |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_micros));
-        let revoked = match (time(6)?, row.get::<_, Option<String>>(7)?) {
+        let revoked = match (time(7)?, row.get::<_, Option<String>>(8)?) {
             (Some(time), Some(revoker)) => Some((time, revoker)),
             _ => None,
         };
@@ -180,12 +210,13 @@ impl StoredToken {
                 id: PublicId::from_bytes(row.get(0)?),
                 digest: BearerDigest::from_bytes(row.get(1)?),
                 identity: identity(2)?,
+                usage: TokenUsage::of(row.get(6)?)?,
                 creator: identity(3)?,
                 create_time: Timestamp::from_micros(row.get(4)?),
                 expire_time: Timestamp::from_micros(row.get(5)?),
             },
             revoked,
-            use_time: time(8)?,
+            use_time: time(9)?,
         })
     }
 }
@@ -214,6 +245,7 @@ mod tests {
             id: bearer.id(),
             digest: bearer.digest(),
             identity: Identity::Agent(agent("bot")),
+            usage: TokenUsage::Events,
             creator: Identity::Person(person("omar")),
             create_time: second(n),
             expire_time: second(n + 10),
@@ -238,7 +270,7 @@ mod tests {
         assert_eq!(ids(&all), [live.id, dead.id, old.id]);
         assert_eq!(all[1].revoked, Some((now, "person:omar".to_owned())));
         assert!(all[0].token.digest.matches(&live.digest));
-        assert_eq!(all[0].token.identity, live.identity);
+        assert_eq!((&all[0].token.identity, all[0].token.usage), (&live.identity, TokenUsage::Events));
         let place = TokenPlace { create_time: live.create_time, id: live.id };
         assert_eq!(ids(&store.list(Some(place), 1).unwrap()), [dead.id]);
     }

@@ -1,15 +1,16 @@
 //! The vaults that occur in the log, each with the names that it had: what a reviewer can be limited to.
 //!
-//! The log has no index on them, so each part of it is looked through once and what was found is kept; a vault
-//! never goes away, because no record does.
+//! The index has them; what it does not cover is looked through once. What was found is kept: a vault never goes away,
+//! although its records may.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 use valetkey_core::{Named, RecordId};
 
-use crate::read::last_record;
+use crate::index;
+use crate::read::{ReadError, Snapshot};
 
 /// The vaults of the log up to a record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,14 +36,19 @@ impl Known {
     /// Looks through the next part of the log. `None` where there is more after it.
     pub(crate) fn look_on(
         &self,
-        connection: &mut Connection,
+        snapshot: &Snapshot<'_>,
         scan_max: u64,
-    ) -> rusqlite::Result<Option<Vaults>> {
-        let snapshot = connection.transaction()?;
+    ) -> Result<Option<Vaults>, ReadError> {
+        let last = snapshot.last();
+        if snapshot.extent().is_some() && self.lock().seen < snapshot.covered() {
+            let pairs = index::vaults(snapshot.connection())?;
+            let mut found = self.lock();
+            found.pairs.extend(pairs);
+            found.seen = found.seen.max(snapshot.covered());
+        }
         let seen = self.lock().seen;
-        let last = last_record(&snapshot)?;
         let top = seen.saturating_add(scan_max).min(last);
-        let mut statement = snapshot.prepare_cached(
+        let mut statement = snapshot.connection().prepare_cached(
             "SELECT id.text, name.text
              FROM (SELECT DISTINCT vault_id, vault_name FROM records
                    WHERE seq BETWEEN ?1 AND ?2 AND vault_id IS NOT NULL) r

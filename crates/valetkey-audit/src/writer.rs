@@ -19,14 +19,18 @@ use std::time::{Duration, Instant};
 
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use valetkey_core::{AuditError, AuditOutcome, Clock, OutcomeResult, RecordId, Ruling};
 
-use crate::checkpoint::Checkpointer;
-use crate::outcomes::Outcomes;
+use crate::blocks;
+use crate::evidence::Evidence;
+use crate::outcomes::{NewOutcome, Outcomes};
 use crate::queue::{Queue, Submission, Work};
+use crate::retention::Retirer;
 use crate::row;
+use crate::schema::sibling;
 use crate::strings::Strings;
+use crate::wal::WalMover;
 
 /// What the writer and everybody else see.
 pub(crate) struct Shared {
@@ -46,7 +50,9 @@ pub(crate) struct WriterParts {
     pub(crate) shared: Arc<Shared>,
     pub(crate) path: PathBuf,
     pub(crate) connection: Connection,
-    pub(crate) checkpointer: Checkpointer,
+    pub(crate) wal_mover: WalMover,
+    pub(crate) evidence: Evidence,
+    pub(crate) retirer: Retirer,
     pub(crate) clock: Arc<dyn Clock>,
     /// How long an outcome may take.
     pub(crate) outcome_deadline: Duration,
@@ -122,7 +128,12 @@ impl Writer {
             foreign: false,
             rescued: false,
         };
+        writer.settled = writer.settled.max(writer.parts.evidence.settled(&writer.parts.connection)?);
         writer.resync()?;
+        let settled = writer.outcomes.settled(0, writer.last);
+        let WriterParts { evidence, connection, clock, .. } = &mut writer.parts;
+        evidence.load(connection, settled, writer.last)?;
+        evidence.begin(clock.monotonic());
         writer.interrupt_all()?;
         Ok(writer)
     }
@@ -140,6 +151,7 @@ impl Writer {
             if closed {
                 return self.finish();
             }
+            self.retire();
         }
     }
 
@@ -176,6 +188,10 @@ impl Writer {
     fn recognise(&mut self, error: WriteError) -> WriteError {
         match error {
             WriteError::Database(cause) if cause.to_string().contains(GAP) => {
+                self.foreign = true;
+                WriteError::Foreign
+            }
+            WriteError::Foreign => {
                 self.foreign = true;
                 WriteError::Foreign
             }
@@ -222,16 +238,31 @@ impl Writer {
         let outcomes_end = self.outcomes.batch_end();
         let settled = self.outcomes.settled(outcomes_end, self.last);
         let settle = submissions.is_empty() || settled >= self.settled + SETTLE_STEP;
+        let WriterParts { evidence, retirer, connection, clock, .. } = &mut self.parts;
+        let monotonic = clock.monotonic();
+        let checkpoint = evidence.sign(monotonic, clock.now());
+        let blocks = evidence.block_count();
+        let mut dropped = Vec::new();
 
-        let transaction = self.parts.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for (seq, outcome) in self.outcomes.batch(outcomes_end) {
-            insert_outcome(&transaction, &mut self.strings, seq, outcome)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (seq, NewOutcome { outcome, digest: _ }) in self.outcomes.batch(outcomes_end) {
+            if !insert_outcome(&transaction, &mut self.strings, seq, outcome)? {
+                dropped.push((seq, blocks::outcome_part(&transaction, seq)?));
+            }
         }
         insert_records(&transaction, &mut self.strings, self.last, submissions)?;
+        evidence.insert(&transaction, checkpoint.as_ref()).map_err(foreign)?;
+        let retired = match retirer.work(&transaction, evidence.signed(), clock.now()) {
+            Err(error) if breaks_rules(&error) => {
+                tracing::error!(%error, "records cannot be retired; they are kept until the next start");
+                None
+            }
+            retired => Some(retired?),
+        };
         if settle {
             // The time makes it a change even where nothing has moved: this is also how an idle log finds
             // out that it can write again.
-            let now = self.parts.clock.now().as_micros();
+            let now = clock.now().as_micros();
             transaction
                 .prepare_cached("UPDATE settled SET seq = ?1, time_us = ?2 WHERE one = 1")?
                 .execute((settled, now))?;
@@ -241,6 +272,16 @@ impl Writer {
         if settle {
             self.settled = settled;
         }
+        for (seq, NewOutcome { outcome: _, digest }) in self.outcomes.batch(outcomes_end) {
+            evidence.outcome(seq, Some(*digest));
+        }
+        // What stands there instead counts.
+        dropped.into_iter().for_each(|(seq, digest)| evidence.outcome(seq, digest));
+        match retired {
+            Some(done) => retirer.done(done),
+            None => retirer.give_up(),
+        }
+        evidence.inserted(blocks, checkpoint.map(|checkpoint| (checkpoint, monotonic)));
         self.outcomes.written(outcomes_end);
         Ok(())
     }
@@ -255,7 +296,7 @@ impl Writer {
         if set(&self.parts.shared.available, true) {
             tracing::info!("the audit log can be written again");
         }
-        self.parts.checkpointer.note(&self.parts.connection, self.log_pages.load(Ordering::Relaxed));
+        self.parts.wal_mover.note(&self.parts.connection, self.log_pages.load(Ordering::Relaxed));
     }
 
     /// Gives the callers their ids, and begins to wait for outcomes.
@@ -264,14 +305,16 @@ impl Writer {
         let mut answers = Vec::with_capacity(submissions.len());
         for Submission { records, reply } in submissions {
             let first = self.last + 1;
-            for record in records {
+            for (record, digest) in records {
                 self.last += 1;
+                self.parts.evidence.record(digest);
                 if record.ruling == Ruling::Allow && record.kind.has_outcome() {
                     self.outcomes.expect(self.last, deadline);
                 }
             }
             answers.push((reply, (first..=self.last).map(RecordId).collect()));
         }
+        self.fold();
         self.parts
             .shared
             .committed
@@ -284,11 +327,17 @@ impl Writer {
         }
     }
 
+    /// Takes what is settled into the tree.
+    fn fold(&mut self) {
+        self.parts.evidence.fold(self.outcomes.settled(0, self.last));
+    }
+
     /// Closes records whose caller went before it was answered: what they allow did not happen.
     fn abandon(&mut self, ids: Vec<RecordId>) {
         let now = self.parts.clock.now();
         for RecordId(seq) in ids {
-            self.outcomes.bring(seq, AuditOutcome::because(now, OutcomeResult::Withheld, CALLER_GONE));
+            let outcome = AuditOutcome::because(now, OutcomeResult::Withheld, CALLER_GONE);
+            self.outcomes.bring(seq, NewOutcome::new(outcome));
         }
     }
 
@@ -331,36 +380,62 @@ impl Writer {
 
     /// Whether there is something to write that no request has brought.
     fn is_due(&self) -> bool {
-        let waiting = self.outcomes.waiting_count() > 0 || !*self.parts.shared.available.borrow();
+        let waiting = self.outcomes.waiting_count() > 0
+            || !*self.parts.shared.available.borrow()
+            || self.parts.evidence.is_due(self.parts.clock.monotonic())
+            || self.parts.retirer.is_due(self.parts.evidence.signed());
         waiting && (self.failures == 0 || Instant::now() >= self.retry_at)
     }
 
-    fn take_outcomes(&mut self, outcomes: Vec<(RecordId, AuditOutcome)>) {
-        for (record, outcome) in outcomes {
-            let result = outcome.result.as_str();
-            if !self.outcomes.bring(record.0, outcome) {
+    fn take_outcomes(&mut self, outcomes: Vec<(RecordId, NewOutcome)>) {
+        for (record, new) in outcomes {
+            let result = new.outcome.result.as_str();
+            if !self.outcomes.bring(record.0, new) {
                 tracing::warn!(%record, result, "an outcome came after its record was closed and is dropped");
             }
         }
     }
 
-    /// Gives up on outcomes that are overdue: the server drops its work when a client vanishes.
+    /// Gives up on outcomes that are overdue: the server drops its work when a client vanishes. Also on those that too
+    /// many records wait behind.
     fn reap(&mut self) {
-        let WriterParts { clock, .. } = &self.parts;
-        let records = self.outcomes.give_up(clock.monotonic(), clock.now());
+        let WriterParts { clock, evidence, .. } = &self.parts;
+        let until = evidence.overflow().unwrap_or(0);
+        let records = self.outcomes.give_up(clock.monotonic(), until, clock.now());
         if records > 0 {
             tracing::warn!(records, "no outcome came in time; the records are closed as interrupted");
         }
     }
 
+    /// Says in the log what is to be retired, where something is.
+    fn retire(&mut self) {
+        let WriterParts { retirer, evidence, connection, clock, .. } = &mut self.parts;
+        if self.failures > 0 {
+            return;
+        }
+        let now = clock.now();
+        match retirer.plan(connection, evidence.signed(), (clock.monotonic(), now)) {
+            Ok(None) => {}
+            Ok(Some(plan)) => {
+                let before = self.last;
+                self.write(vec![Submission::new(vec![plan.record(now)], oneshot::channel().0)]);
+                if self.last == before + 1 {
+                    self.parts.retirer.announced(self.last, plan);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "it cannot be found out which records are to be retired"),
+        }
+    }
+
     /// Closes what the last run left open.
     fn interrupt_all(&mut self) -> Result<(), WriteError> {
-        let records = self.outcomes.give_up(Duration::MAX, self.parts.clock.now());
+        let records = self.outcomes.give_up(Duration::MAX, 0, self.parts.clock.now());
         if records > 0 {
             tracing::warn!(records, "the last run left records open; they are closed as interrupted");
         }
         while self.outcomes.waiting_count() > 0 {
             self.transact(&[])?;
+            self.fold();
         }
         Ok(())
     }
@@ -370,11 +445,12 @@ impl Writer {
     /// deadline.
     fn resync(&mut self) -> Result<(), WriteError> {
         let connection = &self.parts.connection;
-        let last = connection
-            .query_row("SELECT max(seq) FROM records", [], |row| row.get::<_, Option<u64>>(0))?
-            .unwrap_or(0);
+        let last = blocks::last_record(connection)?;
         if last < self.last {
             return Err(WriteError::Moved);
+        }
+        if self.failures > 0 {
+            self.parts.evidence.catch_up(connection, last)?;
         }
         let mut unsettled = connection.prepare(
             "SELECT seq FROM records r WHERE seq > ?1 AND ruling = 1 AND kind BETWEEN 1 AND 3
@@ -389,22 +465,49 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what is left, and moves the log into the database file.
+    /// Writes what is left, signs all of it, and moves the log into the database file. No outcome can come any more:
+    /// what is open is closed now, so that the last checkpoint covers the last record.
     fn finish(mut self) {
-        while self.outcomes.waiting_count() > 0 || self.settled < self.outcomes.settled(0, self.last) {
+        let WriterParts { clock, .. } = &self.parts;
+        let records = self.outcomes.give_up(Duration::MAX, 0, clock.now());
+        if records > 0 {
+            tracing::warn!(
+                records,
+                "the broker stops before their outcomes; the records are closed as interrupted"
+            );
+        }
+        loop {
+            self.fold();
+            if self.outcomes.waiting_count() == 0 {
+                self.parts.evidence.hurry();
+            }
+            if !self.is_unfinished() {
+                break;
+            }
             if let Err(error) = self.transact(&[]) {
                 self.failed(&error);
                 let outcomes = self.outcomes.waiting_count();
-                tracing::error!(outcomes, "outcomes are lost; they become interrupted");
+                tracing::error!(outcomes, "outcomes are lost, and the last records are not signed yet");
                 break;
             }
         }
-        let WriterParts { checkpointer, connection, .. } = self.parts;
-        drop(checkpointer);
+        let WriterParts { wal_mover, connection, .. } = self.parts;
+        drop(wal_mover);
         if let Err(error) = connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE) {
-            tracing::warn!(%error, "the audit log was closed without a checkpoint; nothing is lost");
+            tracing::warn!(%error, "the audit log's write-ahead log was not moved into its file; nothing is lost");
         }
     }
+
+    fn is_unfinished(&self) -> bool {
+        self.outcomes.waiting_count() > 0
+            || self.settled < self.outcomes.settled(0, self.last)
+            || self.parts.evidence.is_due(self.parts.clock.monotonic())
+    }
+}
+
+/// Somebody else's row stands where our next one belongs.
+fn foreign(error: rusqlite::Error) -> WriteError {
+    if breaks_rules(&error) { WriteError::Foreign } else { WriteError::Database(error) }
 }
 
 /// Closes the log however the writer ends: a broker whose writer is gone refuses.
@@ -430,25 +533,26 @@ fn insert_records(
 ) -> rusqlite::Result<()> {
     let mut statement = row::prepare_record(transaction)?;
     let records = submissions.iter().flat_map(|submission| &submission.records);
-    for (seq, record) in (last + 1..).zip(records) {
+    for (seq, (record, _)) in (last + 1..).zip(records) {
         row::insert_record(&mut statement, transaction, strings, seq, record)?;
     }
     Ok(())
 }
 
-/// An outcome that the schema refuses is dropped, loudly: kept, it would fail every transaction to come.
+/// An outcome that the schema refuses is dropped, loudly: kept, it would fail every transaction to come. Whether it was
+/// written.
 fn insert_outcome(
     transaction: &Transaction<'_>,
     strings: &mut Strings,
     seq: u64,
     outcome: &AuditOutcome,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<bool> {
     match row::insert_outcome(transaction, strings, seq, outcome) {
         Err(error) if breaks_rules(&error) => {
             tracing::error!(record = seq, %error, "an outcome breaks the rules of the audit log and is dropped");
-            Ok(())
+            Ok(false)
         }
-        result => result,
+        result => result.map(|()| true),
     }
 }
 
@@ -469,13 +573,11 @@ pub(crate) fn set(flag: &watch::Sender<bool>, value: bool) -> bool {
 
 /// The write-ahead log of a database.
 fn log_of(path: &std::path::Path) -> PathBuf {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
+    sibling(path, "-wal")
 }
 
 /// Device and inode: a file that was put in the place of ours is not ours.
-fn file_of(path: &std::path::Path) -> Option<(u64, u64)> {
+pub(crate) fn file_of(path: &std::path::Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 

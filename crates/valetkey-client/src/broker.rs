@@ -8,6 +8,7 @@ use valetkey_proto::v1;
 use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
+use valetkey_proto::v1::report_service_client::ReportServiceClient;
 use valetkey_proto::v1::token_service_client::TokenServiceClient;
 
 use crate::connect::{ConnectError, Identified, Link, connect};
@@ -22,6 +23,7 @@ pub struct Broker {
     pub(crate) leases: LeaseServiceClient<Identified>,
     pub(crate) audit: AuditServiceClient<Identified>,
     pub(crate) operator: OperatorServiceClient<Identified>,
+    pub(crate) reports: ReportServiceClient<Identified>,
     pub(crate) tokens: TokenServiceClient<Identified>,
     link: Link,
 }
@@ -122,6 +124,7 @@ impl Broker {
             leases: LeaseServiceClient::new(channel.clone()),
             audit: AuditServiceClient::new(channel.clone()),
             operator: OperatorServiceClient::new(channel.clone()),
+            reports: ReportServiceClient::new(channel.clone()).max_decoding_message_size(REPORT_MAX),
             tokens: TokenServiceClient::new(channel),
             link,
         }
@@ -230,6 +233,8 @@ pub(crate) fn duration(life: Duration) -> prost_types::Duration {
     }
 }
 
+/// Ten thousand rows with the longest names.
+const REPORT_MAX: usize = 16 << 20;
 /// Longer than the broker takes to give up on its log or source.
 const CALL_MAX: Duration = Duration::from_secs(30);
 /// Opening waits for the broker's decisions, and without `partial` for all values.

@@ -47,20 +47,24 @@ mod diagnose;
 mod error;
 mod lease;
 mod operate;
+mod reports;
 mod secret;
 mod tokens;
 
-pub use audit::{AuditPage, AuditWatch};
+pub use audit::{AuditExport, AuditPage, AuditWatch, FoundValue};
 pub use broker::{Access, AcquireLease, Broker, CheckAccess};
 pub use connect::ConnectError;
 pub use credentials::{Credentials, CredentialsError};
 pub use diagnose::{Step, StepResult, diagnose};
 pub use error::{CallError, Violation};
 pub use lease::{Issued, Lease, LeaseEvent, Refused};
+pub use reports::ReportSubject;
 pub use secret::{Handle, SecretValue, Token, TokenError};
 pub use tokens::{NewToken, Revoked, TokenPage};
 pub use valetkey_proto::v1::Token as KnownToken;
 pub use valetkey_proto::v1::{
-    AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, GetStatusResponse, Redeemer, SourceQuota,
-    SourceState, SourceStatus, TokenState,
+    AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, EventsFeature, ExportAuditRecordsResponse,
+    ExportFormat, FirstUse, GetStatusResponse, GetUsageReportResponse, ListFirstUsesResponse,
+    ListRefusalsResponse, ListUnusedAccessResponse, Redeemer, Refusals, ReportAccess, ReportPeriod,
+    ReportTotals, ReportUsage, SourceQuota, SourceState, SourceStatus, TokenState, TokenUsage, UnusedAccess,
 };

@@ -83,7 +83,9 @@ impl Handle {
 }
 
 impl SecretValue {
-    pub(crate) fn new(plaintext: Vec<u8>) -> Self {
+    /// Takes a plaintext over. The caller must not keep a copy.
+    #[must_use]
+    pub fn new(plaintext: Vec<u8>) -> Self {
         Self(Zeroizing::new(plaintext))
     }
 

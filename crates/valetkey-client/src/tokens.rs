@@ -52,7 +52,32 @@ impl Broker {
     /// # Errors
     /// [`CallError`]; after [`CallError::TimedOut`] there may be a token that nobody has.
     pub async fn create_token(&self, identity: &str, ttl: Option<Duration>) -> Result<NewToken, CallError> {
-        let request = v1::CreateTokenRequest { identity: identity.to_owned(), ttl: ttl.map(duration) };
+        let ttl = ttl.map(duration);
+        self.make_token(v1::CreateTokenRequest { identity: identity.to_owned(), ttl, ..Default::default() })
+            .await
+    }
+
+    /// Makes a token for the Events API, which opens nothing else, for a person such as `person:ana`; for everything
+    /// there, where no features are named.
+    ///
+    /// # Errors
+    /// Likewise, and where the broker serves no Events API.
+    pub async fn create_events_token(
+        &self,
+        identity: &str,
+        ttl: Option<Duration>,
+        features: impl IntoIterator<Item = v1::EventsFeature>,
+    ) -> Result<NewToken, CallError> {
+        self.make_token(v1::CreateTokenRequest {
+            identity: identity.to_owned(),
+            ttl: ttl.map(duration),
+            usage: v1::TokenUsage::Events.into(),
+            events_features: features.into_iter().map(Into::into).collect(),
+        })
+        .await
+    }
+
+    async fn make_token(&self, request: v1::CreateTokenRequest) -> Result<NewToken, CallError> {
         let v1::CreateTokenResponse { secret_token, token, record_id } =
             bounded(self.tokens.clone().create_token(request)).await?;
         Ok(NewToken { token: token.unwrap_or_default(), record_id, secret: Zeroizing::new(secret_token) })

@@ -159,6 +159,12 @@ pub enum RecordKind {
     TokenList,
     /// A token was to be revoked.
     TokenRevoke,
+    /// Records were retired: their time is over.
+    Retire,
+    /// It was to be found out to whom a value was released.
+    FindValue,
+    /// The configuration was loaded.
+    ConfigLoad,
 }
 
 /// What came of a grant.
@@ -174,7 +180,13 @@ pub struct AuditOutcome {
     pub detail: Option<Arc<str>>,
     /// Where the value came from.
     pub provenance: Option<Provenance>,
+    /// What recognises the value that was released, for whoever has the digest key.
+    pub value_digest: Option<ValueDigest>,
 }
+
+/// A keyed digest of a value: equal values have equal digests, and without the key it says nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ValueDigest(pub [u8; 16]);
 
 /// The result in an [`AuditOutcome`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -297,7 +309,7 @@ impl AuditOutcome {
     /// A result with nothing more to say.
     #[must_use]
     pub fn new(time: Timestamp, result: OutcomeResult) -> Self {
-        Self { time, result, reason: None, detail: None, provenance: None }
+        Self { time, result, reason: None, detail: None, provenance: None, value_digest: None }
     }
 
     /// A result and the stable code that says why.
@@ -309,7 +321,7 @@ impl AuditOutcome {
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Acquire,
         Self::Renew,
         Self::Redeem,
@@ -331,6 +343,9 @@ impl RecordKind {
         Self::TokenCreate,
         Self::TokenList,
         Self::TokenRevoke,
+        Self::Retire,
+        Self::FindValue,
+        Self::ConfigLoad,
     ];
 
     /// The name in queries and answers.
@@ -358,6 +373,9 @@ impl RecordKind {
             Self::TokenCreate => "token_create",
             Self::TokenList => "token_list",
             Self::TokenRevoke => "token_revoke",
+            Self::Retire => "retire",
+            Self::FindValue => "find_value",
+            Self::ConfigLoad => "config_load",
         }
     }
 
@@ -390,6 +408,12 @@ impl OutcomeResult {
             Self::Withheld => "withheld",
             Self::Interrupted => "interrupted",
         }
+    }
+}
+
+impl fmt::Display for ValueDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::audit::{AuditError, AuditOutcome, AuditRecord, OutcomeResult, RecordId};
+use crate::audit::{AuditError, AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordId, RecordKind};
 use crate::clock::Clock;
 use crate::credential::Credential;
 use crate::decision::{AuditScope, Revision, Terms};
+use crate::digester::ValueDigester;
 use crate::gate::{Denial, Gate, Grant, Permission, Verdict};
 use crate::identity::{AgentId, ToolId};
 use crate::lease::{EndCause, LeaseFull, LeaseId, LeaseTable};
@@ -32,6 +33,8 @@ pub struct Broker {
     resolver: Arc<dyn Resolver>,
     leases: Arc<LeaseTable>,
     clock: Arc<dyn Clock>,
+    /// `None` where released values leave no digest.
+    digester: Option<ValueDigester>,
     draining: AtomicBool,
 }
 
@@ -166,7 +169,7 @@ impl From<AuditError> for Refusal {
 }
 
 impl Broker {
-    /// A broker over its parts.
+    /// A broker over its parts. Without a digester, nobody can find out later where a value went.
     #[must_use]
     pub fn new(
         gate: Gate,
@@ -174,8 +177,10 @@ impl Broker {
         resolver: Arc<dyn Resolver>,
         leases: Arc<LeaseTable>,
         clock: Arc<dyn Clock>,
+        digester: Option<ValueDigester>,
     ) -> Arc<Self> {
-        Arc::new(Self { gate, directory, resolver, leases, clock, draining: AtomicBool::new(false) })
+        let draining = AtomicBool::new(false);
+        Arc::new(Self { gate, directory, resolver, leases, clock, digester, draining })
     }
 
     /// Says whether a lease would be granted; nothing is fetched or issued.
@@ -223,7 +228,13 @@ impl Broker {
         let record = self.permit(&request).await?.record();
         match self.leases.end(lease, EndCause::Caller) {
             true => Ok(()),
-            false => Err(Refusal::LeaseNotFound { record }),
+            false => {
+                let event = AuditRecord::event(self.clock.now(), RecordKind::EndLease, Reason::Failed);
+                let event =
+                    AuditRecord { lease: Some(lease), ..event.by(call).with_detail("LEASE_NOT_FOUND") };
+                self.note(event).await?;
+                Err(Refusal::LeaseNotFound { record })
+            }
         }
     }
 
@@ -313,6 +324,12 @@ impl Broker {
     #[must_use]
     pub fn leases(&self) -> &Arc<LeaseTable> {
         &self.leases
+    }
+
+    /// What makes the digests of released values, where something does.
+    #[must_use]
+    pub fn digester(&self) -> Option<&ValueDigester> {
+        self.digester.as_ref()
     }
 
     /// The clock.

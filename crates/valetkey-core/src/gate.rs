@@ -147,6 +147,7 @@ impl Gate {
         &self,
         requests: impl IntoIterator<Item = (Arc<AccessRequest>, Gap)>,
     ) -> Result<Vec<Option<Survey>>, AuditError> {
+        let revision = self.engine.revision();
         let possible: Vec<_> = requests
             .into_iter()
             .map(|(request, gap)| self.engine.may_allow(&request, gap).then_some((request, gap)))
@@ -156,7 +157,9 @@ impl Gate {
             .flatten()
             .map(|(request, gap)| {
                 let record = AuditRecord::event(self.clock.now(), RecordKind::Locate, Reason::PolicyPossible);
-                AuditRecord { handle: None, ttl: None, ..record.about(request) }.with_detail(gap.as_str())
+                let revision = Some(revision);
+                AuditRecord { handle: None, ttl: None, revision, ..record.about(request) }
+                    .with_detail(gap.as_str())
             })
             .collect();
         let written = records.len();
@@ -184,6 +187,7 @@ impl Gate {
         let decision = over.unwrap_or_else(|| self.engine.decide_admin(request));
         let kind = match request.action {
             AdminAction::ReadAudit => RecordKind::ReadAudit,
+            AdminAction::FindValue => RecordKind::FindValue,
             AdminAction::Revoke => RecordKind::EndLease,
             AdminAction::Operate => RecordKind::Operate,
             AdminAction::CreateToken => RecordKind::TokenCreate,

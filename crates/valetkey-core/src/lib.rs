@@ -23,9 +23,11 @@ mod broker;
 mod clock;
 mod credential;
 mod decision;
+mod digester;
 mod gate;
 mod handle;
 mod identity;
+mod inventory;
 mod lease;
 mod policy;
 mod reference;
@@ -40,6 +42,7 @@ mod text;
 
 pub use audit::{
     AuditError, AuditLog, AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordId, RecordKind, Ruling,
+    ValueDigest,
 };
 pub use bearer::{Bearer, BearerDigest, BearerError, PublicId};
 pub use broker::{Acquire, Broker, Check, CheckAnswer, Redeemed, Refusal};
@@ -48,9 +51,11 @@ pub use credential::Credential;
 pub use decision::{
     Allow, AuditScope, Binding, Decision, Deny, Obligations, PolicyId, Redeemer, Revision, Terms,
 };
+pub use digester::{DIGEST_KEY_PREFIX, ValueDigester};
 pub use gate::{Denial, Gate, Grant, Permission, Survey, Verdict};
 pub use handle::{Handle, HandleId};
 pub use identity::{AgentId, Identity, KeyThumbprint, Name, NameError, PersonId, ToolId};
+pub use inventory::{Access, AccessQuestion, Among, Inventory, KnownItem};
 pub use lease::{EndCause, Issued, LeaseEvent, LeaseEvents, LeaseFull, LeaseId, LeaseLimits, LeaseTable};
 pub use policy::PolicyEngine;
 pub use reference::{Attribute, ReferenceError, SecretReference};

@@ -128,6 +128,8 @@ pub struct AdminRequest {
 pub enum AdminAction {
     /// Read audit records.
     ReadAudit,
+    /// Find out to whom a value was released.
+    FindValue,
     /// End a lease.
     Revoke,
     /// See the broker's own state: reflection and health.

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::gate::{Grant, Survey};
+use crate::inventory::Inventory;
 use crate::reference::SecretReference;
 use crate::secret::SecretValue;
 use crate::target::Target;
@@ -22,6 +23,10 @@ pub trait Directory: Send + Sync {
     /// more, given proof that the question was written down. In order; bounded in time and in what it may
     /// cost. After it, `locate` knows more, or the gap is closed because the source has nothing to add.
     async fn learn(&self, surveys: &[&Survey]) -> Vec<Result<(), ResolveFailure>>;
+
+    /// The items that are known. Asks the source nothing; bounded, and may take a moment: call it where it may
+    /// block.
+    fn inventory(&self) -> Inventory;
 }
 
 /// What a reference means, as far as is known.

@@ -16,6 +16,7 @@ use crate::decision::{Allow, AuditScope, Decision, Deny, Obligations, PolicyId, 
 use crate::gate::{Grant, Survey};
 use crate::handle::Handle;
 use crate::identity::{AgentId, Identity, KeyThumbprint, Name, PersonId, ToolId};
+use crate::inventory::{Access, AccessQuestion, Inventory, KnownItem};
 use crate::policy::PolicyEngine;
 use crate::reference::SecretReference;
 use crate::request::{AccessKind, AccessRequest, AdminRequest, Call, Life, RequestId};
@@ -212,6 +213,19 @@ impl PolicyEngine for FakePolicy {
         }
     }
 
+    fn access(&self, items: &[KnownItem], questions: &[AccessQuestion]) -> Access {
+        let all = |_: &AccessQuestion| (0..items.len()).collect();
+        Access { items: questions.iter().map(all).collect(), exact: true }
+    }
+
+    fn agents(&self) -> Vec<AgentId> {
+        Vec::new()
+    }
+
+    fn policies(&self) -> Vec<PolicyId> {
+        vec![PolicyId("fake".into())]
+    }
+
     fn revision(&self) -> Revision {
         let generation = *self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         Revision { generation, digest: [0; 8] }
@@ -319,6 +333,10 @@ impl Directory for FakeVault {
             Ok(())
         };
         surveys.iter().map(learn).collect()
+    }
+
+    fn inventory(&self) -> Inventory {
+        Inventory::default()
     }
 }
 

@@ -94,7 +94,7 @@ impl Destination {
 }
 
 /// Makes outside text fit for a log: control characters become `\u{..}` escapes, everything behind the
-/// public id of a bearer string (`vkh_`, `vkt_`, and 1Password's `ops_`) becomes `…`, and the result
+/// public id of a bearer string (`vkh_`, `vkt_`, `vkd_`, and 1Password's `ops_`) becomes `…`, and the result
 /// is cut at `bytes_max`.
 #[must_use]
 pub fn scrub(text: &str, bytes_max: usize) -> String {
@@ -139,7 +139,7 @@ fn bearer_at(rest: &str) -> Option<(usize, usize)> {
     if begins("eyJ") {
         return jwt_length(rest).map(|length| (0, length));
     }
-    if !begins("vkh_") && !begins("vkt_") {
+    if !["vkh_", "vkt_", "vkd_"].into_iter().any(begins) {
         return None;
     }
     let run = run();
@@ -205,6 +205,7 @@ mod tests {
         check(&format!("use vkh_abcdefghijklmnop_{secret}!"), "use vkh_abcdefghijklmnop…!");
         check(&format!("VKH_ABCDEFGHIJKLMNOP_{secret}"), "VKH_ABCDEFGHIJKLMNOP…");
         check(&format!("vkt_abcdefghijklmnop_{secret}"), "vkt_abcdefghijklmnop…");
+        check(&format!("vkd_abcdefghijklmnop_{secret}"), "vkd_abcdefghijklmnop…");
         check("ops_eyJzaWduSW5B", "ops_…");
         check("OPS_EYJZAWDU_SW5B-x y", "OPS_… y");
         check("devops_deploy", "devops_deploy");

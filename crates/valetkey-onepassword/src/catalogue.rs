@@ -145,6 +145,21 @@ impl Catalogue {
         &self.vaults
     }
 
+    /// Every vault with the items of it that are in use, and since when these are known.
+    pub(crate) fn stock(
+        &self,
+    ) -> impl Iterator<Item = (Named, Option<Duration>, impl Iterator<Item = Named>)> {
+        self.vaults.in_use().filter_map(|vault| {
+            let shelf = self.shelves.get(&vault.id)?;
+            Some((vault, shelf.items_known, shelf.items.in_use()))
+        })
+    }
+
+    /// Since when the list of vaults is known.
+    pub(crate) fn vaults_known(&self) -> Option<Duration> {
+        self.vaults_known
+    }
+
     /// What a reference means.
     pub(crate) fn locate(&self, reference: &SecretReference) -> Target {
         self.trace(reference).target

@@ -98,6 +98,12 @@ impl Names {
         Some(Found { named, in_use: entry.in_use })
     }
 
+    /// All that are in use, as they are known.
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = Named> {
+        let found = self.by_id.keys().filter_map(|id| self.by_id(id));
+        found.filter(|found| found.in_use).map(|found| found.named)
+    }
+
     /// Whether something that is in use, other than the thing with this id, bears this name, in lower case.
     pub(crate) fn has_namesake(&self, name: &str, id: &str) -> bool {
         self.bearers.get(name).is_some_and(|bearers| bearers.iter().any(|bearer| **bearer != *id))

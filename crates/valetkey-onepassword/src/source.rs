@@ -28,8 +28,8 @@ use async_trait::async_trait;
 use futures_util::future::{Either, join_all, select};
 use futures_util::{StreamExt, stream};
 use valetkey_core::{
-    Clock, Directory, Gap, Grant, Located, ResolveError, ResolveFailure, Resolved, Resolver, SecretReference,
-    Survey, Target,
+    Clock, Directory, Gap, Grant, Inventory, Located, ResolveError, ResolveFailure, Resolved, Resolver,
+    SecretReference, Survey, Target,
 };
 
 use asking::{Asking, is_gone};
@@ -221,6 +221,24 @@ impl Directory for Source {
     async fn learn(&self, surveys: &[&Survey]) -> Vec<Result<(), ResolveFailure>> {
         let deadline = self.clock.monotonic().saturating_add(self.options.learn_timeout);
         join_all(surveys.iter().map(|survey| self.learn_one(survey, deadline))).await
+    }
+
+    fn inventory(&self) -> Inventory {
+        let mut inventory = self.asking.directory.inventory(self.clock.monotonic());
+        let name = &self.options.name;
+        let failing = match self.figures().state {
+            SourceState::Ready => None,
+            SourceState::Failing { error } | SourceState::Paused { error, remaining: _ } => {
+                Some(error.to_string())
+            }
+            SourceState::Spent { retry_after: _ } => Some("its budget is spent".to_owned()),
+        };
+        // A source that fails is no gap as long as all is known freshly.
+        let failing = failing.map(|failing| format!("; {failing}")).unwrap_or_default();
+        for gap in &mut inventory.gaps {
+            *gap = format!("source `{name}`: {gap}{failing}");
+        }
+        inventory
     }
 }
 

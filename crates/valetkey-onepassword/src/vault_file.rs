@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use valetkey_core::{
-    Clock, Directory, FieldTarget, Grant, Located, Provenance, ResolveError, ResolveFailure, Resolved,
-    Resolver, SecretReference, Survey, Target,
+    Clock, Directory, FieldTarget, Grant, Inventory, KnownItem, Located, Provenance, ResolveError,
+    ResolveFailure, Resolved, Resolver, SecretReference, Survey, Target,
 };
 use zeroize::Zeroizing;
 
@@ -150,6 +150,15 @@ impl Directory for VaultFile {
 
     async fn learn(&self, surveys: &[&Survey]) -> Vec<Result<(), ResolveFailure>> {
         surveys.iter().map(|_| Ok(())).collect()
+    }
+
+    /// All there is.
+    fn inventory(&self) -> Inventory {
+        let items = self
+            .catalogue
+            .stock()
+            .flat_map(|(vault, _, items)| items.map(move |item| KnownItem { vault: vault.clone(), item }));
+        Inventory { items: items.collect(), gaps: Vec::new() }
     }
 }
 

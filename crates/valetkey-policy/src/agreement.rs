@@ -19,7 +19,7 @@ const SCHEMA: &str = include_str!("../../../policies/schema.cedarschema");
 
 /// Attributes, tags and deeper hierarchies than the default schema has: the slice must hold all that a
 /// policy can reach.
-fn schema() -> String {
+pub(crate) fn schema() -> String {
     SCHEMA
         .replace("entity Team;", "entity Team in [Team] = { owner?: Person } tags Tool;")
         .replace(
@@ -29,7 +29,7 @@ fn schema() -> String {
         .replace("entity Agent in [Team];", "entity Agent in [Team] = { vault?: Vault };")
 }
 
-const ENTITIES: &str = r#"[
+pub(crate) const ENTITIES: &str = r#"[
     {"uid": {"type": "Agent", "id": "a0"}, "attrs": {"vault": {"__entity": {"type": "Vault", "id": "v0"}}}, "parents": [{"type": "Team", "id": "t0"}]},
     {"uid": {"type": "Agent", "id": "a1"}, "attrs": {}, "parents": [{"type": "Team", "id": "t1"}]},
     {"uid": {"type": "Team", "id": "t0"}, "attrs": {"owner": {"__entity": {"type": "Person", "id": "p0"}}}, "parents": [{"type": "Team", "id": "top"}], "tags": {"main": {"__entity": {"type": "Tool", "id": "k1"}}}},
@@ -116,7 +116,7 @@ fn condition() -> impl Strategy<Value = String> {
     prop::collection::vec(clause, 0..2).prop_map(|clauses| clauses.join(" "))
 }
 
-fn policy() -> impl Strategy<Value = String> {
+pub(crate) fn policy() -> impl Strategy<Value = String> {
     let effect = prop_oneof![3 => Just("permit"), 1 => Just("forbid")];
     (effect, principal(), action(), resource(), condition()).prop_map(
         |(effect, principal, action, resource, condition)| {

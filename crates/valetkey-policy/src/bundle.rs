@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use cedar_policy::{Entities, EntityUid, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
@@ -9,7 +10,7 @@ use crate::contract;
 use crate::entities::TYPES;
 use crate::entity_file;
 use crate::fault::{Fault, LoadError, Source};
-use crate::files::{ENTITIES, Files, SCHEMA};
+use crate::files::{self, ENTITIES, Files, SCHEMA};
 use crate::links::named_by;
 use crate::obligations::Annotations;
 use crate::policy_file::{self, Draft};
@@ -21,6 +22,7 @@ pub struct Bundle {
     pub(crate) policies: Vec<Loaded>,
     pub(crate) entities: Entities,
     pub(crate) digest: [u8; 8],
+    pub(crate) text: Arc<str>,
     pub(crate) warnings: Vec<Fault>,
 }
 
@@ -69,7 +71,13 @@ impl Bundle {
         self.policies.len()
     }
 
-    /// The beginning of the SHA-256 over the names and contents of all files, as 16 hexadecimal digits:
+    /// All files as one text: before each, `==== "<name>" <bytes>` on a line of its own. At most 16 MiB.
+    #[must_use]
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    /// The beginning of the SHA-256 of that text, as 16 hexadecimal digits:
     /// what audit records call the revision.
     #[must_use]
     pub fn digest_text(&self) -> String {
@@ -103,9 +111,21 @@ fn check(mut files: Files) -> Result<Bundle, LoadError> {
         return Err(LoadError::of(Fault::of_no_place(format!("{SCHEMA} and {ENTITIES} must be there"))));
     };
     warnings.sort();
+    let text = files.text();
+    if text.len() > TEXT_MAX {
+        let message = format!("all files together are over {} MiB", TEXT_MAX >> 20);
+        return Err(LoadError::of(Fault::of_no_place(message)));
+    }
     let loaded = |draft: Draft<'_>| Loaded { policy: draft.policy, annotations: draft.annotations };
     let policies = drafts.into_iter().map(loaded).collect();
-    Ok(Bundle { schema, policies, entities, digest: files.digest(), warnings })
+    Ok(Bundle {
+        schema,
+        policies,
+        entities,
+        digest: files::digest(text.as_bytes()),
+        text: text.into(),
+        warnings,
+    })
 }
 
 fn schema(source: &Source, faults: &mut Vec<Fault>, warnings: &mut Vec<Fault>) -> Option<Schema> {
@@ -180,3 +200,5 @@ fn warn_of_empty_groups(drafts: &[Draft<'_>], entities: &Entities, warnings: &mu
 }
 
 const POLICIES_MAX: usize = 50_000;
+/// What the audit database keeps of one set.
+const TEXT_MAX: usize = 16 << 20;

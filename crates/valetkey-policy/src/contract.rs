@@ -67,6 +67,7 @@ fn admin() -> Vec<(&'static EntityTypeName, Action, Resource)> {
             Action::ReadAudit,
             Resource::vault(vault("any"), &[vault("any name")].into(), HashMap::new()),
         ),
+        (&TYPES.person, Action::FindValue, Resource::admin(&AdminResource::AuditLog)),
         (&TYPES.person, Action::Operate, Resource::admin(&AdminResource::Broker)),
         (&TYPES.person, Action::ManageTokens, Resource::admin(&AdminResource::Broker)),
         (&TYPES.person, Action::Revoke, Resource::lease("vkl_any", None)),

@@ -3,7 +3,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use valetkey_core::{
-    AccessRequest, AdminRequest, AuditScope, Decision, Gap, Identity, Named, PolicyEngine, Revision,
+    Access, AccessQuestion, AccessRequest, AdminRequest, AgentId, AuditScope, Decision, Gap, Identity,
+    KnownItem, Named, PolicyEngine, PolicyId, Revision,
 };
 
 use crate::bundle::Bundle;
@@ -65,6 +66,18 @@ impl PolicyEngine for Engine {
         let snapshot = self.snapshot();
         let (ruling, scope) = snapshot.rule_audit(caller, vaults);
         (ruling::decision(ruling, snapshot.revision), scope)
+    }
+
+    fn access(&self, items: &[KnownItem], questions: &[AccessQuestion]) -> Access {
+        self.snapshot().access(items, questions)
+    }
+
+    fn agents(&self) -> Vec<AgentId> {
+        self.snapshot().agents()
+    }
+
+    fn policies(&self) -> Vec<PolicyId> {
+        self.snapshot().ids()
     }
 
     fn revision(&self) -> Revision {

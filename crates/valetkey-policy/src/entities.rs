@@ -19,6 +19,7 @@ pub(crate) enum Action {
     AcquireSeed,
     Redeem,
     ReadAudit,
+    FindValue,
     Revoke,
     Operate,
     ManageTokens,
@@ -89,6 +90,7 @@ impl Action {
     pub(crate) fn of_admin(action: AdminAction) -> Self {
         match action {
             AdminAction::ReadAudit => Self::ReadAudit,
+            AdminAction::FindValue => Self::FindValue,
             AdminAction::Revoke => Self::Revoke,
             AdminAction::Operate => Self::Operate,
             AdminAction::CreateToken | AdminAction::ListTokens | AdminAction::RevokeToken => {
@@ -103,6 +105,7 @@ impl Action {
             Self::AcquireSeed => "acquireSeed",
             Self::Redeem => "redeem",
             Self::ReadAudit => "readAudit",
+            Self::FindValue => "findValue",
             Self::Revoke => "revoke",
             Self::Operate => "operate",
             Self::ManageTokens => "manageTokens",

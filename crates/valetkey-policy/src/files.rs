@@ -39,21 +39,28 @@ impl Files {
         }
     }
 
-    /// The beginning of the SHA-256 over names and contents.
-    pub(crate) fn digest(&self) -> [u8; 8] {
-        let mut hash = Sha256::new();
+    /// All of them as one text: before each its name and how many bytes it has, so that no two sets have the same text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
         for source in self.policies.iter().chain(&self.schema).chain(&self.entities) {
             let name = source.name.rsplit(['/', '\\']).next().unwrap_or(&source.name);
-            // Lengths keep names and contents apart: no two sets have the same bytes here.
-            for part in [name, &source.text] {
-                hash.update((part.len() as u64).to_be_bytes());
-                hash.update(part);
-            }
+            text.push_str(&format!("==== {name:?} {}\n{}\n", source.text.len(), source.text));
         }
-        let mut digest = [0; 8];
-        digest.iter_mut().zip(hash.finalize()).for_each(|(place, byte)| *place = byte);
-        digest
+        text
     }
+}
+
+/// The revision of a set, of which this is the text: 16 hexadecimal digits.
+#[must_use]
+pub fn revision_of(text: &[u8]) -> String {
+    digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The beginning of the SHA-256 of a set's text: its revision.
+pub(crate) fn digest(text: &[u8]) -> [u8; 8] {
+    let mut digest = [0; 8];
+    digest.iter_mut().zip(Sha256::digest(text)).for_each(|(place, byte)| *place = byte);
+    digest
 }
 
 /// The names of a directory's files with an ending, sorted.

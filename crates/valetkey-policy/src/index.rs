@@ -59,7 +59,7 @@ pub(crate) enum Extent<'a> {
 
 /// What a scope says of a principal or a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Scope {
+pub(crate) enum Scope {
     Any,
     Type(EntityTypeName),
     Within(EntityUid),
@@ -129,6 +129,22 @@ impl Index {
             }
         }
         found
+    }
+
+    /// The policies whose scope takes a principal and an action, and what it says of the resource.
+    pub(crate) fn of_principal<'a>(
+        &'a self,
+        principal: &Place<'_>,
+        actions: &'a HashSet<EntityUid>,
+    ) -> impl Iterator<Item = (&'a Scope, usize)> {
+        let buckets = scopes(principal).into_iter().filter_map(|scope| self.buckets.get(&scope)).flatten();
+        let all = buckets.flat_map(|(scope, numbers)| numbers.iter().map(move |number| (scope, *number)));
+        all.filter(|(_, number)| self.takes(*number, actions))
+    }
+
+    /// Whether a policy permits, if it concerns a request.
+    pub(crate) fn is_permit(&self, number: usize) -> bool {
+        matches!(self.effects.get(number), Some(Standing::Permit))
     }
 
     fn takes(&self, number: usize, actions: &HashSet<EntityUid>) -> bool {

@@ -12,6 +12,7 @@
 //! - A name that two vaults or items could have forbids what it names and permits nothing.
 //! - A word in a policy that could match nothing, or mean nothing, is refused when it is loaded.
 
+mod access;
 #[cfg(test)]
 mod agreement;
 mod bundle;
@@ -39,5 +40,6 @@ mod suite;
 pub use bundle::Bundle;
 pub use engine::{Engine, Retired};
 pub use fault::{Fault, LoadError, Place};
+pub use files::revision_of;
 pub use matrix::{Cast, CastError, matrix};
 pub use suite::{Checked, TestCase, TestReport, check, run_tests};

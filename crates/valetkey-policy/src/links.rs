@@ -37,6 +37,18 @@ impl Links {
         found
     }
 
+    /// Every entity that is known.
+    pub(crate) fn uids(&self) -> impl Iterator<Item = &EntityUid> {
+        self.0.keys()
+    }
+
+    /// Whether an entity says more of itself than what it is in.
+    pub(crate) fn has_attributes(&self, uid: &EntityUid) -> bool {
+        self.0
+            .get(uid)
+            .is_some_and(|node| node.entity.attrs().next().is_some() || node.entity.tags().next().is_some())
+    }
+
     /// The attributes of these, the first's before the others'.
     pub(crate) fn attributes<'a>(
         &self,

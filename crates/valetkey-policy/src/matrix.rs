@@ -138,6 +138,7 @@ impl Matrix {
         };
         let mut columns = vec![
             ("read the log".to_owned(), AdminAction::ReadAudit, AdminResource::AuditLog),
+            ("find a value".to_owned(), AdminAction::FindValue, AdminResource::AuditLog),
             ("operate".to_owned(), AdminAction::Operate, AdminResource::Broker),
             ("manage tokens".to_owned(), AdminAction::CreateToken, AdminResource::Broker),
         ];

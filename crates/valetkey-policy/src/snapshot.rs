@@ -26,9 +26,9 @@ use crate::ruling::{Permits, Refusal};
 pub(crate) struct Snapshot {
     pub(crate) revision: Revision,
     schema: Schema,
-    policies: Vec<Candidate>,
-    annotations: HashMap<PolicyId, Annotations>,
-    index: Index,
+    pub(crate) policies: Vec<Candidate>,
+    pub(crate) annotations: HashMap<PolicyId, Annotations>,
+    pub(crate) index: Index,
     pub(crate) links: Links,
     authorizer: Authorizer,
     slices: Cache<Key, Slice>,
@@ -36,9 +36,9 @@ pub(crate) struct Snapshot {
 
 /// A policy, and the entities that it names itself.
 #[derive(Debug)]
-struct Candidate {
-    policy: Policy,
-    literals: Vec<EntityUid>,
+pub(crate) struct Candidate {
+    pub(crate) policy: Policy,
+    pub(crate) literals: Vec<EntityUid>,
 }
 
 /// All that a decision depends on beside the context: equal keys have equal slices.
@@ -66,14 +66,14 @@ struct Slice {
 
 /// The policies that can concern a request, and the entities that they can see.
 #[derive(Debug)]
-struct Reading {
+pub(crate) struct Reading {
     policies: PolicySet,
     entities: Entities,
 }
 
 impl Snapshot {
     pub(crate) fn new(bundle: Bundle, generation: u64) -> Self {
-        let Bundle { schema, policies, entities, digest, warnings: _ } = bundle;
+        let Bundle { schema, policies, entities, digest, text: _, warnings: _ } = bundle;
         let index = Index::new(policies.iter().map(|loaded| &loaded.policy));
         let mut annotations = HashMap::with_capacity(policies.len());
         let mut candidates = Vec::with_capacity(policies.len());
@@ -166,7 +166,7 @@ impl Snapshot {
     }
 
     /// Allows only where every reading of the names does; otherwise the first that refuses says why.
-    fn judge(
+    pub(crate) fn judge(
         &self,
         (principal, action, resource): (EntityUid, EntityUid, EntityUid),
         context: Context,
@@ -223,7 +223,7 @@ impl Snapshot {
         })
     }
 
-    fn reading(
+    pub(crate) fn reading(
         &self,
         principal: &EntityUid,
         action: Action,

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::v1::{CreateTokenResponse, HandleIssued, RedeemHandleRequest, RedeemHandleResponse};
+use crate::v1::{
+    CreateTokenResponse, FindValueRequest, HandleIssued, RedeemHandleRequest, RedeemHandleResponse,
+};
 
 impl fmt::Debug for RedeemHandleRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,6 +59,13 @@ impl fmt::Debug for CreateTokenResponse {
             .field("token", token)
             .field("record_id", record_id)
             .finish()
+    }
+}
+
+impl fmt::Debug for FindValueRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { value: _ } = self;
+        f.debug_struct("FindValueRequest").field("value", &REDACTED).finish()
     }
 }
 

@@ -6,29 +6,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use valetkey_audit::{AuditReader, AuditStore, Missing, OpenError, ReadError, StoreOptions, TokenStoreError};
+use valetkey_audit::{
+    ArchiveError, AuditReader, AuditStore, Missing, OpenError, ReadError, StoreOptions, TokenStoreError,
+};
 use valetkey_core::{
-    AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, LeaseTable, PolicyEngine, Reason,
-    RecordKind, Resolver,
+    AgentId, AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, Identity, LeaseTable,
+    PolicyEngine, Reason, RecordKind, Resolver, Revision,
 };
 use valetkey_onepassword::Sources;
 use valetkey_policy::{Bundle, Engine, LoadError};
 use valetkey_proto::v1::audit_service_server::{AuditServiceServer, SERVICE_NAME as AUDIT_SERVICE};
 use valetkey_proto::v1::lease_service_server::{LeaseServiceServer, SERVICE_NAME as LEASE_SERVICE};
 use valetkey_proto::v1::operator_service_server::{OperatorServiceServer, SERVICE_NAME as OPERATOR_SERVICE};
+use valetkey_proto::v1::report_service_server::{ReportServiceServer, SERVICE_NAME as REPORT_SERVICE};
 use valetkey_proto::v1::token_service_server::{SERVICE_NAME as TOKEN_SERVICE, TokenServiceServer};
 
 use crate::audit_service::Audit;
-use crate::config::{Config, Limits, SourceConfig};
+use crate::config::{Config, Limits, SectionDigest, SourceConfig};
 use crate::convert::AskLimits;
+use crate::digest_key::{self, DigestKeyError};
+use crate::events::{self, EventsError, Opened};
+use crate::find_value::Finder;
 use crate::identity::bearers::Bearers;
-use crate::identity::jwt::{ClientError, Issuers};
-use crate::identity::known::Known;
+use crate::identity::jwt::{ClientError, Issuer, Issuers};
+use crate::identity::known::{Known, Member, SpiffeRule};
 use crate::identity::{Identifier, IdentityLayer};
 use crate::lease_service::Leases;
 use crate::limits::{Identities, Limiter, Repeats};
@@ -36,9 +42,10 @@ use crate::listen::{Listeners, Refusals, connections, write_down};
 use crate::metrics;
 use crate::operator_service::Operator;
 use crate::reload::{Reloader, loaded};
+use crate::report_service::{Reach, Reports};
 use crate::sources::{self, SourceError};
 use crate::state::State;
-use crate::tls::{Tls, TlsError};
+use crate::tls::{Protocol, Tls, TlsError, TlsSettings};
 use crate::token::Tokens;
 use crate::token_service::{self, TokenDesk};
 
@@ -47,9 +54,12 @@ pub struct App {
     broker: Arc<Broker>,
     store: Arc<AuditStore>,
     reloader: Reloader,
+    /// Of the configuration.
+    agents: Arc<[AgentId]>,
     known: Known,
     bearers: Bearers,
     tls: Option<Arc<Tls>>,
+    events: Option<Opened>,
     limits: Limits,
     state: State,
 }
@@ -76,9 +86,18 @@ pub enum StartError {
     /// There is no certificate to serve with.
     #[error(transparent)]
     Tls(TlsError),
+    /// The Events API cannot be served.
+    #[error(transparent)]
+    Events(EventsError),
     /// The audit database cannot be opened.
     #[error("the audit database cannot be used")]
     Audit(#[source] OpenError),
+    /// The key of value digests cannot be used.
+    #[error(transparent)]
+    DigestKey(#[from] DigestKeyError),
+    /// The policies cannot be kept in it.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// The tokens in it cannot be read.
     #[error("the tokens in the audit database cannot be read")]
     Tokens(#[source] TokenStoreError),
@@ -124,32 +143,53 @@ impl App {
             metrics: _,
             tls,
             unix: _,
+            events,
             audit_database,
             audit_create,
+            audit_digest_key,
+            audit_signing,
+            audit_retention,
             policies,
             sources,
             members,
             spiffe_rules,
             issuers,
             limits,
+            digests,
         } = config;
+        let agents = members.iter().filter_map(|member| match &member.identity {
+            Identity::Agent(agent) => Some(agent.clone()),
+            Identity::Tool(_) | Identity::Person(_) => None,
+        });
+        let agents = agents.collect();
+        let loaded_config = config_load(&digests, &members, &spiffe_rules, &issuers);
         let (known, configured) = Known::new(members, spiffe_rules);
         let tokens = Arc::new(Tokens::new(configured, Arc::clone(&clock)));
         let issuers = Issuers::new(issuers, Arc::clone(&clock)).map_err(StartError::Issuers)?;
         let bundle = Bundle::load(&policies).map_err(StartError::Policies)?;
         let sources = open_sources(&sources, &audit_database, &clock)?;
-        let tls = match tls {
+        let tls = open_tls(tls, &clock).await?;
+        let events = match events {
             Some(settings) => {
-                Some(Arc::new(Tls::open(settings, Arc::clone(&clock)).await.map_err(StartError::Tls)?))
+                Some(Opened::open(settings, audit_create, &clock).await.map_err(StartError::Events)?)
             }
             None => None,
         };
         let missing = if audit_create { Missing::Create } else { Missing::Refuse };
-        let options = StoreOptions { missing, ..StoreOptions::default() };
+        let options = StoreOptions {
+            missing,
+            signing: audit_signing,
+            retention: audit_retention,
+            ..StoreOptions::default()
+        };
         let store =
             AuditStore::open(&audit_database, options, Arc::clone(&clock)).map_err(StartError::Audit)?;
 
         token_service::load(store.tokens(), &tokens, clock.now()).map_err(StartError::Tokens)?;
+        let digester = audit_digest_key.map(|path| digest_key::open(&path, store.archive(), clock.now()));
+        let digester = digester.transpose()?;
+        // Before the first decision by it.
+        store.archive().keep_policy_set(&bundle.digest_text(), bundle.text(), clock.now())?;
 
         let engine = Arc::new(Engine::new(bundle));
         let store = Arc::new(store);
@@ -161,22 +201,33 @@ impl App {
         let Ports { log, directory, resolver } = between(ports);
         let gate = Gate::new(Arc::clone(&engine) as _, log, Arc::clone(&clock));
         let leases = LeaseTable::new(limits.leases, Arc::clone(&clock));
-        let broker = Broker::new(gate, directory, resolver, leases, clock);
+        let broker = Broker::new(gate, directory, resolver, leases, clock, digester);
 
-        let start = AuditRecord::event(broker.clock().now(), RecordKind::Start, Reason::Done)
-            .with_detail(concat!("valetkey ", env!("CARGO_PKG_VERSION")));
-        broker.note(start).await.map_err(StartError::Record)?;
-        broker.note(loaded(&broker, engine.revision())).await.map_err(StartError::Record)?;
+        note_start(&broker, engine.revision(), &loaded_config).await?;
         let state = State {
             broker: Arc::clone(&broker),
             engine: Arc::clone(&engine) as _,
             sources,
             audit_available: store.availability(),
+            audit: store.reader().clone(),
+            audit_committed: store.committed(),
             started: broker.clock().now(),
         };
-        let reloader = Reloader::new(policies, engine, Arc::clone(&broker));
+        let archive = Arc::clone(store.archive());
+        let reloader = Reloader::new(policies, engine, Arc::clone(&broker), archive);
         let bearers = Bearers { tokens, issuers };
-        Ok(Self { broker, store, reloader, known, bearers, tls, limits, state })
+        Ok(Self { broker, store, reloader, agents, known, bearers, tls, events, limits, state })
+    }
+
+    /// Looks at the key that signs the audit log, where there is a database already; likewise. Nothing is made.
+    ///
+    /// # Errors
+    /// [`StartError::Audit`] says why it cannot be used.
+    pub fn check_signing(config: &Config) -> Result<(), StartError> {
+        match config.audit_database.exists() {
+            true => config.audit_signing.check(&config.audit_database).map_err(StartError::Audit),
+            false => Ok(()),
+        }
     }
 
     /// Opens the sources and lets go of them; for checking a configuration without a broker.
@@ -192,7 +243,25 @@ impl App {
     /// # Errors
     /// [`StartError::Tls`] says why they cannot be used.
     pub fn check_tls(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), StartError> {
-        config.tls.as_ref().map_or(Ok(()), |settings| settings.check(clock)).map_err(StartError::Tls)
+        config
+            .tls
+            .as_ref()
+            .map_or(Ok(()), |settings| settings.check(Protocol::Http2, clock))
+            .map_err(StartError::Tls)
+    }
+
+    /// Loads what the Events API needs, where it is served, likewise. Its key may be missing where the audit database is:
+    /// they are made together.
+    ///
+    /// # Errors
+    /// [`StartError::Events`] says what cannot be used.
+    pub fn check_events(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), StartError> {
+        let create = !config.audit_database.exists();
+        config
+            .events
+            .as_ref()
+            .map_or(Ok(()), |events| events.check(create, clock))
+            .map_err(StartError::Events)
     }
 
     /// Looks at what the issuers' keys need on this machine: the `jwks_file`s, and the authorities for a `jwks_url`.
@@ -239,7 +308,8 @@ impl App {
         listeners: impl Into<Listeners>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), RunError> {
-        let Self { broker, store, reloader, known, bearers, tls, limits, state } = self;
+        let Self { broker, store, reloader, agents, known, bearers, tls, events, limits, state } = self;
+        let mut listeners = listeners.into();
         let (stop, stopping) = watch::channel(false);
         let (health, health_service) = tonic_health::server::health_reporter();
 
@@ -251,13 +321,27 @@ impl App {
             let broker = Arc::clone(&broker);
             tasks.spawn(async move { tls.follow(&broker).await });
         }
-        let incoming = connections(listeners.into(), tls, limits.places, refusals);
+        let events_listener = listeners.take_events();
+        let incoming = connections(listeners, tls, limits.places, refusals.clone());
 
         let limiter = Arc::new(Limiter {
             broker: Arc::clone(&broker),
             identities: Identities::new(limits.identities, Arc::clone(broker.clock())),
             repeats: Repeats::new(limits.repeats, Arc::clone(broker.clock())),
         });
+        let signer = events.as_ref().map(Opened::signer);
+        if let Some((opened, listener)) = events.zip(events_listener) {
+            let parts = events::Parts {
+                broker: Arc::clone(&broker),
+                reader: store.reader().clone(),
+                tokens: Arc::clone(&bearers.tokens),
+                limiter: Arc::clone(&limiter),
+                places: limits.places,
+                refusals,
+                stopping: stopping.clone(),
+            };
+            opened.serve(&mut tasks, listener, parts);
+        }
         let (last_refused, no_more) = watch::channel(false);
         let counting = tokio::spawn(Arc::clone(&limiter.repeats).keep(Arc::clone(&broker), no_more));
 
@@ -269,13 +353,32 @@ impl App {
         let audit = Audit {
             broker: Arc::clone(&broker),
             reader: store.reader().clone(),
+            verifier_key: store.verifier_key().to_string(),
             committed: store.committed(),
             stopping: stopping.clone(),
+        };
+        let finder = Finder {
+            broker: Arc::clone(&broker),
+            reader: store.reader().clone(),
+            limiter: Arc::clone(&limiter),
         };
         let desk = TokenDesk {
             broker: Arc::clone(&broker),
             store: Arc::clone(store.tokens()),
             tokens: Arc::clone(&bearers.tokens),
+            signer,
+        };
+        let reports = Reports {
+            finder,
+            broker: Arc::clone(&broker),
+            reader: store.reader().clone(),
+            reach: Reach {
+                engine: Arc::clone(&state.engine),
+                directory: Arc::clone(&state.sources) as _,
+                members: agents,
+                tokens: Arc::clone(&bearers.tokens),
+                turns: Arc::new(Semaphore::new(Reach::TURNS)),
+            },
         };
         let tokens = Arc::clone(&bearers.tokens);
         let identifier = Arc::new(Identifier { known, bearers, broker: Arc::clone(&broker), limiter });
@@ -284,6 +387,7 @@ impl App {
             .add_service(LeaseServiceServer::new(leases).max_decoding_message_size(MESSAGE_MAX))
             .add_service(AuditServiceServer::new(audit).max_decoding_message_size(MESSAGE_MAX))
             .add_service(OperatorServiceServer::new(Operator(state)).max_decoding_message_size(MESSAGE_MAX))
+            .add_service(ReportServiceServer::new(reports).max_decoding_message_size(MESSAGE_MAX))
             .add_service(TokenServiceServer::new(desk).max_decoding_message_size(MESSAGE_MAX))
             .add_service(health_service)
             .add_optional_service(reflection())
@@ -301,6 +405,33 @@ impl App {
         tasks.shutdown().await;
         close(&broker, store, &tokens).await;
         served.map_err(RunError::Serve)
+    }
+}
+
+/// Writes down that the broker starts: with which key and configuration, and by which policies.
+async fn note_start(broker: &Broker, revision: Revision, configured: &str) -> Result<(), StartError> {
+    let key =
+        broker.digester().map_or_else(|| "no digest key".to_owned(), |it| format!("digest key {}", it.id()));
+    let event =
+        |kind, detail: &str| AuditRecord::event(broker.clock().now(), kind, Reason::Done).with_detail(detail);
+    let start = event(RecordKind::Start, &format!("valetkey {}, {key}", env!("CARGO_PKG_VERSION")));
+    let records = vec![start, event(RecordKind::ConfigLoad, configured), loaded(broker, revision)];
+    broker.note_all(records).await.map_err(StartError::Record)
+}
+
+/// What was configured, for the record: what can change who may call, or what they get.
+fn config_load(
+    digests: &[SectionDigest],
+    members: &[Member],
+    spiffe_rules: &[SpiffeRule],
+    issuers: &[Issuer],
+) -> String {
+    let digests: Vec<_> = digests.iter().map(ToString::to_string).collect();
+    let (members, rules, issuers) = (members.len(), spiffe_rules.len(), issuers.len());
+    let counts = format!("{members} proofs of identities, {rules} rules for SPIFFE ids, {issuers} issuers");
+    match digests.is_empty() {
+        true => format!("{counts}; no file"),
+        false => format!("{counts}; {}", digests.join(", ")),
     }
 }
 
@@ -339,6 +470,16 @@ async fn close(broker: &Broker, store: Arc<AuditStore>, tokens: &Tokens) {
 /// The folder of what outlives the broker: that of the log.
 pub(crate) fn state_dir(audit_database: &Path) -> &Path {
     audit_database.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// Loads what the broker proves itself with, where it is to.
+async fn open_tls(
+    settings: Option<TlsSettings>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Arc<Tls>>, StartError> {
+    let Some(settings) = settings else { return Ok(None) };
+    let tls = Tls::open(settings, Protocol::Http2, Arc::clone(clock)).await.map_err(StartError::Tls)?;
+    Ok(Some(Arc::new(tls)))
 }
 
 /// Opens the sources; their budgets are kept beside the log.
@@ -417,7 +558,7 @@ async fn report_health(health: HealthReporter, mut available: watch::Receiver<bo
             true => ServingStatus::Serving,
             false => ServingStatus::NotServing,
         };
-        for service in ["", LEASE_SERVICE, AUDIT_SERVICE, OPERATOR_SERVICE, TOKEN_SERVICE] {
+        for service in ["", LEASE_SERVICE, AUDIT_SERVICE, OPERATOR_SERVICE, REPORT_SERVICE, TOKEN_SERVICE] {
             health.set_service_status(service, status).await;
         }
         if available.changed().await.is_err() {

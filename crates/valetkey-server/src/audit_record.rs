@@ -81,7 +81,8 @@ fn print_target(target: StoredTarget) -> v1::AuditTarget {
 }
 
 fn print_outcome(outcome: StoredOutcome) -> v1::AuditOutcome {
-    let StoredOutcome { time, result, reason, source, item_version, value_age, detail } = outcome;
+    let StoredOutcome { time, result, reason, source, item_version, value_age, detail, value_digest } =
+        outcome;
     v1::AuditOutcome {
         create_time: Some(timestamp(time)),
         result: result.as_str().to_owned(),
@@ -90,6 +91,7 @@ fn print_outcome(outcome: StoredOutcome) -> v1::AuditOutcome {
         source: source.unwrap_or_default(),
         item_version: item_version.unwrap_or_default(),
         value_age: value_age.and_then(duration),
+        value_digest: value_digest.map(|digest| digest.to_string()).unwrap_or_default(),
     }
 }
 

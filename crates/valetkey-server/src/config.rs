@@ -1,5 +1,8 @@
 //! The configuration: TOML, parsed whole before anything is done, all faults at once.
 
+mod audit;
+mod digests;
+mod events;
 mod issuers;
 mod members;
 mod source;
@@ -12,14 +15,18 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use valetkey_audit::{Retention, Signing};
 use valetkey_core::LeaseLimits;
 
+use crate::events::EventsSettings;
 use crate::identity::jwt::Issuer;
 use crate::identity::known::{Member, Proof, SpiffeRule};
 use crate::limits::{IdentityLimits, PlaceLimits, RepeatLimits};
 use crate::listen::UnixSettings;
 use crate::tls::TlsSettings;
 
+pub use self::audit::usual_digest_key;
+pub use self::digests::SectionDigest;
 pub use self::source::{SourceBounds, SourceConfig, SourceKind};
 
 /// What a broker is told.
@@ -30,11 +37,19 @@ pub struct Config {
     pub tls: Option<TlsSettings>,
     /// The Unix socket to listen on, for callers on this machine.
     pub unix: Option<UnixSettings>,
+    /// The Events API; `None` serves it nowhere.
+    pub events: Option<EventsSettings>,
     /// The audit database.
     pub audit_database: PathBuf,
     /// Whether a missing audit database is made. Never set it by habit: a database that has gone missing is
     /// evidence.
     pub audit_create: bool,
+    /// The key of value digests; made where the database never had one. `None`: values leave no digest.
+    pub audit_digest_key: Option<PathBuf>,
+    /// How the audit log is signed.
+    pub audit_signing: Signing,
+    /// How long its records are kept.
+    pub audit_retention: Retention,
     /// The directory of the policies; watched for changes.
     pub policies: PathBuf,
     /// Where `GET /metrics` is served, to anybody on the machine. Loopback only; `None` serves it nowhere.
@@ -49,6 +64,8 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     /// The bounds.
     pub limits: Limits,
+    /// What the file says, for the record. Empty where there is no file.
+    pub digests: Vec<SectionDigest>,
 }
 
 /// The bounds of a broker.
@@ -122,6 +139,7 @@ impl Config {
     /// Every fault, as a line each.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<String>> {
         let mut document: toml::Table = toml::from_str(text).map_err(|error| vec![syntax(text, &error)])?;
+        let digests = digests::digests(&document);
         let mut faults = Vec::new();
         let unix: Option<tls::UnixSection> = optional(&mut document, "unix", &mut faults);
         let unix = unix.and_then(|unix| unix.check(folder, &mut faults));
@@ -132,7 +150,10 @@ impl Config {
         let has_tls = document.contains_key("tls");
         let tls: Option<tls::TlsSection> = optional(&mut document, "tls", &mut faults);
         let tls = tls.and_then(|tls| tls.check(folder, &mut faults));
-        let audit: Option<AuditSection> = section(&mut document, "audit", &mut faults);
+        let events: Option<events::EventsSection> = optional(&mut document, "events", &mut faults);
+        let events = events.and_then(|events| events.check(folder, tls.as_ref(), &mut faults));
+        let audit: Option<audit::AuditSection> = section(&mut document, "audit", &mut faults);
+        let audit = audit.and_then(|audit| audit.check(folder, &mut faults));
         let policies: Option<PoliciesSection> = section(&mut document, "policies", &mut faults);
         let sources = source::sources(&mut document, folder, &mut faults);
         let metrics = match document.contains_key("metrics") {
@@ -167,6 +188,12 @@ impl Config {
                     .to_owned(),
             );
         }
+        let taken = events.as_ref().map(|events| events.listen).filter(|listen| listen.port() != 0);
+        if taken.is_some_and(|taken| [listen, metrics].contains(&Some(taken))) {
+            faults.push(
+                "`events.listen` must be another address than `listen` and `metrics.listen`".to_owned(),
+            );
+        }
         if let Some(listen) = metrics.filter(|listen: &SocketAddr| !listen.ip().is_loopback()) {
             faults.push(format!(
                 "`metrics.listen` must be a loopback address such as 127.0.0.1:9447, is {listen}: nobody is asked who \
@@ -181,8 +208,12 @@ impl Config {
                 listen,
                 tls,
                 unix,
-                audit_database: folder.join(audit.database),
+                events,
+                audit_database: audit.database,
                 audit_create: false,
+                audit_digest_key: audit.digest_key,
+                audit_signing: audit.signing,
+                audit_retention: audit.retention,
                 policies: folder.join(policies.directory),
                 metrics,
                 sources,
@@ -190,6 +221,7 @@ impl Config {
                 spiffe_rules,
                 issuers,
                 limits,
+                digests,
             }),
             _ => Err(faults),
         }
@@ -234,12 +266,6 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AuditSection {
-    database: PathBuf,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,5 +1,7 @@
 //! Between the proto and the domain. Every field is named: a field added to the proto breaks the build.
 
+mod token;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -7,13 +9,12 @@ use std::time::Duration;
 
 use prost_types::Timestamp as WireTimestamp;
 use valetkey_core::{
-    Acquire, AgentId, Binding, Call, Check, CheckAnswer, Destination, EndCause, Identity, Issued, LeaseEvent,
-    LeaseId, Life, Name, PublicId, Purpose, Redeemer, SecretReference, Session, TextError, Timestamp, ToolId,
-    scrub,
+    Acquire, AgentId, Binding, Call, Check, CheckAnswer, Destination, EndCause, Issued, LeaseEvent, LeaseId,
+    Life, Name, Purpose, Redeemer, SecretReference, Session, TextError, Timestamp, ToolId, scrub,
 };
 use valetkey_proto::v1;
 
-use crate::token::TOKEN_PREFIX;
+pub(crate) use self::token::{NewTokenAsk, TokenPurpose, token, token_id};
 
 /// A field that breaks its rules.
 #[derive(Debug, Clone)]
@@ -103,30 +104,6 @@ pub(crate) fn destination(text: &str) -> Result<Option<Destination>, Vec<Violati
     let mut faults = Faults::default();
     let destination = faults.destination(text);
     if faults.0.is_empty() { Ok(destination) } else { Err(faults.0) }
-}
-
-/// Parses a request for a token: whose it shall be, and how long it shall count.
-pub(crate) fn token(message: v1::CreateTokenRequest) -> Result<(Identity, Duration), Vec<Violation>> {
-    let v1::CreateTokenRequest { identity, ttl } = message;
-    let mut faults = Faults::default();
-    let parsed = Identity::parse(&identity);
-    if parsed.is_none() {
-        let problem = "must be `agent:`, `tool:` or `person:` and a name";
-        faults.add_text("identity", "INVALID_IDENTITY", problem, &identity);
-    }
-    let ttl = match ttl {
-        None => Some(TOKEN_TTL_USUAL),
-        Some(ttl) => faults.take("ttl", INVALID_TTL, within(ttl, TOKEN_TTL_MIN, TOKEN_TTL_MAX)),
-    };
-    parsed.zip(ttl).ok_or(faults.0)
-}
-
-/// Parses a token's id. A whole token is refused: it must not get into a record.
-pub(crate) fn token_id(text: &str) -> Result<PublicId, Vec<Violation>> {
-    text.strip_prefix(TOKEN_PREFIX).and_then(|id| PublicId::parse(id).ok()).ok_or_else(|| {
-        let problem = "must be `vkt_` and 16 characters of `0-9 a-v`, nothing behind them";
-        vec![Violation::new("token_id", "INVALID_TOKEN_ID", problem)]
-    })
 }
 
 /// Parses a lease id.
@@ -338,7 +315,3 @@ const REFERENCES_MAX: usize = 64;
 /// What of a malformed text is recorded, in bytes.
 const CAME_MAX: usize = 100;
 const TTL_MIN: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const TOKEN_TTL_MIN: Duration = Duration::from_secs(60);
-const TOKEN_TTL_USUAL: Duration = DAY.saturating_mul(90);
-const TOKEN_TTL_MAX: Duration = DAY.saturating_mul(365);

@@ -31,7 +31,7 @@ use valetkey_core::{
 use crate::limits::{Exceeded, Limiter, Meter, Source, What, metered};
 use crate::status;
 
-use self::bearers::{Bearers, Shown};
+use self::bearers::{Bearers, Shown, Unshown};
 use self::evidence::{Evidence, Peer};
 use self::known::Known;
 
@@ -44,11 +44,11 @@ pub(crate) struct Identifier {
 }
 
 /// A request without an identity.
-struct Unidentified {
-    reason: Reason,
-    client: Arc<str>,
-    address: Option<IpAddr>,
-    trace: Option<TraceId>,
+pub(crate) struct Unidentified {
+    pub(crate) unshown: Unshown,
+    pub(crate) client: Arc<str>,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) trace: Option<TraceId>,
 }
 
 /// The layer.
@@ -101,7 +101,9 @@ where
             }
             match identifier.bearers.behalf(request.headers()).await {
                 Ok(behalf) => call.behalf = behalf,
-                Err(reason) => return Ok(identifier.refuse_behalf(&call, &path, reason).await.into_http()),
+                Err(unshown) => {
+                    return Ok(identifier.refuse_behalf(&call, &path, &unshown).await.into_http());
+                }
             }
             let call = Arc::new(call);
             let (mut request, meter) = identifier.measure(&call, request);
@@ -137,7 +139,7 @@ impl Identifier {
         let address = peer.and_then(Peer::address);
         let (Shown { identity, credential, claims }, key) = match self.caller(headers, peer).await {
             Ok(found) => found,
-            Err(reason) => return Err(Unidentified { reason, client, address, trace }),
+            Err(unshown) => return Err(Unidentified { unshown, client, address, trace }),
         };
         let id = RequestId::random();
         Ok(Call { id, caller: identity, key, client, trace, credential, claims, behalf: None })
@@ -148,13 +150,24 @@ impl Identifier {
         &self,
         headers: &HeaderMap,
         peer: Option<&Peer>,
-    ) -> Result<(Shown, Option<KeyThumbprint>), Reason> {
+    ) -> Result<(Shown, Option<KeyThumbprint>), Unshown> {
         let Evidence { peer, authorization } = Evidence::gather(headers, peer)?;
         let by_header = match authorization {
             Some(authorization) => Some(self.bearers.identify(authorization).await?),
             None => None,
         };
-        self.known.identify(by_header, peer, self.broker.clock().now())
+        let shown = by_header.as_ref().map(|Shown { identity, credential, claims: _ }| {
+            (Arc::clone(credential.id()), format!("its token is that of {identity}"))
+        });
+        self.known.identify(by_header, peer, self.broker.clock().now()).map_err(|reason| {
+            let certificate = peer.and_then(|peer| peer.certificate.as_ref()).map(|certificate| {
+                (certificate.credential_id().into(), format!("its certificate is that of {}", certificate.id))
+            });
+            let (credential, said) =
+                [shown, certificate].into_iter().flatten().unzip::<_, _, Vec<_>, Vec<_>>();
+            let said = (!said.is_empty()).then(|| said.join(", "));
+            Unshown { reason, credential: credential.into_iter().next(), said }
+        })
     }
 
     /// Counts the request and its connection as the caller's.
@@ -176,25 +189,20 @@ impl Identifier {
     /// Refuses a caller without identity. Nothing is served either way, so a log that is away changes
     /// nothing about the answer.
     async fn refuse(&self, path: &str, unidentified: Unidentified) -> Status {
-        let Unidentified { reason, client, address, trace } = unidentified;
-        let now = self.broker.clock().now();
-        let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, reason).with_detail(path);
-        let request = Some(RequestId::random());
-        let record = AuditRecord { request, client: Some(client), trace, ..record };
-        let repeats = &self.limiter.repeats;
-        let source = Source::at(address);
-        if let Err(error) = repeats.note(&self.broker, What::Unauthenticated, source, record).await {
-            tracing::error!(%error, "a request without identity was refused, but not written down");
-        }
+        unidentified.note(path, &self.limiter).await;
         status::unauthenticated()
     }
 
     /// Refuses a caller that is known, but not on whose behalf it says it is; likewise.
-    async fn refuse_behalf(&self, call: &Call, path: &str, reason: Reason) -> Status {
+    async fn refuse_behalf(&self, call: &Call, path: &str, unshown: &Unshown) -> Status {
         let now = self.broker.clock().now();
-        let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, reason)
+        let what = match &unshown.credential {
+            Some(id) => format!("{path} on behalf of somebody, by {id}"),
+            None => format!("{path} on behalf of somebody"),
+        };
+        let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, unshown.reason)
             .by(call)
-            .with_detail(&format!("{path} on behalf of somebody"));
+            .with_detail(&unshown.detail(&what));
         let source = Source::Identity(call.caller.clone());
         if let Err(error) = self.limiter.repeats.note(&self.broker, What::Behalf, source, record).await {
             tracing::error!(%error, "a request on behalf of somebody was refused, but not written down");
@@ -249,6 +257,24 @@ impl Identifier {
     }
 }
 
+impl Unidentified {
+    /// Writes it down, or counts it.
+    pub(crate) async fn note(self, path: &str, limiter: &Limiter) {
+        let Self { unshown, client, address, trace } = self;
+        let now = limiter.broker.clock().now();
+        let record = AuditRecord::refusal(now, RecordKind::Unauthenticated, unshown.reason)
+            .with_detail(&unshown.detail(path));
+        let request = Some(RequestId::random());
+        let credential = unshown.credential;
+        let record = AuditRecord { request, client: Some(client), trace, credential, ..record };
+        let source = Source::at(address);
+        if let Err(error) = limiter.repeats.note(&limiter.broker, What::Unauthenticated, source, record).await
+        {
+            tracing::error!(%error, "a request without identity was refused, but not written down");
+        }
+    }
+}
+
 /// The caller of a request that has passed the layer.
 pub(crate) fn call_of<T>(request: &tonic::Request<T>) -> Result<Arc<Call>, Status> {
     // Absent only where a service was wired past the layer: fail closed.
@@ -271,7 +297,7 @@ fn foreign_status(headers: &HeaderMap) -> Option<Status> {
 }
 
 /// The client as it says itself, and where it is.
-fn client(headers: &HeaderMap, peer: Option<&Peer>) -> Arc<str> {
+pub(crate) fn client(headers: &HeaderMap, peer: Option<&Peer>) -> Arc<str> {
     let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("unnamed");
     let mut client = scrub(agent, CLIENT_MAX);
     if let Some(peer) = peer {
@@ -282,7 +308,7 @@ fn client(headers: &HeaderMap, peer: Option<&Peer>) -> Arc<str> {
 }
 
 /// The trace id of a W3C `traceparent` header, version 00.
-fn trace(headers: &HeaderMap) -> Option<TraceId> {
+pub(crate) fn trace(headers: &HeaderMap) -> Option<TraceId> {
     let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
     let (version, id) = (parts.next()?, parts.next()?);
     let mut trace = [0; 16];

@@ -20,6 +20,10 @@ mod clock;
 mod config;
 mod convert;
 mod digest;
+mod digest_key;
+mod events;
+mod export_service;
+mod find_value;
 mod identity;
 mod lease_service;
 mod limits;
@@ -27,6 +31,8 @@ mod listen;
 mod metrics;
 mod operator_service;
 mod reload;
+mod report_service;
+mod review;
 mod sources;
 mod state;
 mod status;
@@ -37,7 +43,11 @@ mod watch;
 
 pub use app::{App, Ports, RunError, StartError};
 pub use clock::SystemClock;
-pub use config::{Config, ConfigError, Limits, SourceBounds, SourceConfig, SourceKind};
+pub use config::{
+    Config, ConfigError, Limits, SectionDigest, SourceBounds, SourceConfig, SourceKind, usual_digest_key,
+};
+pub use digest_key::DigestKeyError;
+pub use events::{EventsError, EventsRate, EventsSettings, KeyError};
 pub use identity::jwt::{Algorithm, ClientError, Issuer, KeySource, Rule};
 pub use identity::known::{IdentityKind, Member, Proof, SpiffeRule};
 pub use limits::{IdentityLimits, PlaceLimits, RepeatLimits};
@@ -47,4 +57,5 @@ pub use sources::{SourceError, source_checks};
 pub use tls::{CertificateSource, ClientCertificates, TlsError, TlsSettings};
 pub use token::{TOKEN_PREFIX, TokenDigest, Tokens};
 /// For `valetkey doctor` and `valetkey onepassword`, which know the sources through the server alone.
+pub use valetkey_audit::{Retention, Signing};
 pub use valetkey_onepassword::{Check, InstallError, SdkPin, Verdict, find_op, sdk_pins};

@@ -76,6 +76,9 @@ fn exposition(status: &GetStatusResponse) -> String {
     text.value("valetkey_handles", "", status.handles);
     text.head("valetkey_audit_available", "gauge", "1 where the audit log can be written.");
     text.value("valetkey_audit_available", "", status.audit_available.into());
+    let lag = "Records of the audit log that its index does not cover yet.";
+    text.head("valetkey_audit_index_lag_records", "gauge", lag);
+    text.value("valetkey_audit_index_lag_records", "", status.audit_index_lag);
     let sources = &status.sources;
     let ready = |source: &SourceStatus| Some(u64::from(source.state() == SourceState::Ready));
     text.of_sources("ready", "gauge", "1 where the source answers, or was not asked yet.", sources, ready);
@@ -159,6 +162,7 @@ mod tests {
         let status = GetStatusResponse {
             leases: 3,
             audit_available: true,
+            audit_index_lag: 812,
             sources: vec![source],
             ..Default::default()
         };
@@ -167,6 +171,7 @@ mod tests {
             "# TYPE valetkey_leases gauge",
             "valetkey_leases 3",
             "valetkey_audit_available 1",
+            "valetkey_audit_index_lag_records 812",
             "# TYPE valetkey_source_reads_total counter",
             "valetkey_source_ready{source=\"team\",kind=\"sdk\"} 0",
             "valetkey_source_reads_total{source=\"team\",kind=\"sdk\"} 412",

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
+use valetkey_audit::{Archive, ArchiveError};
 use valetkey_core::{AuditRecord, Broker, PolicyEngine, Reason, RecordKind, Revision};
 use valetkey_policy::{Bundle, Engine, LoadError};
 
@@ -22,6 +23,7 @@ struct Parts {
     directory: PathBuf,
     engine: Arc<Engine>,
     broker: Arc<Broker>,
+    archive: Arc<Archive>,
     turn: Mutex<()>,
     /// Whether the last load found faults.
     faulty: AtomicBool,
@@ -47,18 +49,27 @@ pub enum ReloadError {
     /// The policies have faults.
     #[error("the policies have faults; those before them stay in force")]
     Faults(#[source] LoadError),
+    /// They cannot be kept for whoever reads the log later.
+    #[error("the policies cannot be kept; those before them stay in force")]
+    NotKept(#[source] ArchiveError),
     /// The loader did not survive.
     #[error("the policies could not be loaded; those before them stay in force")]
     Broken,
 }
 
 impl Reloader {
-    pub(crate) fn new(directory: PathBuf, engine: Arc<Engine>, broker: Arc<Broker>) -> Self {
+    pub(crate) fn new(
+        directory: PathBuf,
+        engine: Arc<Engine>,
+        broker: Arc<Broker>,
+        archive: Arc<Archive>,
+    ) -> Self {
         Self {
             parts: Arc::new(Parts {
                 directory,
                 engine,
                 broker,
+                archive,
                 turn: Mutex::new(()),
                 faulty: AtomicBool::new(false),
             }),
@@ -125,6 +136,10 @@ impl Parts {
         if bundle.digest_text() == self.engine.revision().digest_text() {
             return Ok(Reloaded::Unchanged);
         }
+        // Before the first decision by it.
+        self.archive
+            .keep_policy_set(&bundle.digest_text(), bundle.text(), self.broker.clock().now())
+            .map_err(ReloadError::NotKept)?;
         let (revision, retired) = self.engine.install(bundle);
         let handles_revoked = self.broker.policies_changed(revision);
         // Only now: what the new policies refuse must not live on while the old ones are freed.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use valetkey_audit::AuditReader;
 use valetkey_core::{Broker, PolicyEngine, ResolveError, Timestamp};
 use valetkey_onepassword::{SourceFigures, SourceState, Sources, Spending};
 use valetkey_proto::v1;
@@ -17,6 +18,9 @@ pub(crate) struct State {
     pub(crate) engine: Arc<dyn PolicyEngine>,
     pub(crate) sources: Arc<Sources>,
     pub(crate) audit_available: watch::Receiver<bool>,
+    pub(crate) audit: AuditReader,
+    /// The last durable record, as it moves.
+    pub(crate) audit_committed: watch::Receiver<u64>,
     pub(crate) started: Timestamp,
 }
 
@@ -32,6 +36,7 @@ impl State {
             leases: wide(leases),
             handles: wide(handles),
             audit_available: *self.audit_available.borrow(),
+            audit_index_lag: self.audit_committed.borrow().saturating_sub(self.audit.indexed().0),
             sources: self.sources.figures().into_iter().map(|figures| source(figures, now)).collect(),
         }
     }

@@ -34,6 +34,16 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
         Code::DeadlineExceeded,
         "Send the whole message at once; ask the operator where that was so.",
     ),
+    (
+        "DIGEST_KEY_MISSING",
+        Code::FailedPrecondition,
+        "Ask the operator: the configuration says `digest_key = false`.",
+    ),
+    (
+        "EVENTS_NOT_SERVED",
+        Code::FailedPrecondition,
+        "Add `[events]` to the broker's configuration, and restart it.",
+    ),
     ("FIELD_NOT_FOUND", Code::NotFound, "Check the field's label in the vault."),
     ("FIELD_NOT_OTP", Code::FailedPrecondition, "Leave `?attribute=otp` out."),
     ("FIELD_NOT_PRIVATE_KEY", Code::FailedPrecondition, "Leave `?ssh-format=openssh` out."),
@@ -51,19 +61,24 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("INTERNAL", Code::Internal, "Show the request id to the operator."),
     ("INVALID_DESTINATION", Code::InvalidArgument, "See the field violations."),
     ("INVALID_FILTER", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_FORMAT", Code::InvalidArgument, "Send one of the published formats."),
     ("INVALID_HANDLE", Code::InvalidArgument, "Send the handle whole: 61 characters."),
     ("INVALID_IDENTITY", Code::InvalidArgument, "See the field violations."),
     ("INVALID_LEASE_ID", Code::InvalidArgument, "Send the lease id as `opened` named it."),
     ("INVALID_MESSAGE", Code::InvalidArgument, "Use the published protos, and messages of at most 1 MiB."),
+    ("INVALID_NAME", Code::InvalidArgument, "See the field violations."),
     ("INVALID_PAGE_SIZE", Code::InvalidArgument, "Send 0 to 1000."),
     ("INVALID_PAGE_TOKEN", Code::InvalidArgument, "Send the token of the page before, with the same filter."),
+    ("INVALID_PERIOD", Code::InvalidArgument, "See the field violations."),
     ("INVALID_PURPOSE", Code::InvalidArgument, "See the field violations."),
     ("INVALID_RECORD_ID", Code::InvalidArgument, "Send a decimal sequence number."),
     ("INVALID_SECRET_REFERENCE", Code::InvalidArgument, "See the field violations."),
     ("INVALID_SESSION", Code::InvalidArgument, "See the field violations."),
-    ("INVALID_TOKEN_ID", Code::InvalidArgument, "Send the id alone: `vkt_` and 16 characters."),
+    ("INVALID_TOKEN_ID", Code::InvalidArgument, "Send the id alone: `vkt_` or `vke_` and 16 characters."),
+    ("INVALID_TOKEN_USAGE", Code::InvalidArgument, "See the field violations."),
     ("INVALID_TOOL", Code::InvalidArgument, "See the field violations."),
     ("INVALID_TTL", Code::InvalidArgument, "See the field violations."),
+    ("INVALID_VALUE", Code::InvalidArgument, "Send 1 byte to 64 KiB."),
     ("ITEM_NOT_ACTIVE", Code::FailedPrecondition, "Restore the item, or name another."),
     ("ITEM_NOT_FOUND", Code::NotFound, "Check the item's title in the vault."),
     ("LEASE_LIMIT", Code::ResourceExhausted, "End leases that are no longer needed."),
@@ -79,6 +94,7 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("PRIVATE_KEY_MALFORMED", Code::FailedPrecondition, "Read the key without `?ssh-format=openssh`."),
     ("QUERY_LIMIT", Code::ResourceExhausted, "Ask again with a narrower filter."),
     ("RECORD_NOT_FOUND", Code::NotFound, "Check the record id."),
+    ("RECORD_NOT_SIGNED", Code::FailedPrecondition, "Ask again after the next checkpoint, in a minute."),
     ("REFERENCE_CHANGED", Code::Unavailable, "Ask again: the item was changed while it was read."),
     (
         "RESOLVER_CREDENTIALS_REFUSED",
@@ -125,6 +141,12 @@ pub(crate) fn token_limit(max: usize, record: RecordId) -> Status {
     let message = format!("there are {max} tokens already");
     let details = ErrorDetails::with_quota_failure_violation("tokens", message.clone());
     Facts::new("TOKEN_LIMIT", message).record(record).fact("max", &max.to_string()).build(details)
+}
+
+/// There is no Events API that a token could be for.
+pub(crate) fn events_not_served(record: RecordId) -> Status {
+    let message = "the broker serves no Events API";
+    build("EVENTS_NOT_SERVED", message, Some(record), ErrorDetails::new())
 }
 
 /// The kind of caller has no business with this call.
@@ -189,9 +211,21 @@ pub(crate) fn query_limit(problem: &str) -> Status {
     build("QUERY_LIMIT", problem, None, ErrorDetails::with_retry_info(Some(RETRY_SOON)))
 }
 
+/// Values leave no digest here, so none can be found.
+pub(crate) fn digest_key_missing(record: RecordId) -> Status {
+    let message = "this broker keeps no digests of values";
+    build("DIGEST_KEY_MISSING", message, Some(record), ErrorDetails::new())
+}
+
 /// There is no such record.
 pub(crate) fn record_not_found() -> Status {
     build("RECORD_NOT_FOUND", "there is no such record", None, ErrorDetails::new())
+}
+
+/// No checkpoint covers it yet; one will within `[audit] checkpoint_seconds`.
+pub(crate) fn record_not_signed() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_SOON));
+    build("RECORD_NOT_SIGNED", "no checkpoint covers the record yet", None, details)
 }
 
 /// The broker stops.

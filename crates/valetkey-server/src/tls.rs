@@ -1,6 +1,6 @@
 //! TLS: how the broker proves itself, and which certificates of callers it takes.
 //!
-//! rustls with ring, TLS 1.3 unless the configuration adds 1.2, HTTP/2 by ALPN, no resumption: every connection shows
+//! rustls with ring, TLS 1.3 unless the configuration adds 1.2, one protocol by ALPN, no resumption: every connection shows
 //! its certificate. What is in force is one immutable `ServerConfig`, replaced as a whole; connections that are open
 //! go on with theirs.
 //!
@@ -65,9 +65,19 @@ pub struct ClientCertificates {
     pub required: bool,
 }
 
+/// What is spoken over it; the only one that ALPN offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// HTTP/2: the broker's own API.
+    Http2,
+    /// HTTP/1.1: the Events API.
+    Http1,
+}
+
 /// The TLS side of a listener.
 pub(crate) struct Tls {
     settings: TlsSettings,
+    protocol: Protocol,
     clock: Arc<dyn Clock>,
     current: watch::Sender<Current>,
     workload: Option<workload::Updates>,
@@ -94,7 +104,11 @@ impl Tls {
     ///
     /// # Errors
     /// [`TlsError`] where there are none to begin with.
-    pub(crate) async fn open(settings: TlsSettings, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
+    pub(crate) async fn open(
+        settings: TlsSettings,
+        protocol: Protocol,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, TlsError> {
         // Before they are read: what changes meanwhile is a change.
         let read = fingerprints(&settings.source.files());
         let (material, workload) = match &settings.source {
@@ -106,9 +120,9 @@ impl Tls {
                 (updates.first().await?, Some(updates))
             }
         };
-        let current = Current::new(material, &settings, &clock)?;
+        let current = Current::new(material, &settings, protocol, &clock)?;
         tracing::info!(own = %current.own, expires = %current.own.end(), "TLS certificate loaded");
-        Ok(Self { settings, clock, current: watch::Sender::new(current), workload, read })
+        Ok(Self { settings, protocol, clock, current: watch::Sender::new(current), workload, read })
     }
 
     /// Takes a connection through the handshake: the stream, and the certificate that the peer showed. The caller
@@ -138,12 +152,22 @@ impl Tls {
 
 impl TlsSettings {
     /// Loads the files, without serving with them. A Workload API is not asked.
-    pub(crate) fn check(&self, clock: &Arc<dyn Clock>) -> Result<(), TlsError> {
+    pub(crate) fn check(&self, protocol: Protocol, clock: &Arc<dyn Clock>) -> Result<(), TlsError> {
         match &self.source {
             CertificateSource::Files { certificate, key, client_ca } => {
-                Material::read(certificate, key, client_ca.as_deref())?.build(self, clock).map(drop)
+                Material::read(certificate, key, client_ca.as_deref())?.build(self, protocol, clock).map(drop)
             }
             CertificateSource::Workload(_) => Ok(()),
+        }
+    }
+}
+
+impl Protocol {
+    /// Its name in ALPN.
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http2 => b"h2",
+            Self::Http1 => b"http/1.1",
         }
     }
 }
@@ -161,8 +185,13 @@ impl CertificateSource {
 }
 
 impl Current {
-    fn new(material: Material, settings: &TlsSettings, clock: &Arc<dyn Clock>) -> Result<Self, TlsError> {
-        let Built { config, own } = material.build(settings, clock)?;
+    fn new(
+        material: Material,
+        settings: &TlsSettings,
+        protocol: Protocol,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, TlsError> {
+        let Built { config, own } = material.build(settings, protocol, clock)?;
         Ok(Self { config: Arc::new(config), own })
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use tonic::{Request, Response, Status};
-use valetkey_audit::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError};
+use valetkey_audit::{NewToken, StoredToken, TokenPlace, TokenStore, TokenStoreError, TokenUsage};
 use valetkey_core::{
-    AdminAction, AdminRequest, AdminResource, AuditRecord, Bearer, Broker, Call, Identity, PublicId, Reason,
-    RecordId, RecordKind, Timestamp,
+    AdminAction, AdminRequest, AdminResource, AuditRecord, Bearer, BearerDigest, Broker, Call, PublicId,
+    Reason, RecordId, RecordKind, Timestamp,
 };
 use valetkey_proto::v1;
 use valetkey_proto::v1::token_service_server::TokenService;
@@ -19,11 +19,13 @@ use valetkey_proto::v1::{
     CreateTokenRequest, CreateTokenResponse, ListTokensRequest, ListTokensResponse, RevokeTokenRequest,
     RevokeTokenResponse,
 };
+use zeroize::Zeroizing;
 
-use crate::convert::{self, Violation, timestamp};
+use crate::convert::{self, NewTokenAsk, TokenPurpose, Violation, timestamp};
+use crate::events::Signer;
 use crate::identity::call_of;
 use crate::status;
-use crate::token::{Origin, TOKEN_PREFIX, TokenDigest, Tokens};
+use crate::token::{Origin, TOKEN_PREFIX, TokenDigest, Tokens, prefix};
 
 /// The service.
 #[derive(Clone)]
@@ -31,6 +33,8 @@ pub(crate) struct TokenDesk {
     pub(crate) broker: Arc<Broker>,
     pub(crate) store: Arc<TokenStore>,
     pub(crate) tokens: Arc<Tokens>,
+    /// Makes tokens for the Events API, where that is served.
+    pub(crate) signer: Option<Arc<Signer>>,
 }
 
 #[tonic::async_trait]
@@ -40,22 +44,33 @@ impl TokenService for TokenDesk {
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let call = call_of(&request)?;
-        let (identity, ttl) = match convert::token(request.into_inner()) {
+        let NewTokenAsk { identity, ttl, purpose } = match convert::token(request.into_inner()) {
             Ok(parsed) => parsed,
             Err(violations) => return Err(self.invalid(&call, RecordKind::TokenCreate, &violations).await),
         };
-        let bearer = Bearer::random(TOKEN_PREFIX);
         let now = self.broker.clock().now();
         let expire_time = now.after(ttl);
-        let detail = format!("{TOKEN_PREFIX}{} for {identity}, until {expire_time}", bearer.id());
+        let (usage, about) = purpose.print();
+        let bearer = Bearer::random(prefix(usage));
+        let detail = format!("{}{} for {identity}, until {expire_time}{about}", prefix(usage), bearer.id());
         let record = self.permit(&call, AdminAction::CreateToken, &detail).await?;
         if self.tokens.count() >= TOKENS_MAX {
+            self.tell(&call, RecordKind::TokenCreate, Err("TOKEN_LIMIT")).await;
             return Err(status::token_limit(TOKENS_MAX, record));
         }
+        let made = self.secret(&purpose, &bearer, (now, expire_time), record);
+        let (mut secret, digest) = match made {
+            Ok(made) => made,
+            Err(status) => {
+                self.tell(&call, RecordKind::TokenCreate, Err("EVENTS_NOT_SERVED")).await;
+                return Err(status);
+            }
+        };
         let token = NewToken {
             id: bearer.id(),
-            digest: bearer.digest(),
+            digest,
             identity: identity.clone(),
+            usage,
             creator: call.caller.clone(),
             create_time: now,
             expire_time,
@@ -76,9 +91,11 @@ impl TokenService for TokenDesk {
             Err(reason) => return Err(self.over(&call, reason).await),
         };
         let digest = TokenDigest::new(token.token.id, token.token.digest).until(expire_time);
-        self.tokens.add(digest, identity, Origin::Database);
+        let told = format!("{}{} is made", prefix(usage), token.token.id);
+        self.tokens.add(digest, identity, usage, Origin::Database);
+        self.tell(&call, RecordKind::TokenCreate, Ok(told)).await;
         Ok(Response::new(CreateTokenResponse {
-            secret_token: std::mem::take(&mut *bearer.expose_secret()),
+            secret_token: std::mem::take(&mut *secret),
             token: Some(print(token, now)),
             record_id: record.to_string(),
         }))
@@ -116,11 +133,12 @@ impl TokenService for TokenDesk {
         };
         let record = self.permit(&call, AdminAction::RevokeToken, &token_id).await?;
         if self.tokens.origin(id) == Some(Origin::Configuration) {
+            self.tell(&call, RecordKind::TokenRevoke, Err("TOKEN_CONFIGURED")).await;
             return Err(status::token_configured(record));
         }
         // In a task of its own: a caller that goes away must not leave a token alive whose row says that it is revoked.
-        let (desk, revoker) = (self.clone(), call.caller.clone());
-        let done = tokio::spawn(async move { desk.revoke(id, revoker).await }).await;
+        let (desk, revoker) = (self.clone(), Arc::clone(&call));
+        let done = tokio::spawn(async move { desk.revoke(id, &revoker).await }).await;
         let ended = done.unwrap_or_else(|_| Err(status::audit_unavailable()))?;
         let ended = ended.ok_or_else(|| status::token_not_found(record))?;
         let leases_ended = u32::try_from(ended).unwrap_or(u32::MAX);
@@ -129,16 +147,57 @@ impl TokenService for TokenDesk {
 }
 
 impl TokenDesk {
+    /// What is handed to the bearer, and what is kept of it.
+    fn secret(
+        &self,
+        purpose: &TokenPurpose,
+        bearer: &Bearer,
+        life: (Timestamp, Timestamp),
+        record: RecordId,
+    ) -> Result<(Zeroizing<String>, BearerDigest), Status> {
+        match (purpose, &self.signer) {
+            (TokenPurpose::Api, _) => Ok((bearer.expose_secret(), bearer.digest())),
+            (TokenPurpose::Events(_), None) => Err(status::events_not_served(record)),
+            (TokenPurpose::Events(features), Some(signer)) => {
+                let token = signer.issue(bearer.id(), features, life);
+                let token = token.ok_or_else(|| status::internal(&record.to_string()))?;
+                let digest = Signer::digest(&token);
+                Ok((token, digest))
+            }
+        }
+    }
+
     /// Revokes a token and ends what was opened with it; how many leases that were. `None` where no such token was
     /// live.
-    async fn revoke(&self, id: PublicId, revoker: Identity) -> Result<Option<usize>, Status> {
-        let now = self.broker.clock().now();
+    async fn revoke(&self, id: PublicId, call: &Call) -> Result<Option<usize>, Status> {
+        let (now, revoker) = (self.broker.clock().now(), call.caller.clone());
         let written = self.with_store(move |store| store.revoke(id, &revoker, now)).await?;
         // Also where the row was there before: what is in memory is what counts.
         let credential = self.tokens.revoke(id);
         let known = written || credential.is_some();
+        let named =
+            credential.as_ref().map_or_else(|| format!("{TOKEN_PREFIX}{id}"), |it| it.id().to_string());
         let ended = credential.map_or(0, |credential| self.broker.end_opened_with(&credential));
+        // Its last use is to be seen beside the revocation.
+        note_uses(&self.tokens, &self.store).await;
+        let told = match known {
+            true => Ok(format!("{named} is revoked; leases ended: {ended}")),
+            false => Err("TOKEN_NOT_FOUND"),
+        };
+        self.tell(call, RecordKind::TokenRevoke, told).await;
         Ok(known.then_some(ended))
+    }
+
+    /// Writes down what came of an act that was allowed. It is done, or not, whether that can be written or not.
+    async fn tell(&self, call: &Call, kind: RecordKind, told: Result<String, &'static str>) {
+        let (reason, detail) = match &told {
+            Ok(done) => (Reason::Done, done.as_str()),
+            Err(code) => (Reason::Failed, *code),
+        };
+        let event = AuditRecord::event(self.broker.clock().now(), kind, reason).by(call).with_detail(detail);
+        if let Err(error) = self.broker.note(event).await {
+            tracing::error!(%error, detail, "what came of an act about a token is not written down");
+        }
     }
 
     async fn permit(&self, call: &Arc<Call>, action: AdminAction, detail: &str) -> Result<RecordId, Status> {
@@ -209,15 +268,15 @@ pub(crate) async fn note_uses(tokens: &Tokens, store: &Arc<TokenStore>) {
 /// Takes over the tokens that the database has.
 pub(crate) fn load(store: &TokenStore, tokens: &Tokens, now: Timestamp) -> Result<(), TokenStoreError> {
     for StoredToken { token, revoked: _, use_time: _ } in store.live(now, TOKENS_MAX)? {
-        let NewToken { id, digest, identity, creator: _, create_time: _, expire_time } = token;
-        tokens.add(TokenDigest::new(id, digest).until(expire_time), identity, Origin::Database);
+        let NewToken { id, digest, identity, usage, creator: _, create_time: _, expire_time } = token;
+        tokens.add(TokenDigest::new(id, digest).until(expire_time), identity, usage, Origin::Database);
     }
     Ok(())
 }
 
 fn print(token: StoredToken, now: Timestamp) -> v1::Token {
     let StoredToken { token, revoked, use_time } = token;
-    let NewToken { id, digest: _, identity, creator, create_time, expire_time } = token;
+    let NewToken { id, digest: _, identity, usage, creator, create_time, expire_time } = token;
     let state = match &revoked {
         Some(_) => v1::TokenState::Revoked,
         None if expire_time <= now => v1::TokenState::Expired,
@@ -225,7 +284,7 @@ fn print(token: StoredToken, now: Timestamp) -> v1::Token {
     };
     let (revoke_time, revoker) = revoked.map_or((None, String::new()), |(time, who)| (Some(time), who));
     v1::Token {
-        token_id: format!("{TOKEN_PREFIX}{id}"),
+        token_id: format!("{}{id}", prefix(usage)),
         identity: identity.to_string(),
         state: state.into(),
         creator: creator.to_string(),
@@ -234,6 +293,10 @@ fn print(token: StoredToken, now: Timestamp) -> v1::Token {
         use_time: use_time.map(timestamp),
         revoke_time: revoke_time.map(timestamp),
         revoker,
+        usage: match usage {
+            TokenUsage::Api => v1::TokenUsage::Api.into(),
+            TokenUsage::Events => v1::TokenUsage::Events.into(),
+        },
     }
 }
 
@@ -276,7 +339,7 @@ mod tests {
     use std::task::{Context, Waker};
     use valetkey_audit::{AuditStore, Missing, StoreOptions};
     use valetkey_core::testing::{self, FakeClock, FakeLog, FakePolicy, FakeVault};
-    use valetkey_core::{Clock, Gate, LeaseLimits, LeaseTable};
+    use valetkey_core::{Clock, Gate, Identity, LeaseLimits, LeaseTable};
 
     const LIMITS: LeaseLimits = LeaseLimits {
         leases_max: 1,
@@ -291,8 +354,8 @@ mod tests {
         let gate = Gate::new(Arc::new(FakePolicy::new(|_| None)), log.clone(), Arc::clone(&clock));
         let vault = Arc::new(FakeVault::default());
         let table = LeaseTable::new(LIMITS, Arc::clone(&clock));
-        let broker = Broker::new(gate, vault.clone(), vault, table, Arc::clone(&clock));
-        TokenDesk { broker, store: Arc::clone(store), tokens: Arc::new(Tokens::new([], clock)) }
+        let broker = Broker::new(gate, vault.clone(), vault, table, Arc::clone(&clock), None);
+        TokenDesk { broker, store: Arc::clone(store), tokens: Arc::new(Tokens::new([], clock)), signer: None }
     }
 
     fn by<T>(call: &Arc<Call>, message: T) -> Request<T> {
@@ -303,7 +366,7 @@ mod tests {
 
     async fn create(desk: &TokenDesk, call: &Arc<Call>) -> Result<String, Status> {
         let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
-        let message = CreateTokenRequest { identity: "agent:bot".to_owned(), ttl };
+        let message = CreateTokenRequest { identity: "agent:bot".to_owned(), ttl, ..Default::default() };
         let created = desk.create_token(by(call, message)).await?.into_inner();
         Ok(created.token.unwrap().token_id)
     }
@@ -325,7 +388,7 @@ mod tests {
         for _ in 0..3 {
             let _ = interrupted.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         }
-        assert_eq!(log.records().len(), 2, "it is permitted, and waits for the store");
+        assert_eq!(log.records().len(), 3, "it is permitted, and waits for the store");
         drop(interrupted);
         let gone = async {
             while desk.tokens.origin(id).is_some() {

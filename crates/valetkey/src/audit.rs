@@ -1,12 +1,21 @@
 //! `valetkey audit`: the reviewer's side.
 
+mod evidence;
+mod item;
+mod questions;
+pub(crate) mod report;
+mod timeline;
+
 use serde_json::Value;
 use time::OffsetDateTime;
-use valetkey_client::{AuditOutcome, AuditRecord, AuditTarget, Broker};
+use valetkey_client::{AuditOutcome, AuditRecord, AuditTarget, Broker, CallError, Violation};
+use valetkey_core::ValueDigester;
 
-use crate::cli::{AuditCommand, Format, OneFormat, StreamFormat};
+use crate::cli::{AuditCommand, Format, OneFormat, ReportsCommand, StreamFormat};
 use crate::connection::connect;
+use crate::export;
 use crate::failure::{Exit, Failure};
+use crate::find_value;
 use crate::output::{self, Cell};
 use crate::signals::Interrupts;
 
@@ -38,8 +47,39 @@ pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
             let broker = connect(&connection).await?;
             return watch(&broker, &filter.text(), &after, format).await;
         }
+        AuditCommand::Reports(command) => reports(command).await?,
+        AuditCommand::Export(args) => return export::run(args).await,
+        AuditCommand::FindValue(args) => return find_value::run(args).await,
+        AuditCommand::NewDigestKey => output::line(&ValueDigester::random_key())?,
+        AuditCommand::Verify(args) => return evidence::verify(args),
+        AuditCommand::Prove(args) => return evidence::prove(args).await,
+        AuditCommand::Checkpoint(args) => return evidence::checkpoint(args).await,
     }
     Ok(Exit::Done)
+}
+
+async fn reports(command: ReportsCommand) -> Result<(), Failure> {
+    match command {
+        ReportsCommand::Report(args) => report::run(args).await,
+        ReportsCommand::Refusals { agent, period, format, connection } => {
+            let period = report::period(&period)?;
+            questions::refusals(&connect(&connection).await?, agent.as_deref(), period, format).await
+        }
+        ReportsCommand::FirstUses { period, format, connection } => {
+            let period = report::period(&period)?;
+            questions::first_uses(&connect(&connection).await?, period, format).await
+        }
+        ReportsCommand::Unused { days, agent, format, connection } => {
+            questions::unused(&connect(&connection).await?, days, agent.as_deref(), format).await
+        }
+        ReportsCommand::Timeline { lease_id, format, connection } => {
+            timeline::show(&connect(&connection).await?, &lease_id, format).await
+        }
+        ReportsCommand::Item { item, period, format, connection } => {
+            let period = report::period(&period)?;
+            item::show(&connect(&connection).await?, &item, period, format).await
+        }
+    }
 }
 
 /// The newest `limit` records that match, page by page.
@@ -49,7 +89,8 @@ pub(crate) async fn fetch(broker: &Broker, filter: &str, limit: u32) -> Result<V
     let mut token = String::new();
     while records.len() < limit {
         let page_size = i32::try_from((limit - records.len()).min(PAGE_SIZE_MAX)).unwrap_or_default();
-        let page = broker.audit_records(filter, page_size, &token).await?;
+        let page = broker.audit_records(filter, page_size, &token).await;
+        let page = page.map_err(|error| pointed(error, filter))?;
         records.extend(page.records);
         match page.next_page_token {
             Some(next) => token = next,
@@ -60,6 +101,28 @@ pub(crate) async fn fetch(broker: &Broker, filter: &str, limit: u32) -> Result<V
     Ok(records)
 }
 
+/// Of a filter that is wrong, the filter with a mark under the place that the broker names.
+pub(crate) fn pointed(error: CallError, filter: &str) -> Failure {
+    let place = match &error {
+        CallError::Invalid { violations, .. } => violations.iter().find_map(place_in_filter),
+        _ => None,
+    };
+    let mut failure = Failure::from(error);
+    if let Some(before) = place.and_then(|place| filter.get(..place)) {
+        // One line, and as wide as it is shown.
+        let line: String = filter.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let blanks = " ".repeat(before.chars().count());
+        failure.message.push_str(&format!("\n  {line}\n  {blanks}^"));
+    }
+    failure
+}
+
+/// `at byte 8 of the filter: …`
+fn place_in_filter(violation: &Violation) -> Option<usize> {
+    let place = violation.description.strip_prefix("at byte ").filter(|_| violation.field == "filter")?;
+    place.split_once(" of the filter")?.0.parse().ok()
+}
+
 async fn one(broker: &Broker, record_id: &str) -> Result<AuditRecord, Failure> {
     broker.audit_record(record_id).await.map_err(|error| match error.reason() {
         "RECORD_NOT_FOUND" => Failure::new(Exit::Failed, format!("there is no record `{record_id}`")),
@@ -68,7 +131,8 @@ async fn one(broker: &Broker, record_id: &str) -> Result<AuditRecord, Failure> {
 }
 
 async fn watch(broker: &Broker, filter: &str, after: &str, format: StreamFormat) -> Result<Exit, Failure> {
-    let mut watch = broker.watch_audit_records(filter, after).await?;
+    let watch = broker.watch_audit_records(filter, after).await;
+    let mut watch = watch.map_err(|error| pointed(error, filter))?;
     let mut interrupts = Interrupts::take()?;
     if format == StreamFormat::Table {
         let heads: Vec<_> = SHOWN.into_iter().map(|name| (name, output::head(name).into())).collect();
@@ -76,7 +140,7 @@ async fn watch(broker: &Broker, filter: &str, after: &str, format: StreamFormat)
     }
     loop {
         let record = tokio::select! {
-            record = watch.next() => record?,
+            record = watch.next() => record.map_err(|error| pointed(error, filter))?,
             () = interrupts.next() => return Ok(Exit::Done),
         };
         let Some(record) = record else {
@@ -148,6 +212,7 @@ pub(crate) fn cells(record: AuditRecord) -> Vec<Cell> {
         source,
         item_version,
         value_age,
+        value_digest,
     } = outcome.unwrap_or_default();
     vec![
         ("record_id", text(record_id)),
@@ -188,6 +253,7 @@ pub(crate) fn cells(record: AuditRecord) -> Vec<Cell> {
         ("source", text(source)),
         ("item_version", (item_version > 0).then_some(item_version).into()),
         ("value_age_seconds", value_age.map(|age| seconds(age.seconds, age.nanos)).into()),
+        ("value_digest", text(value_digest)),
     ]
 }
 
@@ -195,23 +261,18 @@ fn seconds(seconds: i64, nanos: i32) -> f64 {
     std::time::Duration::new(seconds.unsigned_abs(), nanos.unsigned_abs()).as_secs_f64()
 }
 
-fn text(text: String) -> Value {
+pub(crate) fn text(text: String) -> Value {
     if text.is_empty() { Value::Null } else { text.into() }
 }
 
 /// UTC to the microsecond, always of the same width.
-fn moment(seconds: i64, nanos: i32) -> String {
+pub(crate) fn moment(seconds: i64, nanos: i32) -> String {
     let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let (year, month, day) = time.to_calendar_date();
     let (hour, minute, second, micro) = time.to_hms_micro();
     let month = u8::from(month);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
-}
-
-/// The time of day, UTC.
-pub(crate) fn clock(seconds: i64) -> String {
-    moment_to_second(seconds).chars().skip("2026-11-01T".len()).collect()
 }
 
 /// RFC 3339 in UTC, to the second.
@@ -222,3 +283,28 @@ pub(crate) fn moment_to_second(seconds: i64) -> String {
 const PAGE_SIZE_MAX: usize = 1000;
 /// Wide enough for most of what comes; a watch cannot know what comes next.
 const WIDTHS: [usize; 9] = [6, 20, 13, 8, 15, 24, 19, 8, 0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_filter_is_shown_with_a_mark_under_the_place() {
+        let check = |filter: &str, description: &str, expected: &str| {
+            let violation = Violation { field: "filter".into(), description: description.into() };
+            let error = CallError::Invalid {
+                reason: "INVALID_FILTER".into(),
+                message: "the request is invalid".into(),
+                violations: vec![violation],
+                record_id: Some("7".into()),
+            };
+            let message = pointed(error, filter).message;
+            assert!(message.ends_with(expected), "{message}");
+        };
+        let unknown = "at byte 8 of the filter: there is no qualifier `agnet`; there are agent, tool";
+        check("agent:a agnet:b", unknown, "\n  agent:a agnet:b\n          ^");
+        check("tool:ö agnet:b", unknown, "\n  tool:ö agnet:b\n         ^");
+        check("agent:a", "at byte 99 of the filter: it ends", "audit record 7)");
+        check("agent:a", "is wrong", "audit record 7)");
+    }
+}

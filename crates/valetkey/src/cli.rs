@@ -1,5 +1,11 @@
 //! The command line: arguments and their help.
 
+mod audit_export;
+mod audit_reports;
+mod audit_tree;
+mod audit_value;
+mod backup;
+pub(crate) mod events;
 mod examples;
 pub(crate) mod shell;
 
@@ -9,10 +15,18 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::audit_export::{ExportArgs, ExportFormat};
+pub(crate) use self::audit_reports::{Period, ReportArgs, ReportKind, ReportsCommand};
+pub(crate) use self::audit_tree::{AuditCheckpointArgs, AuditProveArgs, AuditVerifyArgs};
+pub(crate) use self::audit_value::FindValueArgs;
+use self::audit_value::{FIND_VALUE_EXAMPLES, NEW_DIGEST_KEY_EXAMPLES};
+pub(crate) use self::backup::{BackupArgs, BackupSource};
+use self::events::TokenUse;
 use self::examples::{
-    ACQUIRE_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT,
-    INJECT_EXAMPLES, INSTALL_EXAMPLES, MCP_EXAMPLES, QUERY_EXAMPLES, READ_EXAMPLES, REDEEM_EXAMPLES,
-    RUN_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES, WATCH_EXAMPLES,
+    ACQUIRE_EXAMPLES, AUDIT_CHECKPOINT_EXAMPLES, AUDIT_PROVE_EXAMPLES, AUDIT_VERIFY_EXAMPLES,
+    BACKUP_EXAMPLES, CHECK_EXAMPLES, DEMO_EXAMPLES, DEV_CA_EXAMPLES, DOCTOR_EXAMPLES, ENVIRONMENT,
+    EXPORT_EXAMPLES, INJECT_EXAMPLES, INSTALL_EXAMPLES, MCP_EXAMPLES, QUERY_EXAMPLES, READ_EXAMPLES,
+    REDEEM_EXAMPLES, RUN_EXAMPLES, SERVE_EXAMPLES, SHOW_EXAMPLES, TOKEN_EXAMPLES, WATCH_EXAMPLES,
 };
 
 /// Gives AI agents valet keys to a team's 1Password vaults: handles in place of secrets.
@@ -64,6 +78,9 @@ pub(crate) enum Command {
     /// Make, list and revoke tokens (an operator's side)
     #[command(subcommand, after_help = "Example:\n  valetkey token create --agent travel-bot")]
     Token(TokenCommand),
+    /// Copy the audit database, also while the broker serves; needs no broker
+    #[command(after_help = BACKUP_EXAMPLES)]
+    Backup(BackupArgs),
     /// Make certificates for a try-out of mutual TLS; needs no broker
     #[command(after_help = DEV_CA_EXAMPLES)]
     DevCa(DevCaArgs),
@@ -236,6 +253,26 @@ pub(crate) enum AuditCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    #[command(flatten)]
+    Reports(ReportsCommand),
+    /// Write the records that match as the lines of a file, oldest first
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
+    /// Say to whom a value was ever released: who redeemed a handle for it, when, and under which policy
+    #[command(after_help = FIND_VALUE_EXAMPLES)]
+    FindValue(FindValueArgs),
+    /// Print a fresh key for digests of values; needs no broker
+    #[command(after_help = NEW_DIGEST_KEY_EXAMPLES)]
+    NewDigestKey,
+    /// Check that the log is what was signed, and name what is not; needs no broker
+    #[command(after_help = AUDIT_VERIFY_EXAMPLES)]
+    Verify(AuditVerifyArgs),
+    /// Prove a record to whoever has the log's public key
+    #[command(after_help = AUDIT_PROVE_EXAMPLES)]
+    Prove(AuditProveArgs),
+    /// Print the newest checkpoint: what `verify` compares a log with, kept where the log is not
+    #[command(after_help = AUDIT_CHECKPOINT_EXAMPLES)]
+    Checkpoint(AuditCheckpointArgs),
 }
 
 /// Which records. Two arguments, because one that took every word that begins with `-` would take the options
@@ -277,6 +314,16 @@ pub(crate) enum PolicyCommand {
         #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
         format: Format,
     },
+    /// Print the policies of a revision that an audit record names, as the audit database keeps them; needs no broker
+    #[command(after_help = "Example:\n  valetkey policy show 0f3a91c20d58e94b --database audit.db")]
+    Show {
+        /// The revision, 16 hexadecimal digits
+        #[arg(value_name = "REVISION")]
+        revision: String,
+        /// The audit database, or a copy of it
+        #[arg(long, value_name = "FILE")]
+        database: PathBuf,
+    },
     /// Show who may do what, for the names in the directory's matrix.json
     #[command(after_help = "Example:\n  valetkey policy matrix policies/ > policies/matrix.txt")]
     Matrix {
@@ -299,6 +346,8 @@ pub(crate) enum TokenCommand {
         /// Add it to this configuration, without a broker: for the first person, and for try-outs
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        #[command(flatten)]
+        purpose: TokenUse,
         /// How they are printed
         #[arg(long, value_enum, value_name = "FORMAT", default_value_t = OneFormat::Table)]
         format: OneFormat,
@@ -320,7 +369,7 @@ pub(crate) enum TokenCommand {
     /// Revoke a token: its leases end, and its handles are dead, when this returns
     #[command(after_help = "Example:\n  valetkey token revoke vkt_0123456789abcdef")]
     Revoke {
-        /// The token's id, `vkt_` and 16 characters
+        /// The token's id, `vkt_` or `vke_` and 16 characters
         #[arg(value_name = "ID")]
         token_id: String,
         #[command(flatten)]

@@ -26,6 +26,8 @@ async fn check(file: &Path) -> Result<Exit, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     App::check_sources(&config, Arc::clone(&clock))
         .and_then(|()| App::check_tls(&config, &clock))
+        .and_then(|()| App::check_signing(&config))
+        .and_then(|()| App::check_events(&config, &clock))
         .map_err(unusable)?;
     App::check_issuers(&config, clock).await.map_err(unusable)?;
     for warning in &policies.warnings {
@@ -50,6 +52,12 @@ async fn check(file: &Path) -> Result<Exit, Failure> {
     output::line(&format!("{}: listens on {}, {identities}", file.display(), places(&config)))?;
     let count = output::count(policies.policy_count, "policy", "policies");
     output::line(&format!("{}: {count}, revision {}", config.policies.display(), policies.digest))?;
+    if let Some(events) = &config.events {
+        output::line(&format!(
+            "events: listens on {}, for clients that call it {}",
+            events.listen, events.host
+        ))?;
+    }
     for source in &config.sources {
         output::line(&format!("source {}: {}", source.name.as_str(), source.kind.summary()))?;
     }

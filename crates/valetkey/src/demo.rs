@@ -33,7 +33,9 @@ pub(crate) async fn run() -> Result<Exit, Failure> {
     };
     let closed = stage.close().await;
     played?;
-    let folder = closed?;
+    let throwaway = closed?;
+    report::verify(&throwaway.database())?;
+    let folder = throwaway.remove()?;
     if folder.exists() {
         return Err(teller::unexpected("an empty stage", &format!("`{}` is still there", folder.display())));
     }
@@ -47,5 +49,6 @@ async fn play(stage: &Stage) -> Result<(), Failure> {
     story::stolen_and_used(stage).await?;
     story::closed_stream(stage).await?;
     story::changed_policy(stage).await?;
-    report::review(stage).await
+    report::review(stage).await?;
+    report::log(stage).await
 }

@@ -57,7 +57,7 @@ async fn examine(file: &Path, config: &Config, environment: &dyn Fn(&str) -> Opt
     let mut groups = vec![
         Group { subject: file.display().to_string(), checks: [vec![loaded], proofs(config).await].concat() },
         Group { subject: config.policies.display().to_string(), checks: vec![policies(&config.policies)] },
-        Group { subject: config.audit_database.display().to_string(), checks: audit(&config.audit_database) },
+        Group { subject: config.audit_database.display().to_string(), checks: audit(config) },
     ];
     for source in &config.sources {
         let checks = source_checks(source, &config.audit_database, environment).await;
@@ -87,6 +87,11 @@ async fn proofs(config: &Config) -> Vec<Check> {
         };
         let found = App::check_tls(config, &clock).map(|()| what);
         checks.push(usable("tls", found, "mend the files that `[tls]` names; `serve` refuses them"));
+    }
+    if let Some(events) = &config.events {
+        let what = format!("{} on {}, with its key and certificate", events.host, events.listen);
+        let found = App::check_events(config, &clock).map(|()| what);
+        checks.push(usable("events", found, "mend the files that `[events]` names; `serve` refuses them"));
     }
     if !config.issuers.is_empty() {
         let count = output::count(config.issuers.len(), "issuer", "issuers");
@@ -125,7 +130,8 @@ fn policies(directory: &Path) -> Check {
     }
 }
 
-fn audit(database: &Path) -> Vec<Check> {
+fn audit(config: &Config) -> Vec<Check> {
+    let database = &config.audit_database;
     let there = match std::fs::metadata(database) {
         Ok(metadata) => Check::ok("audit database", format!("{} bytes", metadata.len())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Check::warn(
@@ -135,7 +141,15 @@ fn audit(database: &Path) -> Vec<Check> {
         ),
         Err(error) => Check::fail("audit database", error.to_string(), "see to its rights"),
     };
-    vec![there, folder("audit folder", database)]
+    let mut checks = vec![there, folder("audit folder", database)];
+    if database.exists() {
+        let found = App::check_signing(config).map(|()| "can be used".to_owned());
+        checks.push(usable("signing key", found, "bring back the key that signed the log"));
+    }
+    if let Some(file) = &config.audit_signing.checkpoint_file {
+        checks.push(folder("checkpoint folder", file));
+    }
+    checks
 }
 
 /// Whether the folder of `file` can be written to.

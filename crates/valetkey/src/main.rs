@@ -10,6 +10,7 @@
 //! - A token is never an argument; values are printed by `redeem`, `read` and `inject` alone.
 
 mod audit;
+mod backup;
 mod check;
 mod cli;
 mod config;
@@ -17,7 +18,9 @@ mod connection;
 mod demo;
 mod dev_ca;
 mod doctor;
+mod export;
 mod failure;
+mod find_value;
 mod inject;
 mod lease;
 mod logging;
@@ -58,6 +61,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Policy(command) => policy::run(command).map(Into::into),
         Command::Token(command) => block_on(token::run(command)),
         Command::Config(command) => block_on(config::run(command)),
+        Command::Backup(args) => block_on(backup::run(args)),
         Command::DevCa(args) => dev_ca::run(args).map(Into::into),
         Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Onepassword(command) => block_on(onepassword::run(command)),

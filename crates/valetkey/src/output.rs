@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::{Map, Value};
+use valetkey_audit::csv;
+pub(crate) use valetkey_audit::csv::inline;
 
 use crate::cli::Format;
 use crate::failure::Exit;
@@ -28,6 +30,22 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
 pub(crate) fn note(text: &str) {
     // Where stderr is gone there is nobody to tell.
     let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
+/// Says how far something is, where a person watches: the next one takes the place of it, and an empty one of the last.
+pub(crate) fn progress(text: &str) {
+    let mut err = io::stderr().lock();
+    if err.is_terminal() {
+        // As for a message.
+        let _ = write!(err, "\r\u{1b}[K{}", inline(text)).and_then(|()| err.flush());
+    }
+}
+
+/// Prints bytes of data as they are.
+pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
 }
 
 /// Prints why a command failed.
@@ -86,6 +104,11 @@ pub(crate) fn record(row: &[Cell]) -> String {
 
 /// Aligned text: heads in capitals, two blanks between columns, no blanks at the end of a line.
 pub(crate) fn table(shown: &[&str], rows: &[Vec<Cell>]) -> String {
+    fitted(shown, rows, &[], usize::MAX)
+}
+
+/// The same within a width: what is too long is cut in the columns that may be, the widest first.
+pub(crate) fn fitted(shown: &[&str], rows: &[Vec<Cell>], cuttable: &[&str], width_max: usize) -> String {
     let cell = |row: &Vec<Cell>, name: &str| {
         row.iter().find(|(column, _)| *column == name).map(|(_, value)| plain(value)).unwrap_or_default()
     };
@@ -96,14 +119,43 @@ pub(crate) fn table(shown: &[&str], rows: &[Vec<Cell>]) -> String {
         let lines = std::iter::once(&heads).chain(&cells);
         lines.filter_map(|line| line.get(column)).map(|text| text.chars().count()).max().unwrap_or_default()
     };
-    let widths: Vec<usize> = (0..shown.len()).map(width).collect();
+    let mut widths: Vec<usize> = (0..shown.len()).map(width).collect();
+    fit(&mut widths, |column| shown.get(column).is_some_and(|name| cuttable.contains(name)), width_max);
     let aligned = |line: &Vec<String>| {
-        let padded: Vec<_> = line.iter().zip(&widths).map(|(text, width)| format!("{text:width$}")).collect();
+        let padded: Vec<_> =
+            line.iter().zip(&widths).map(|(text, width)| format!("{:width$}", cut(text, *width))).collect();
         padded.join("  ").trim_end().to_owned()
     };
     let mut text = format!("{BOLD}{}{BOLD:#}\n", aligned(&heads));
     text.extend(cells.iter().map(|line| aligned(line) + "\n"));
     text
+}
+
+/// Takes from the widest columns that may be cut until all fit, or nothing is left to take.
+fn fit(widths: &mut [usize], may_cut: impl Fn(usize) -> bool, width_max: usize) {
+    while widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1) > width_max {
+        let columns = widths.iter_mut().enumerate();
+        let widest = columns.filter(|(column, _)| may_cut(*column)).map(|(_, width)| width).max();
+        match widest.filter(|width| **width > CUT_MIN) {
+            Some(width) => *width -= 1,
+            None => return,
+        }
+    }
+}
+
+/// A text that is not longer than that.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['\u{2026}']).collect()
+}
+
+/// How many columns the reader's terminal has; for a pipe, as many as a page.
+pub(crate) fn width() -> usize {
+    let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let seen = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    told.or_else(seen).filter(|width| *width > 0).unwrap_or(WIDTH_USUAL)
 }
 
 /// The head of a column: `record_id` is `RECORD`.
@@ -129,31 +181,16 @@ pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// RFC 4180, with the line ends of this system's other tools.
+/// As exports have it.
 fn csv(rows: &[Vec<Cell>]) -> String {
-    let quoted = |text: String| match text.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text,
-    };
     let Some(first) = rows.first() else { return String::new() };
     let heads: Vec<_> = first.iter().map(|(name, _)| *name).collect();
     let mut text = heads.join(",") + "\n";
     for row in rows {
-        let cells: Vec<_> = row.iter().map(|(_, value)| quoted(inert(plain(value)))).collect();
+        let cells: Vec<_> = row.iter().map(|(_, value)| csv::cell(&plain(value))).collect();
         text.push_str(&(cells.join(",") + "\n"));
     }
     text
-}
-
-/// A cell that a spreadsheet shows and does not run: a purpose is whatever an agent was talked into. `plain`
-/// has taken away the tabs and carriage returns that would do the same.
-fn inert(text: String) -> String {
-    if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text }
-}
-
-/// A text in one line; control characters would steer the terminal.
-pub(crate) fn inline(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// A value as a cell; lists are separated by blanks.
@@ -165,6 +202,10 @@ fn plain(value: &Value) -> String {
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
     }
 }
+
+/// Fewer letters tell nothing.
+const CUT_MIN: usize = 8;
+const WIDTH_USUAL: usize = 120;
 
 #[cfg(test)]
 mod tests {
@@ -181,6 +222,25 @@ mod tests {
     fn tables_are_aligned() {
         let text = anstream::adapter::strip_str(&table(&["tool", "ids", "uses"], &rows())).to_string();
         assert_eq!(text, "TOOL      IDS  USES\nä,\"b\"     x y  1\nlong one       12\n");
+    }
+
+    #[test]
+    fn long_names_are_cut_and_not_wrapped() {
+        let rows = vec![vec![
+            ("tool", "a tool with a long name".into()),
+            ("item", "short".into()),
+            ("uses", 12.into()),
+        ]];
+        let show = |width| {
+            anstream::adapter::strip_str(&fitted(&["tool", "item", "uses"], &rows, &["tool", "item"], width))
+                .to_string()
+        };
+        assert_eq!(show(23), "TOOL        ITEM   USES\na tool wi\u{2026}  short  12\n");
+        assert_eq!(show(1), "TOOL      ITEM   USES\na tool \u{2026}  short  12\n");
+        assert_eq!(
+            show(99),
+            table(&["tool", "item", "uses"], &rows).replace("\u{1b}[1m", "").replace("\u{1b}[0m", "")
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `valetkey policy`: the policy author's side, without a broker.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use valetkey_audit::AuditReader;
 use valetkey_policy::{Bundle, Cast, TestCase, matrix};
 
 use crate::cli::{Format, PolicyCommand};
@@ -14,6 +15,7 @@ pub(crate) fn run(command: PolicyCommand) -> Result<Exit, Failure> {
         PolicyCommand::Check { directory } => check(&directory),
         PolicyCommand::Test { directory, format } => test(&directory, format),
         PolicyCommand::Matrix { directory } => show_matrix(&directory),
+        PolicyCommand::Show { revision, database } => crate::block_on(show(revision, database)),
     }
 }
 
@@ -51,6 +53,25 @@ fn test(directory: &Path, format: Format) -> Result<Exit, Failure> {
     output::rows(format, &["result", "file", "test", "failure"], &rows)?;
     output::note(&format!("{} passed, {} failed", report.passed(), report.failed()));
     Ok(if report.failed() == 0 { Exit::Done } else { Exit::Failed })
+}
+
+/// The policies of a revision, as the audit database keeps them, if they are still what they were.
+async fn show(revision: String, database: PathBuf) -> Result<Exit, Failure> {
+    let unusable = |error: &dyn std::error::Error| Failure::chain(Exit::Invalid, error);
+    let reader = AuditReader::open(&database).map_err(|error| unusable(&error))?;
+    let text = reader.policy_set(&revision).await.map_err(|error| unusable(&error))?;
+    let text = text.ok_or_else(|| {
+        Failure::new(
+            Exit::Failed,
+            format!("`{}` has no policies of revision `{revision}`", database.display()),
+        )
+    })?;
+    if valetkey_policy::revision_of(&text) != revision {
+        let message = "what is kept is not what that revision is the digest of: somebody has changed it";
+        return Err(Failure::new(Exit::Failed, message));
+    }
+    output::text(&String::from_utf8_lossy(&text))?;
+    Ok(Exit::Done)
 }
 
 fn show_matrix(directory: &Path) -> Result<Exit, Failure> {

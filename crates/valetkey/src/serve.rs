@@ -34,6 +34,11 @@ async fn serve_config(file: &Path, create_database: bool) -> Result<Exit, Failur
         Some(listen) => Some(bind(listen).await?),
         None => None,
     };
+    let (events, host) = match &config.events {
+        Some(events) => (Some(bind(events.listen).await?), events.host.clone()),
+        None => (None, String::new()),
+    };
+    let listeners = listeners.events(events);
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let interrupts = Interrupts::take()?;
     let clock = Arc::new(SystemClock::default());
@@ -43,6 +48,11 @@ async fn serve_config(file: &Path, create_database: bool) -> Result<Exit, Failur
     }
     if let Some(path) = listeners.path() {
         output::line(&format!("valetkey listens on unix:{}", path.display()))?;
+    }
+    if let Some(address) = listeners.events_address() {
+        output::line(&format!(
+            "the Events API is on https://{address}, for clients that call it https://{host}"
+        ))?;
     }
     if let Some(metrics) = metrics {
         output::line(&format!("metrics are on http://{}/metrics", metrics.local_addr()?))?;
@@ -74,8 +84,11 @@ fn start_exit(error: &StartError) -> Exit {
         StartError::Policies(_) | StartError::Source(_) | StartError::Tls(_) | StartError::Audit(_) => {
             Exit::Invalid
         }
-        StartError::Issuers(_) | StartError::IssuerKeys(_) => Exit::Invalid,
-        StartError::Record(_) | StartError::Tokens(_) => Exit::Unavailable,
+        StartError::Issuers(_)
+        | StartError::IssuerKeys(_)
+        | StartError::DigestKey(_)
+        | StartError::Events(_) => Exit::Invalid,
+        StartError::Record(_) | StartError::Tokens(_) | StartError::Archive(_) => Exit::Unavailable,
     }
 }
 

@@ -21,10 +21,22 @@ pub(crate) async fn run(args: StatusArgs) -> Result<Exit, Failure> {
 }
 
 fn text(status: &GetStatusResponse) -> String {
-    let GetStatusResponse { version, start_time, policy_revision, leases, handles, audit_available, sources } =
-        status;
+    let GetStatusResponse {
+        version,
+        start_time,
+        policy_revision,
+        leases,
+        handles,
+        audit_available,
+        sources,
+        audit_index_lag,
+    } = status;
     let log = match audit_available {
-        true => format!("{GOOD}written{GOOD:#}"),
+        true => {
+            let lag = usize::try_from(*audit_index_lag).unwrap_or(usize::MAX);
+            let behind = output::count(lag, "record", "records");
+            format!("{GOOD}written{GOOD:#}; {behind} not in its index yet")
+        }
         false => format!("{BAD}cannot be written: nothing is served{BAD:#}"),
     };
     let since = start_time.map(|time| moment_to_second(time.seconds)).unwrap_or_default();
@@ -77,12 +89,21 @@ fn state(source: &SourceStatus) -> String {
 }
 
 fn object(status: GetStatusResponse) -> Value {
-    let GetStatusResponse { version, start_time, policy_revision, leases, handles, audit_available, sources } =
-        status;
+    let GetStatusResponse {
+        version,
+        start_time,
+        policy_revision,
+        leases,
+        handles,
+        audit_available,
+        sources,
+        audit_index_lag,
+    } = status;
     let sources: Vec<_> = sources.into_iter().map(source_object).collect();
     json!({
         "version": version, "start_time": start_time.map(|time| moment_to_second(time.seconds)), "policy_revision": policy_revision,
-        "leases": leases, "handles": handles, "audit_available": audit_available, "sources": sources,
+        "leases": leases, "handles": handles, "audit_available": audit_available,
+        "audit_index_lag": audit_index_lag, "sources": sources,
     })
 }
 

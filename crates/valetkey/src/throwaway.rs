@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use valetkey_core::{AgentId, Bearer, Identity, Name, PersonId, ToolId};
 use valetkey_server::{
-    App, Config, Limits, Member, Proof, SourceBounds, SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX,
-    TokenDigest,
+    App, Config, Limits, Member, Proof, Retention, Signing, SourceBounds, SourceConfig, SourceKind,
+    SystemClock, TOKEN_PREFIX, TokenDigest, usual_digest_key,
 };
 use zeroize::Zeroizing;
 
@@ -49,8 +50,13 @@ impl Throwaway {
             metrics: None,
             tls: None,
             unix: None,
-            audit_database: self.folder.path().join("audit.db"),
+            events: None,
+            audit_database: self.database(),
             audit_create: true,
+            audit_digest_key: Some(usual_digest_key(&self.database())),
+            // Soon enough to be tried out.
+            audit_signing: Signing { checkpoint_every: Duration::from_secs(1), ..Signing::default() },
+            audit_retention: Retention::default(),
             policies: self.policies(),
             sources: vec![SourceConfig {
                 name: Name::parse("embedded").map_err(|error| Failure::new(Exit::Failed, error))?,
@@ -63,9 +69,15 @@ impl Throwaway {
             spiffe_rules: Vec::new(),
             issuers: Vec::new(),
             limits: Limits::default(),
+            digests: Vec::new(),
         };
         let clock = Arc::new(SystemClock::default());
         App::open(config, clock).await.map_err(|error| Failure::chain(Exit::Failed, &error))
+    }
+
+    /// Where its audit log is.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("audit.db")
     }
 
     /// Where its policies are.

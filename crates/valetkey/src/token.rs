@@ -14,6 +14,7 @@ use valetkey_server::{TOKEN_PREFIX, TokenDigest};
 use zeroize::Zeroizing;
 
 use crate::audit::moment_to_second;
+use crate::cli::events::TokenUse;
 use crate::cli::{OneFormat, TokenCommand, TokenOwner};
 use crate::connection::connect;
 use crate::failure::{Exit, Failure};
@@ -22,11 +23,11 @@ use crate::output::{self, Cell};
 /// Runs it.
 pub(crate) async fn run(command: TokenCommand) -> Result<Exit, Failure> {
     match command {
-        TokenCommand::Create { owner, ttl, config, format, connection } => {
+        TokenCommand::Create { owner, ttl, config, purpose, format, connection } => {
             let identity = identity(owner)?;
             match config {
                 Some(file) => add_to_configuration(&file, &identity, ttl.unwrap_or(TTL_USUAL), format)?,
-                None => create(&connect(&connection).await?, &identity, ttl, format).await?,
+                None => create(&connect(&connection).await?, &identity, ttl, purpose, format).await?,
             }
         }
         TokenCommand::List { limit, format, connection } => {
@@ -63,9 +64,15 @@ async fn create(
     broker: &Broker,
     identity: &Identity,
     ttl: Option<Duration>,
+    purpose: TokenUse,
     format: OneFormat,
 ) -> Result<(), Failure> {
-    let made = broker.create_token(&identity.to_string(), ttl).await?;
+    let TokenUse { events, features } = purpose;
+    let whose = identity.to_string();
+    let made = match events {
+        true => broker.create_events_token(&whose, ttl, features.into_iter().map(Into::into)).await?,
+        false => broker.create_token(&whose, ttl).await?,
+    };
     let row = cells(made.token.clone());
     match format {
         OneFormat::Table => {
@@ -159,7 +166,7 @@ async fn list(broker: &Broker, limit: u32) -> Result<Vec<KnownToken>, Failure> {
 }
 
 fn cells(token: KnownToken) -> Vec<Cell> {
-    let state = token.state().as_str_name();
+    let (state, usage) = (token.state().as_str_name(), token.usage().as_str_name());
     let KnownToken {
         token_id,
         identity,
@@ -170,12 +177,14 @@ fn cells(token: KnownToken) -> Vec<Cell> {
         use_time,
         revoke_time,
         revoker,
+        usage: _,
     } = token;
     let moment = |seconds: Option<i64>| Value::from(seconds.map(moment_to_second));
     vec![
         ("token_id", token_id.into()),
         ("identity", identity.into()),
         ("state", output::word(Some(state), "TOKEN_STATE_")),
+        ("usage", output::word(Some(usage), "TOKEN_USAGE_")),
         ("expire_time", moment(expire_time.map(|time| time.seconds))),
         ("use_time", moment(use_time.map(|time| time.seconds))),
         ("create_time", moment(create_time.map(|time| time.seconds))),
@@ -186,7 +195,7 @@ fn cells(token: KnownToken) -> Vec<Cell> {
 }
 
 /// The columns of a table of tokens.
-const SHOWN: [&str; 6] = ["token_id", "identity", "state", "expire_time", "use_time", "creator"];
+const SHOWN: [&str; 7] = ["token_id", "identity", "usage", "state", "expire_time", "use_time", "creator"];
 const PAGE_SIZE_MAX: usize = 1000;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const TTL_USUAL: Duration = DAY.saturating_mul(90);

@@ -5,6 +5,9 @@
 #![cfg(test)]
 
 mod certificates;
+mod evidence;
+mod find_value;
+mod incident;
 mod mcp;
 mod shell;
 mod support;
@@ -34,14 +37,28 @@ fn help_is_as_reviewed() {
         "audit query",
         "audit show",
         "audit watch",
+        "audit report",
+        "audit refusals",
+        "audit first-uses",
+        "audit unused",
+        "audit timeline",
+        "audit item",
+        "audit export",
+        "audit verify",
+        "audit prove",
+        "audit checkpoint",
+        "audit find-value",
+        "audit new-digest-key",
         "policy",
         "policy check",
         "policy test",
+        "policy show",
         "policy matrix",
         "token",
         "token create",
         "token list",
         "token revoke",
+        "backup",
         "dev-ca",
         "config",
         "config check",
@@ -85,9 +102,17 @@ fn exit_codes() {
         (&["token", "create"], 64),
         (&["token", "create", "--agent", "a", "--tool", "b"], 64),
         (&["token", "create", "--agent", "a b"], 64),
+        (&["token", "create", "--events", "--agent", "a"], 64),
+        (&["token", "create", "--events", "--person", "a", "--features", "all"], 64),
+        (&["token", "create", "--events", "--person", "a", "--config", "valetkey.toml"], 64),
+        (&["token", "create", "--person", "a", "--features", "itemusages"], 64),
         // Nobody, and nobody there.
         (&["redeem", "vkh_x"], 64),
         (&["audit", "query", "--token-file", "missing"], 64),
+        (&["audit", "verify"], 64),
+        (&["audit", "verify", "--proof", "missing"], 64),
+        (&["audit", "verify", "--database", "missing"], 1),
+        (&["audit", "prove", "1", "--database", "missing"], 1),
     ] {
         let ran = run(args);
         assert_eq!(ran.exit, exit, "{args:?}: {}", ran.stderr);
@@ -280,7 +305,7 @@ fn what_policy_refuses_exits_2_and_says_what_to_do() {
     assert_eq!((nobody.exit, nobody.stdout.as_str()), (1, ""));
 
     let ana = dev.token("person:ana");
-    let shown = dev.run(ana, &["audit", "show", "3"], "");
+    let shown = dev.run(ana, &["audit", "show", "4"], "");
     golden("audit-show.txt", &stable(&shown.stdout));
     let listed = dev.run(ana, &["audit", "query", "-kind:read_audit", "--limit", "6"], "");
     golden("audit-query.txt", &stable(&listed.stdout));

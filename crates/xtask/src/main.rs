@@ -37,8 +37,8 @@ fn run(words: &[&str]) -> anyhow::Result<ExitCode> {
     enter_workspace()?;
     match words {
         ["ci", names @ ..] => ci::run(names),
-        ["bench"] => bench::run("all"),
-        ["bench", name] => bench::run(name),
+        ["bench"] => bench::run("all", &[]),
+        ["bench", name, words @ ..] => bench::run(name, words),
         ["help" | "--help" | "-h"] => {
             println!("{}", usage());
             Ok(ExitCode::SUCCESS)
@@ -62,7 +62,7 @@ fn usage() -> String {
     format!(
         "usage:\n  \
          cargo xtask ci [step...]    everything that CI checks, or the steps named:\n{}\n  \
-         cargo xtask bench [{}|all]",
+         cargo xtask bench [{}|all] [--records N]",
         steps.join("\n"),
         bench::names().replace(", ", "|"),
     )

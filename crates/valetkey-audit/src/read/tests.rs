@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use rusqlite::{Connection, params_from_iter};
 use valetkey_core::testing::{agent, call, person, request, target, tool};
 use valetkey_core::{
     AuditLog, AuditOutcome, AuditRecord, Identity, Named, OutcomeResult, PolicyId, Reason, RecordKind,
@@ -7,13 +8,20 @@ use valetkey_core::{
 };
 
 use crate::AuditStore;
+use crate::query::Condition;
 use crate::term::{Term, Test};
 use crate::testing::{Log, allowed, denied, grant, now, write};
+use crate::vaults::Known;
 
 const TO_THE_END: RecordId = RecordId(u64::MAX);
 
 fn whole(filter: &Filter) -> Query {
     Query::new(filter, &AuditScope::Whole)
+}
+
+/// What one query sees of a log without an index.
+fn snapshot(connection: &mut Connection) -> Snapshot<'_> {
+    Snapshot::take(connection, false, Instant::now() + TIME_MAX).unwrap()
 }
 
 fn filter(text: &str) -> Filter {
@@ -80,6 +88,16 @@ async fn filters_find_what_they_say() {
         ("tool:web*", &[2]),
         ("caller:person:ana", &[5]),
         ("caller:agent:*", &[7, 6, 3, 2, 1]),
+        ("caller:*ana", &[5]),
+        ("client:*", &[7, 6, 5, 3, 2, 1]),
+        ("reference:op://Tutorial/*", &[7, 6, 3, 2, 1]),
+        ("reference:op://tutorial/*", &[]),
+        ("-reference:*", &[5, 4]),
+        ("revision:0101010101010101", &[3, 1]),
+        ("detail:*", &[]),
+        ("session:none", &[]),
+        ("destination:*", &[]),
+        ("-source:embedded", &[7, 6, 5, 4, 3, 2, 1]),
         ("decision:allow", &[3, 1]),
         ("decision:deny agent:travel-bot", &[6, 2]),
         ("decision:event", &[4]),
@@ -162,7 +180,7 @@ async fn a_page_looks_through_a_bounded_part_of_the_log() {
     let event = filter("decision:event");
     let (mut before, mut pages) = (None, Vec::new());
     loop {
-        let page = list(&mut connection, &whole(&event), before, 10, 2).unwrap();
+        let page = pages::list(&snapshot(&mut connection), &whole(&event), before, 10, 2).unwrap();
         pages.push(page.records.into_iter().map(|record| record.id.0).collect::<Vec<_>>());
         before = page.next;
         if before.is_none() {
@@ -171,10 +189,11 @@ async fn a_page_looks_through_a_bounded_part_of_the_log() {
     }
     assert_eq!(pages, [vec![], vec![4], vec![], vec![]]);
     // A record that is named is found at once, wherever it is.
-    let page = list(&mut connection, &whole(&filter("record:1")), None, 10, 2).unwrap();
+    let page = pages::list(&snapshot(&mut connection), &whole(&filter("record:1")), None, 10, 2).unwrap();
     assert_eq!((page.records.len(), page.next), (1, None));
 
-    let tail = tail(&mut connection, &whole(&event), (RecordId(0), TO_THE_END), 10, 2).unwrap();
+    let span = (RecordId(0), TO_THE_END);
+    let tail = pages::tail(&snapshot(&mut connection), &whole(&event), span, 10, 2).unwrap();
     assert_eq!(tail, Tail { records: vec![], seen: RecordId(2) });
 }
 
@@ -205,16 +224,10 @@ async fn a_watch_sees_each_record_once_and_is_woken() {
 async fn a_query_is_bounded_in_time() {
     let log = Log::new();
     drop(log.open());
-    let pool = |permits| Pool {
-        path: log.path(),
-        idle: Mutex::default(),
-        permits: Arc::new(Semaphore::new(permits)),
-        vaults: Known::default(),
-        time_max: Duration::from_millis(20),
-    };
+    let pool = |permits| Pool::new(&log.path(), Arc::new(Semaphore::new(permits)), Duration::from_millis(20));
     let endless = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n";
     let reader = AuditReader(Arc::new(pool(1)));
-    let result = reader.run(move |connection| connection.query_row(endless, [], |_| Ok(()))).await;
+    let result = reader.run(move |log| Ok(log.connection().query_row(endless, [], |_| Ok(()))?)).await;
     assert!(matches!(result, Err(ReadError::TooLong)));
     // The connection is as good as before.
     assert!(reader.fetch(&AuditScope::Whole, RecordId(1)).await.unwrap().is_none());
@@ -229,8 +242,8 @@ async fn a_log_is_read_while_no_broker_runs_and_cannot_be_changed_through_it() {
     drop(sample(&log).await);
     let reader = AuditReader::open(&log.path()).unwrap();
     assert_eq!(found(&reader, "decision:event").await, [4]);
-    let result =
-        reader.run(|connection| connection.execute("INSERT INTO strings (text) VALUES ('x')", [])).await;
+    let insert = "INSERT INTO strings (text) VALUES ('x')";
+    let result = reader.run(move |log| Ok(log.connection().execute(insert, [])?)).await;
     assert!(matches!(result, Err(ReadError::Unavailable(_))));
     assert!(matches!(AuditReader::open(&log.path().with_file_name("no.db")), Err(OpenError::Absent(_))));
     assert!(reader.fetch(&AuditScope::Whole, RecordId(u64::MAX)).await.unwrap().is_none());
@@ -277,9 +290,9 @@ async fn a_log_is_looked_through_for_vaults_part_by_part() {
     let mut connection = schema::open_reader(&log.path()).unwrap();
     let known = Known::default();
     for _ in 0..3 {
-        assert_eq!(known.look_on(&mut connection, 2).unwrap(), None);
+        assert_eq!(known.look_on(&snapshot(&mut connection), 2).unwrap(), None);
     }
-    let vaults = known.look_on(&mut connection, 2).unwrap().unwrap();
+    let vaults = known.look_on(&snapshot(&mut connection), 2).unwrap().unwrap();
     assert_eq!((vaults.vaults.len(), vaults.seen), (2, RecordId(7)));
 }
 
@@ -329,8 +342,10 @@ async fn a_scope_takes_in_its_vaults_alone() {
 fn sql_finds(filter: &Filter, name: &str) -> bool {
     let connection = schema::in_memory();
     connection.execute("INSERT INTO strings (text) VALUES (?1)", [name]).unwrap();
-    let Condition { sql, values } = Condition::of(filter);
-    let sql = format!("SELECT count(*) FROM (SELECT 1 AS agent) r WHERE {sql}");
+    let record = "INSERT INTO records (seq, time_us, kind, ruling, reason, agent) VALUES (1, 0, 4, 2, 2, 1)";
+    connection.execute(record, []).unwrap();
+    let Condition { sql, values } = Condition::of(filter, &Seqs::Span(1, 1));
+    let sql = format!("SELECT count(*) FROM records r WHERE {sql}");
     connection.query_row(&sql, params_from_iter(values), |row| row.get::<_, i64>(0)).unwrap() == 1
 }
 
@@ -347,5 +362,42 @@ proptest! {
             let [Term { test: Test::Agent(pattern), .. }] = filter.terms() else { panic!() };
             prop_assert_eq!(sql_finds(&filter, &name), pattern.matches(&name));
         }
+    }
+}
+
+#[tokio::test]
+async fn settled_stops_before_what_is_open() {
+    let log = Log::new();
+    let store = log.open();
+    let settled = async || store.reader().settled().await.unwrap().0;
+    assert_eq!(settled().await, 0);
+    write(&store, denied("a")).await.unwrap();
+    assert_eq!(settled().await, 1);
+    let open = write(&store, allowed("a")).await.unwrap();
+    let later = write(&store, allowed("a")).await.unwrap();
+    write(&store, denied("a")).await.unwrap();
+    assert_eq!(settled().await, 1);
+    crate::testing::settle(&store, later, OutcomeResult::Issued);
+    write(&store, denied("a")).await.unwrap();
+    assert_eq!(settled().await, 1, "one before it is open");
+    crate::testing::settle(&store, open, OutcomeResult::Issued);
+    let last = write(&store, denied("a")).await.unwrap();
+    assert_eq!(settled().await, last.0);
+}
+
+#[tokio::test]
+async fn a_time_is_found_by_halves() {
+    let log = Log::new();
+    let store = log.open();
+    let before = async |micros: i64| store.reader().before(Timestamp::from_micros(micros)).await.unwrap().0;
+    assert_eq!(before(5).await, 0, "of an empty log");
+    for micros in [10, 20, 20, 30] {
+        let record = AuditRecord { time: Timestamp::from_micros(micros), ..denied("a") };
+        write(&store, record).await.unwrap();
+    }
+    for (micros, place) in
+        [(0, 0), (10, 0), (11, 1), (20, 1), (21, 3), (30, 3), (31, 4), (i64::MAX, 4), (i64::MIN, 0)]
+    {
+        assert_eq!(before(micros).await, place, "{micros}");
     }
 }

@@ -103,6 +103,9 @@ async fn what_the_last_run_left_open_is_interrupted() {
     }
     settle(&store, RecordId(3), Issued);
     drop(store);
+    // At the stop, so that the last checkpoint covers them.
+    let signed: u64 = log.raw().query_row("SELECT max(size) FROM checkpoints", [], |row| row.get(0)).unwrap();
+    assert_eq!(signed, 4);
     let store = log.open();
     let mut results = Vec::new();
     for record in 1..=4 {
@@ -116,7 +119,12 @@ async fn what_the_last_run_left_open_is_interrupted() {
 #[tokio::test]
 async fn only_what_is_not_settled_is_looked_through() {
     let log = Log::new();
-    write(&log.open(), allowed("a")).await.unwrap();
+    let store = log.open();
+    write(&store, allowed("a")).await.unwrap();
+    // As after a crash: nothing is closed.
+    store.inject(Fault::Panic);
+    assert!(write(&store, denied("a")).await.is_err());
+    drop(store);
     log.raw().execute("UPDATE settled SET seq = 1", []).unwrap();
     assert_eq!(result_of(&log.open(), RecordId(1)).await, None);
 }

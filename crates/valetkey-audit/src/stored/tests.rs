@@ -3,8 +3,10 @@ use std::sync::Arc;
 use valetkey_core::testing::{agent, call, person, reference, request};
 use valetkey_core::{
     AuditOutcome, AuditRecord, Facet, Handle, Identity, PolicyId, Provenance, ResolveError, Revision, Target,
+    ValueDigest,
 };
 
+use crate::canonical;
 use crate::row;
 use crate::schema::in_memory;
 use crate::strings::Strings;
@@ -17,7 +19,20 @@ fn round_trip(record: &AuditRecord, outcome: Option<&AuditOutcome>) -> StoredRec
     if let Some(outcome) = outcome {
         row::insert_outcome(&connection, &mut strings, 1, outcome).unwrap();
     }
-    connection.query_row(SELECT, [], StoredRecord::from_row).unwrap()
+    let stored = connection.query_row(SELECT, [], StoredRecord::from_row).unwrap();
+    let written = (canonical::digest_record(record), outcome.map(canonical::digest_outcome));
+    assert_eq!(
+        canonical::digest_stored(&stored),
+        written,
+        "what is read has the digests of what was written"
+    );
+    let line = canonical::line(&stored);
+    assert_eq!(
+        canonical::read_line(&line),
+        Ok((1, written.0, written.1)),
+        "and so has the line of an export"
+    );
+    stored
 }
 
 /// A record in which no field is absent.
@@ -56,6 +71,7 @@ fn every_field_comes_back() {
             item_version: Some(12),
             read_time: Timestamp::from_micros(2),
         }),
+        value_digest: Some(ValueDigest([7; 16])),
     };
     let text = |text: &str| Some(text.to_owned());
     let stored = round_trip(&record, Some(&outcome));
@@ -101,6 +117,7 @@ fn every_field_comes_back() {
             item_version: Some(12),
             value_age: Some(Duration::from_micros(3)),
             detail: text("gone"),
+            value_digest: Some(ValueDigest([7; 16])),
         }),
     };
     assert_eq!(stored, expected);

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::{ATTEMPTS_MAX, Broker, POLICY_CHANGED, Redeemed, Refusal};
-use crate::audit::{AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordKind};
+use crate::audit::{AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordKind, ValueDigest};
 use crate::gate::{Grant, Verdict};
 use crate::handle::Handle;
 use crate::lease::ReleaseError;
 use crate::request::{AccessKind, AccessRequest, Call};
 use crate::resolver::{ResolveError, ResolveFailure, Resolved};
+use crate::secret::SecretValue;
 use crate::target::Facet;
 use crate::text::Destination;
 
@@ -90,7 +91,9 @@ impl Broker {
             Ok(sealed) => {
                 let Resolved { value, provenance } = fresh.unwrap_or(sealed);
                 let outcome = AuditOutcome::new(self.clock.now(), OutcomeResult::Released);
-                self.gate.settle(grant, AuditOutcome { provenance: Some(provenance), ..outcome });
+                let value_digest = self.digest_of(&grant, &value);
+                let outcome = AuditOutcome { provenance: Some(provenance), value_digest, ..outcome };
+                self.gate.settle(grant, outcome);
                 Ok(Some(Redeemed { value, record }))
             }
             Err(ReleaseError::Stale) => {
@@ -103,6 +106,13 @@ impl Broker {
                 Err(Refusal::HandleNotActive { record })
             }
         }
+    }
+
+    /// What the log recognises a value by later. A code has none: it is over before anybody could ask about it, and
+    /// one of a million.
+    fn digest_of(&self, grant: &Grant, value: &SecretValue) -> Option<ValueDigest> {
+        let is_code = grant.request().target.field().is_some_and(|field| field.facet == Facet::Otp);
+        self.digester.as_ref().filter(|_| !is_code).map(|digester| digester.digest(value))
     }
 
     /// The code of a one-time password as it is now: the one that was sealed when the handle was issued

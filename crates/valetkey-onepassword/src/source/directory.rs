@@ -3,7 +3,9 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use valetkey_core::{Gap, Located, Named, ResolveError, ResolveFailure, SecretReference, Target};
+use valetkey_core::{
+    Gap, Inventory, KnownItem, Located, Named, ResolveError, ResolveFailure, SecretReference, Target,
+};
 
 use super::selection::Selection;
 use crate::catalogue::{Catalogue, Trace};
@@ -124,6 +126,29 @@ impl SourceDirectory {
     /// Looks for nothing again for a while.
     pub(super) fn be_patient(&self, now: Duration) {
         self.write().patience = now.saturating_add(self.refresh_interval);
+    }
+
+    /// All items that are known, and what is not, or not freshly.
+    pub(super) fn inventory(&self, now: Duration) -> Inventory {
+        let known = self.read();
+        let is_fresh =
+            |since: Option<Duration>| since.is_some_and(|since| now.saturating_sub(since) <= self.age_max);
+        let mut inventory = Inventory::default();
+        let (mut vaults, mut unlisted) = (0_usize, 0_usize);
+        for (vault, items_known, items) in known.catalogue.stock() {
+            vaults += 1;
+            unlisted += usize::from(!is_fresh(items_known));
+            inventory.items.extend(items.map(|item| KnownItem { vault: vault.clone(), item }));
+        }
+        let age = format!("in the last {} min", self.age_max.as_secs().div_ceil(60));
+        if !is_fresh(known.catalogue.vaults_known()) {
+            inventory.gaps.push(format!("its vaults were not listed {age}"));
+        } else if unlisted > 0 {
+            inventory
+                .gaps
+                .push(format!("the items of {unlisted} of its {vaults} vaults were not listed {age}"));
+        }
+        inventory
     }
 
     fn look(&self, reference: &SecretReference, now: Duration) -> (Trace, Option<(Gap, Cause)>) {

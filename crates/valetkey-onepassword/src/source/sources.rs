@@ -4,6 +4,7 @@
 //! nothing. A name that two sources have a vault of means neither; ids tell them apart. Where the same
 //! vault is served twice, the source that the configuration names first serves it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use futures_util::future::{Either, join_all, select};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use valetkey_core::{
-    Clock, Directory, Gap, Grant, Located, Named, ResolveError, ResolveFailure, Resolved, Resolver,
-    SecretReference, Survey, Target,
+    Clock, Directory, Gap, Grant, Inventory, KnownItem, Located, Named, ResolveError, ResolveFailure,
+    Resolved, Resolver, SecretReference, Survey, Target,
 };
 
 use super::reading::without_field;
@@ -103,6 +104,15 @@ impl Sources {
         located
     }
 
+    /// A member's vault, whose name stands for it alone only where no other member has, or may have, one of that
+    /// name.
+    fn seen_from_all(&self, place: usize, vault: Named) -> Named {
+        let others = self.members.iter().enumerate().filter(|(other, _)| *other != place);
+        let is_alone =
+            others.map(|(_, member)| member.bears(&vault.name, &vault.id)).all(|it| it == Some(false));
+        Named { name_is_unique: vault.name_is_unique && is_alone, ..vault }
+    }
+
     /// The sources that have not said yet whether they have a vault of the name of the one that is meant.
     fn silent(&self, reference: &SecretReference) -> impl Iterator<Item = &Source> {
         let (place, located) = self.choose(reference);
@@ -179,6 +189,28 @@ impl Directory for Sources {
     async fn learn(&self, surveys: &[&Survey]) -> Vec<Result<(), ResolveFailure>> {
         join_all(surveys.iter().map(|survey| self.learn_one(survey))).await
     }
+
+    /// Each vault by the source that serves it.
+    fn inventory(&self) -> Inventory {
+        let mut inventory = Inventory::default();
+        let mut served: HashMap<Arc<str>, (usize, Named)> = HashMap::new();
+        for (place, member) in self.members.iter().enumerate() {
+            let Inventory { items, gaps } = member.port().inventory();
+            inventory.gaps.extend(gaps);
+            for KnownItem { vault, item } in items {
+                let entry = served.entry(Arc::clone(&vault.id));
+                let (by, vault) = entry.or_insert_with(|| (place, self.seen_from_all(place, vault)));
+                if *by == place {
+                    inventory.items.push(KnownItem { vault: vault.clone(), item });
+                }
+            }
+        }
+        if inventory.items.len() > INVENTORY_MAX {
+            inventory.items.truncate(INVENTORY_MAX);
+            inventory.gaps.push(format!("more than {INVENTORY_MAX} items are known"));
+        }
+        inventory
+    }
 }
 
 #[async_trait]
@@ -249,3 +281,4 @@ fn vault_mut(target: &mut Target) -> Option<&mut Named> {
 /// How long the others have when one has the vault.
 const GRACE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
+const INVENTORY_MAX: usize = 200_000;

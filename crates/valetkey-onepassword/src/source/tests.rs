@@ -4,7 +4,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use valetkey_core::testing::{FakeClock, agent, reference, request};
 use valetkey_core::{
-    AccessRequest, Directory, Facet, Gap, Grant, RecordId, ResolveError, Resolver, Survey, Target,
+    AccessRequest, Directory, Facet, Gap, Grant, Inventory, KnownItem, RecordId, ResolveError, Resolver,
+    Survey, Target,
 };
 
 use super::scripted::Script;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::tls::CertificateSource;
 use valetkey_core::Bearer;
 
 use crate::identity::known::Proof;
@@ -30,6 +31,23 @@ fn a_minimal_configuration() {
     assert_eq!(config.limits.ttl_usual, Duration::from_secs(60));
 }
 
+#[test]
+fn how_the_log_is_signed_and_kept() {
+    let text = minimal().replacen(
+        "[audit]",
+        "[audit]\nsigning_key = \"k/sign\"\ncheckpoint_seconds = 5\ncheckpoint_file = \"/far/away\"\nkeep_days = 2\nkeep_megabytes = 100",
+        1,
+    );
+    let config = Config::parse(&text, Path::new("/etc/valetkey")).unwrap();
+    assert_eq!(config.audit_signing.key.as_deref(), Some(Path::new("/etc/valetkey/k/sign")));
+    assert_eq!(config.audit_signing.checkpoint_file.as_deref(), Some(Path::new("/far/away")));
+    assert_eq!(config.audit_signing.checkpoint_every, Duration::from_secs(5));
+    assert_eq!(config.audit_retention.keep_for, Some(Duration::from_secs(2 * 24 * 3600)));
+    assert_eq!(config.audit_retention.keep_bytes, Some(100 << 20));
+    let plain = Config::parse(&minimal(), Path::new("/")).unwrap();
+    assert_eq!((plain.audit_signing.key, plain.audit_retention.keep_for), (None, None));
+}
+
 /// Each row: what is put in place of what, and what the fault says.
 #[test]
 fn faults_are_named() {
@@ -41,6 +59,14 @@ fn faults_are_named() {
     check("listen = \"127.0.0.1:7447\"", "", "`listen` is missing");
     check("127.0.0.1:7447", "0.0.0.0:7447", "needs TLS");
     check("127.0.0.1:7447", "localhost", "`listen`: invalid socket address");
+    check(
+        "[audit]",
+        "[audit]\ncheckpoint_seconds = 0",
+        "`audit.checkpoint_seconds` must be between 1 and 3600",
+    );
+    check("[audit]", "[audit]\nkeep_days = 0", "`audit.keep_days` must be between 1");
+    check("[audit]", "[audit]\nkeep_megabytes = 1", "`audit.keep_megabytes` must be between 16");
+    check("[audit]", "[audit]\nsigning_key = \"audit.db\"", "`audit` names one file twice");
     check("database = ", "databse = ", "`audit`: unknown field `databse`");
     check("[audit]", "[metrics]\nlisten = \"0.0.0.0:9447\"\n[audit]", "`metrics.listen` must be a loopback");
     check(
@@ -86,6 +112,48 @@ fn faults_are_named() {
     );
     check("[audit]", "[audit", "line 2, column ");
     check("[audit]", "[audit", "unclosed table");
+}
+
+#[test]
+fn the_events_api() {
+    let parse = |section: &str| {
+        let text = minimal().replacen("[audit]", &format!("{section}\n[audit]"), 1);
+        Config::parse(&text, Path::new("/etc/valetkey"))
+    };
+    let tls = "[tls]\ncertificate = \"a.pem\"\nkey = \"a.key\"\nversions = [\"1.2\", \"1.3\"]\n";
+    let events = "[events]\nlisten = \"127.0.0.1:8443\"\nhost = \"events.example.com:8443\"\nsigning_key = \"e.key\"\n";
+    let whole = parse(&format!("{tls}{events}")).unwrap().events.unwrap();
+    assert_eq!(whole.signing_key, Path::new("/etc/valetkey/e.key"));
+    assert_eq!((whole.rate.per_minute_max, whole.rate.per_hour_max), (600, 30_000));
+    let certificate = |tls: &TlsSettings| match &tls.source {
+        CertificateSource::Files { certificate, .. } => certificate.clone(),
+        CertificateSource::Workload(_) => PathBuf::new(),
+    };
+    assert_eq!(certificate(&whole.tls), Path::new("/etc/valetkey/a.pem"), "that of [tls]");
+    assert!(whole.tls.tls12 && whole.tls.clients.is_none());
+    let own = format!("{tls}{events}certificate = \"b.pem\"\nkey = \"b.key\"\n");
+    assert_eq!(certificate(&parse(&own).unwrap().events.unwrap().tls), Path::new("/etc/valetkey/b.pem"));
+
+    let check = |section: &str, fault: &str| {
+        let faults = parse(section).err().unwrap_or_default();
+        assert!(faults.iter().any(|it| it.contains(fault)), "{section}: {faults:?}");
+    };
+    check(events, "there is none in `[tls]`, and never plain HTTP");
+    check(
+        &format!("{events}certificate = \"b.pem\"\n"),
+        "must have both `certificate` and `key`, or neither",
+    );
+    check(&format!("{tls}{events}requests_per_minute = 0\n"), "must allow at least 1");
+    check(&format!("{tls}{}", events.replace("8443\"\nhost", "7447\"\nhost")), "must be another address");
+    check(&format!("{tls}{events}signin_key = \"x\"\n"), "unknown field `signin_key`");
+    for host in
+        ["", "https://a.b", "a.b/c", "A.b", "a..b", "-a.b", "a.b:", "a.b:0", "a.b:08", "a.b:99999", "a b"]
+    {
+        check(
+            &format!("{tls}{}", events.replace("events.example.com:8443", host)),
+            "`events.host` must be what",
+        );
+    }
 }
 
 #[test]

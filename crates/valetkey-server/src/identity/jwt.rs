@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use valetkey_core::{Behalf, Clock, Credential, Identity, Reason};
 
 pub use self::algorithm::Algorithm;
+pub(crate) use self::algorithm::PublicKey;
 pub use self::fetch::ClientError;
 pub use self::rule::Rule;
 pub(crate) use self::rule::{Pattern, Piece};
@@ -33,8 +34,8 @@ pub(crate) use self::rule::{Pattern, Piece};
 use self::fetch::Source;
 use self::keyring::Keyring;
 use self::replay::Replays;
-use self::token::Token;
-use super::bearers::Shown;
+pub(crate) use self::token::Token;
+use super::bearers::{Shown, Unshown};
 use super::known::IdentityKind;
 
 /// An issuer, as the configuration has it.
@@ -125,16 +126,33 @@ impl Issuers {
     /// Whose token it is.
     ///
     /// # Errors
-    /// The [`Reason`] for the record. Whoever sent it is not told.
-    pub(crate) async fn verify(&self, text: &str, shown_for: Use) -> Result<Shown, Reason> {
+    /// [`Unshown`]. Whoever sent it is not told.
+    pub(crate) async fn verify(&self, text: &str, shown_for: Use) -> Result<Shown, Unshown> {
         let token = Token::parse(text)?;
-        let (issuer, ring) = self.issuer_of(&token, shown_for)?;
+        let id = id_of(text);
+        let unshown = |reason, signed| Unshown {
+            reason,
+            credential: Some(id.as_str().into()),
+            said: Some(token.said(signed)),
+        };
+        let issuer =
+            self.check_signature(&token, shown_for).await.map_err(|reason| unshown(reason, false))?;
+        self.take(&token, issuer, &id).map_err(|reason| unshown(reason, true))
+    }
+
+    /// The entry whose issuer has signed the token.
+    async fn check_signature(&self, token: &Token<'_>, shown_for: Use) -> Result<&Issuer, Reason> {
+        let (issuer, ring) = self.issuer_of(token, shown_for)?;
         if !issuer.algorithms.contains(&token.algorithm) {
             return Err(Reason::JwtAlgorithm);
         }
-        ring.keys_for(token.key_id.as_deref()).await?.verify(&token)?;
-        // From here on the claims are the issuer's.
-        let left = self.check_times(&token)?;
+        ring.keys_for(token.key_id.as_deref()).await?.verify(token)?;
+        Ok(issuer)
+    }
+
+    /// Whom it shows. Its claims are the issuer's.
+    fn take(&self, token: &Token<'_>, issuer: &Issuer, credential: &str) -> Result<Shown, Reason> {
+        let left = self.check_times(token)?;
         let identity =
             issuer.rules.iter().find_map(|rule| rule.identity(&token.claims)).ok_or(Reason::JwtNoRule)?;
         let now = self.clock.monotonic();
@@ -146,7 +164,7 @@ impl Issuers {
         }
         Ok(Shown {
             identity,
-            credential: Credential::new(id_of(text), Some(now + left)),
+            credential: Credential::new(credential.to_owned(), Some(now + left)),
             claims: rule::claims_for_policy(&token.claims, &issuer.claims).into(),
         })
     }
@@ -203,12 +221,16 @@ fn id_of(text: &str) -> String {
 /// The person who is shown; an agent acts for nobody else.
 ///
 /// # Errors
-/// [`Reason::BehalfInvalid`].
-pub(crate) fn person(shown: Shown) -> Result<Behalf, Reason> {
+/// [`Unshown`] with [`Reason::BehalfInvalid`].
+pub(crate) fn person(shown: Shown) -> Result<Behalf, Unshown> {
     let Shown { identity, credential, claims: _ } = shown;
     match identity {
         Identity::Person(person) => Ok(Behalf { person, credential }),
-        Identity::Agent(_) | Identity::Tool(_) => Err(Reason::BehalfInvalid),
+        Identity::Agent(_) | Identity::Tool(_) => Err(Unshown {
+            reason: Reason::BehalfInvalid,
+            credential: Some(Arc::clone(credential.id())),
+            said: Some(format!("its token is that of {identity}")),
+        }),
     }
 }
 

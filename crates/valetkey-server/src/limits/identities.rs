@@ -49,6 +49,8 @@ pub(crate) struct Held {
 struct Entry {
     /// When its bucket will be empty: each request adds its share of time.
     empty_at: Duration,
+    /// The same of the values that it asked about.
+    values_empty_at: Duration,
     connections: usize,
     bytes: usize,
 }
@@ -79,6 +81,24 @@ impl Identities {
     /// for ever; what comes next waits for that long.
     pub(crate) fn references(&self, who: &Identity, count: usize) -> Result<(), Exceeded> {
         self.charge(who, 0, u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX))
+    }
+
+    /// One value more that is asked about. Few, because each answer says whether a guess was right.
+    pub(crate) fn value(&self, who: &Identity) -> Result<(), Exceeded> {
+        let now = self.clock.monotonic();
+        let mut entries = self.lock();
+        let (_, entry) = obtain(&mut entries, who, now);
+        let after = entry.values_empty_at.max(now) + VALUE_SHARE;
+        match after.checked_sub(now + VALUE_SHARE * VALUES_BURST) {
+            Some(wait) if !wait.is_zero() => {
+                let max = u64::from(VALUES_PER_MINUTE);
+                Err(Exceeded { limit: "values_per_minute", max, retry_after: wait })
+            }
+            _ => {
+                entry.values_empty_at = after;
+                Ok(())
+            }
+        }
     }
 
     /// So many requests that must be within the bound, and more that need not.
@@ -158,7 +178,7 @@ impl Drop for Held {
 impl Entry {
     /// Whether forgetting it changes nothing.
     fn is_idle(&self, now: Duration) -> bool {
-        self.empty_at <= now && self.connections == 0 && self.bytes == 0
+        self.empty_at <= now && self.values_empty_at <= now && self.connections == 0 && self.bytes == 0
     }
 }
 
@@ -181,6 +201,11 @@ fn obtain<'a>(
 
 const ENTRIES_MAX: usize = 4_096;
 const RETRY: Duration = Duration::from_secs(1);
+/// Values that one identity may ask about.
+const VALUES_PER_MINUTE: u32 = 30;
+/// Of these at once.
+const VALUES_BURST: u32 = 10;
+const VALUE_SHARE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
@@ -217,6 +242,23 @@ mod tests {
         assert_eq!(taken(5), 1);
         clock.advance(Duration::from_secs(60));
         assert_eq!(taken(10), 3, "time that nobody used is not saved up");
+    }
+
+    #[test]
+    fn few_values_are_asked_about() {
+        let clock = FakeClock::default();
+        let table = table(&clock);
+        let taken = |count: usize| (0..count).filter(|_| table.value(&bot("a")).is_ok()).count();
+        assert_eq!(taken(50), 10);
+        let refused = table.value(&bot("a")).unwrap_err();
+        assert_eq!((refused.limit, refused.max), ("values_per_minute", 30));
+        assert_eq!(refused.retry_after, Duration::from_secs(2));
+        assert!(table.request(&bot("a")).is_ok() && table.value(&bot("b")).is_ok());
+        let minute = (0..60).map(|_| {
+            clock.advance(Duration::from_secs(1));
+            taken(5)
+        });
+        assert_eq!(minute.sum::<usize>(), 30);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is refused again and again: written down one by one at first, then counted, and the counts written when a
+//! What is refused again and again, and the Events API's polls: written down one by one at first, then counted, and the counts written when a
 //! window ends and when the broker stops. So the records of a window, counts included, add up to the refusals, and
 //! a flood costs a few records and no more.
 
@@ -33,6 +33,8 @@ pub(crate) enum What {
     Malformed,
     /// An identity over this bound of its own. Written down once a window.
     Limit(&'static str),
+    /// Nothing is refused: a token goes on asking the Events API for this. Written down once a window.
+    Poll(&'static str),
 }
 
 /// Who is refused.
@@ -42,6 +44,8 @@ pub(crate) enum Source {
     Address(IpAddr),
     /// A known caller.
     Identity(Identity),
+    /// The same, by what it showed.
+    Credential(Identity, Arc<str>),
     /// Whoever has no address, and all for whom there is no room.
     Others,
 }
@@ -99,7 +103,17 @@ impl Repeats {
         }
     }
 
-    fn is_counted(&self, what: What, source: Source) -> bool {
+    /// Whether it is counted; where it is not, it is to be written down now.
+    pub(crate) fn is_counted(&self, what: What, source: Source) -> bool {
+        self.count(what, source, true)
+    }
+
+    /// Takes it for written down, whatever was before it.
+    pub(crate) fn written(&self, what: What, source: Source) {
+        self.count(what, source, false);
+    }
+
+    fn count(&self, what: What, source: Source, may_count: bool) -> bool {
         let (now, monotonic) = (self.clock.now(), self.clock.monotonic());
         let mut window = self.lock();
         if window.closed {
@@ -113,10 +127,10 @@ impl Repeats {
         let (max, in_all) = match what {
             What::Unauthenticated => (per_source_max, window.unauthenticated < unauthenticated_max),
             What::Behalf | What::Malformed => (per_source_max, true),
-            What::Limit(_) => (1, true),
+            What::Limit(_) | What::Poll(_) => (1, true),
         };
         let tally = window.tally(what, source);
-        if tally.written < max && in_all {
+        if !may_count || (tally.written < max && in_all) {
             tally.written += 1;
             window.unauthenticated += usize::from(what == What::Unauthenticated);
             return false;
@@ -186,12 +200,20 @@ impl Repeats {
             What::Behalf => (RecordKind::Unauthenticated, "calls on behalf of nobody proved".to_owned()),
             What::Malformed => (RecordKind::Malformed, "messages that cannot be read".to_owned()),
             What::Limit(limit) => (RecordKind::Limit, format!("requests over {limit}")),
+            What::Poll(endpoint) => (RecordKind::ReadAudit, format!("polls of {endpoint}")),
         };
-        let record = AuditRecord::refusal(now, kind, Reason::Repeated);
+        let record = match what {
+            What::Poll(_) => AuditRecord::event(now, kind, Reason::Repeated),
+            _ => AuditRecord::refusal(now, kind, Reason::Repeated),
+        };
         let (record, of) = match source {
             Source::Address(address) => {
                 let address = address.to_string();
                 (AuditRecord { client: Some(address.as_str().into()), ..record }, address)
+            }
+            Source::Credential(caller, credential) => {
+                let of = credential.to_string();
+                (AuditRecord { caller: Some(caller), credential: Some(credential), ..record }, of)
             }
             Source::Identity(caller) => {
                 let agent = match &caller {
@@ -276,6 +298,25 @@ mod tests {
         // The next window begins anew.
         assert!(repeats.take(false).is_empty());
         assert_eq!(counted(&repeats, What::Unauthenticated, &at(1), 2), 0);
+    }
+
+    #[test]
+    fn polls_are_events_and_one_a_window() {
+        let repeats = repeats(&FakeClock::default());
+        let poll = What::Poll("itemusages");
+        let token = Source::Credential(Identity::Agent(agent("bot")), "vke_a".into());
+        repeats.written(poll, token.clone());
+        assert_eq!(counted(&repeats, poll, &token, 3), 3);
+        repeats.written(poll, token.clone());
+        let [record] = &repeats.take(false)[..] else { panic!("not one record") };
+        assert_eq!((record.kind, record.ruling), (RecordKind::ReadAudit, valetkey_core::Ruling::Event));
+        assert!(
+            record
+                .detail
+                .as_deref()
+                .is_some_and(|it| it.starts_with("3 more polls of itemusages of vke_a, "))
+        );
+        assert_eq!(counted(&repeats, poll, &token, 3), 2, "the next window begins anew");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub struct UnixSettings {
 pub struct Listeners {
     tcp: Option<TcpListener>,
     unix: Option<(UnixListener, SocketFile)>,
+    events: Option<TcpListener>,
 }
 
 /// A socket that cannot be had.
@@ -67,7 +68,7 @@ impl Listeners {
                 Some(TcpListener::bind(address).await.map_err(|source| BindError::Tcp { address, source })?)
             }
         };
-        Ok(Self { tcp, unix: unix.map(bind_unix).transpose()? })
+        Ok(Self { tcp, unix: unix.map(bind_unix).transpose()?, events: None })
     }
 
     /// The TCP address that was bound: with its real port.
@@ -82,15 +83,31 @@ impl Listeners {
         self.unix.as_ref().map(|(_, file)| file.path.as_path())
     }
 
+    /// With one for the Events API: where `[events]` says. Its clients, and no others, are served there.
+    #[must_use]
+    pub fn events(self, events: Option<TcpListener>) -> Self {
+        Self { events, ..self }
+    }
+
+    /// The address for the Events API.
+    #[must_use]
+    pub fn events_address(&self) -> Option<SocketAddr> {
+        self.events.as_ref().and_then(|tcp| tcp.local_addr().ok())
+    }
+
+    pub(crate) fn take_events(&mut self) -> Option<TcpListener> {
+        self.events.take()
+    }
+
     pub(super) fn into_parts(self) -> (Option<TcpListener>, Option<(UnixListener, SocketFile)>) {
-        let Self { tcp, unix } = self;
+        let Self { tcp, unix, events: _ } = self;
         (tcp, unix)
     }
 }
 
 impl From<TcpListener> for Listeners {
     fn from(tcp: TcpListener) -> Self {
-        Self { tcp: Some(tcp), unix: None }
+        Self { tcp: Some(tcp), unix: None, events: None }
     }
 }
 

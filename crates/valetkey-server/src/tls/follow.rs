@@ -60,7 +60,8 @@ impl Tls {
 
     /// Puts new certificates in force if they are good; logs and records either.
     async fn replace(&self, broker: &Broker, material: Result<Material, TlsError>) {
-        let built = material.and_then(|material| Current::new(material, &self.settings, &self.clock));
+        let built =
+            material.and_then(|material| Current::new(material, &self.settings, self.protocol, &self.clock));
         let now = self.clock.now();
         let record = match built {
             Ok(current) => {

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::certificate::Outline;
 use super::verify::SpiffeVerifier;
-use super::{CertificateSource, TlsSettings};
+use super::{CertificateSource, Protocol, TlsSettings};
 
 /// A chain, its key, and the authorities of callers.
 pub(super) struct Material {
@@ -98,7 +98,12 @@ impl Material {
     }
 
     /// Checks all of it, and makes the configuration.
-    pub(super) fn build(self, settings: &TlsSettings, clock: &Arc<dyn Clock>) -> Result<Built, TlsError> {
+    pub(super) fn build(
+        self,
+        settings: &TlsSettings,
+        protocol: Protocol,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Built, TlsError> {
         let Self { chain, key, roots } = self;
         let unusable = |error: &dyn fmt::Display| TlsError::Unusable(error.to_string());
         let leaf = chain.first().ok_or_else(|| unusable(&"there is none"))?;
@@ -123,7 +128,7 @@ impl Material {
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.alpn().to_vec()];
         // A resumed session would bring a certificate that nobody looks at again.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;

@@ -112,12 +112,53 @@ Examples:
   valetkey audit watch decision:deny
   valetkey audit watch --after 0 --format jsonl";
 
+pub(super) const EXPORT_EXAMPLES: &str = "\
+Ends with the newest record that has nothing open before it, so that no line ever changes: a later export \
+goes on from there. A file is made with mode 0600.
+
+Examples:
+  valetkey audit export --to audit.jsonl
+  valetkey audit export --to audit.jsonl --resume            every night, say
+  valetkey audit export --format csv decision:deny 'created:>=2026-11-01' > refused.csv
+  valetkey audit export --format ocsf --database backup.db | jq .message";
+
+pub(super) const BACKUP_EXAMPLES: &str = "\
+The copy is one file, as the log was at one moment, and is checked before it gets its name. It holds no values; \
+it does hold digests of tokens. What else a broker needs is said at the end.
+
+Examples:
+  valetkey backup --config /etc/valetkey/valetkey.toml --to audit-2026-11-01.db
+  valetkey backup --database audit.db --to copy.db";
+
+pub(super) const AUDIT_VERIFY_EXAMPLES: &str = "\
+Exits 0 where the log is what was signed, 1 where it is not: then each record that was changed, removed, moved or
+inserted is named. What is newer than the newest checkpoint is not signed yet, and is said to be so. Keep the key,
+and checkpoints, where the log is not.
+
+Examples:
+  valetkey audit verify --database /var/lib/valetkey/audit.db --key log.pub --checkpoints checkpoints
+  valetkey audit verify --export november.jsonl --key log.pub --checkpoints checkpoints
+  valetkey audit verify --proof record-42.tlog-proof --key log.pub";
+
+pub(super) const AUDIT_PROVE_EXAMPLES: &str = "\
+The proof has the record itself in it, and is a C2SP tlog-proof. `audit verify --proof` checks it on any machine.
+
+Examples:
+  valetkey audit prove 42 > record-42.tlog-proof
+  valetkey audit prove 42 --database backup.db > record-42.tlog-proof";
+
+pub(super) const AUDIT_CHECKPOINT_EXAMPLES: &str = "\
+Examples:
+  valetkey audit checkpoint >> checkpoints
+  valetkey audit checkpoint --public-key > log.pub";
+
 pub(super) const TOKEN_EXAMPLES: &str = "\
 The broker keeps a digest of the token; the token itself is stored nowhere.
 
 Examples:
   valetkey token create --agent travel-bot --ttl 30d > travel-bot.token
   valetkey token create --tool navan.book_flight --format json
+  valetkey token create --events --person ana --features itemusages,auditevents > events.token
   valetkey token create --config valetkey.toml --person omar > omar.token    the first one";
 
 pub(super) const DEV_CA_EXAMPLES: &str = "\

@@ -1,53 +1,35 @@
-//! The review at the end: what `travel-bot` did, what it may do now, and what the log says.
+//! The review at the end: the usage report of `travel-bot`, and the log of it all.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use valetkey_client::{AuditRecord, CheckAccess, Decision};
+use valetkey_audit::{Against, LogFile, Signing, VerifierKey};
+use valetkey_client::{AuditRecord, Decision, GetUsageReportResponse, ReportPeriod, ReportSubject};
 
 use super::stage::Stage;
-use super::teller::{act, expect, tell, unexpected, worked};
-use crate::audit::{clock, fetch, shown};
-use crate::failure::Failure;
-use crate::output::{self, Cell};
-
-/// A field and a tool, as the agent asked.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Asked {
-    reference: String,
-    tool: String,
-}
-
-/// What the agent did with it.
-#[derive(Default)]
-struct Use {
-    issued: u32,
-    redeemed: u32,
-    refused: u32,
-    last: String,
-}
+use super::teller::{act, aside, expect, tell, unexpected, worked, works};
+use crate::audit::report::show;
+use crate::audit::{fetch, shown};
+use crate::cli::ReportKind;
+use crate::failure::{Exit, Failure};
+use crate::output;
 
 /// Ana reviews the agent.
 pub(super) async fn review(stage: &Stage) -> Result<(), Failure> {
-    act("6. Ana, a reviewer, looks at what travel-bot did")?;
-    let uses = uses(&settled(stage).await?);
-    let mut rows = Vec::new();
-    let mut allowed = 0;
-    for (asked, used) in &uses {
-        let access = may(stage, asked).await?;
-        allowed += u32::from(access);
-        rows.push(row(asked, used, access));
-    }
-    let columns = ["secret", "tool", "issued", "redeemed", "refused", "last", "now"];
-    output::text(&output::table(&columns, &rows))?;
-    let sum = |count: fn(&Use) -> u32| uses.values().map(count).sum::<u32>();
-    // Seven of the errand, then one stolen, one closed, two changed; all but the closed and the card's
-    // were redeemed. Refused: four requests, and the handle that was stolen, used, closed and revoked.
-    expect("handles issued", 11, sum(|used| used.issued))?;
-    expect("values released", 9, sum(|used| used.redeemed))?;
-    expect("refusals", 8, sum(|used| used.refused))?;
-    expect("secrets that it may still use", 4, allowed)?;
+    act("6. Ana, a reviewer, asks for the usage report of travel-bot")?;
+    settled(stage).await?;
+    let report =
+        stage.ana.usage_report(ReportSubject::Agent(AGENT.to_owned()), ReportPeriod::default()).await;
+    let report = worked("a report", report)?;
+    check(&report)?;
+    output::text(&show(ReportKind::Agent, AGENT, report, output::width()))?;
+    tell(
+        "\"No Access\" stands where policy would refuse it now: the card is locked, and no search may have anything.",
+    )
+}
 
+/// Ana reads the log.
+pub(super) async fn log(stage: &Stage) -> Result<(), Failure> {
     act(
         "7. The log of all that, without the review's own reads and dry runs (the holes in the ids), newest first",
     )?;
@@ -58,61 +40,54 @@ pub(super) async fn review(stage: &Stage) -> Result<(), Failure> {
     Ok(output::text(&output::table(&columns, &rows))?)
 }
 
-/// The agent's records, as soon as every one has its outcome: those are written after.
-async fn settled(stage: &Stage) -> Result<Vec<AuditRecord>, Failure> {
+/// Anybody verifies the log that the broker has left behind.
+pub(super) fn verify(database: &Path) -> Result<(), Failure> {
+    act("8. The broker has stopped. Anybody verifies its log, with the file and its public key alone")?;
+    let key = std::fs::read_to_string(Signing::default().public_key_place(database))?;
+    let key = VerifierKey::parse(&key).map_err(|error| unexpected("a public key", &error.to_string()))?;
+    let against = Against { key, checkpoints: None };
+    let verdict = valetkey_audit::verify(LogFile::Database(database), &against, &mut |_, _| {});
+    let verdict = verdict.map_err(|error| Failure::chain(Exit::Failed, &error))?;
+    expect("a whole log", true, verdict.is_whole())?;
+    expect("records that nothing proves", 0, verdict.unsigned())?;
+    let (first, last) = (verdict.first, verdict.last);
+    works(&format!("records {first} to {last} are what was written, in this order, and none is missing"))?;
+    aside("`valetkey audit verify` names any that was changed, removed, moved or inserted")
+}
+
+/// The report says what the story did.
+fn check(report: &GetUsageReportResponse) -> Result<(), Failure> {
+    let (Some(totals), Some(access)) = (&report.totals, &report.access) else {
+        return Err(unexpected("a report with its totals", "one without"));
+    };
+    // Seven of the errand, then one stolen, one closed, two changed; all but the closed and the card's
+    // were redeemed. Refused: four requests, and the handle that was stolen, used, closed and revoked.
+    expect("handles issued", 11, totals.issued)?;
+    expect("values released", 9, totals.released)?;
+    expect("refusals", 8, totals.refused)?;
+    // The card was used, too, and is locked by now.
+    expect("items used", 3, totals.items)?;
+    expect("items that it may still use", 2, access.items)?;
+    let locked = |row: &&valetkey_client::ReportUsage| row.last_used.is_some() && !row.has_access;
+    expect("items used that it may not use any more", 1, report.usages.iter().filter(locked).count())
+}
+
+/// Waits until every record of the agent has its outcome: those are written after.
+async fn settled(stage: &Stage) -> Result<(), Failure> {
     for _ in 0..LOOKS_MAX {
-        let mut records = fetch(&stage.ana, "agent:travel-bot", 1000).await?;
-        records.retain(|record| matches!(record.kind.as_str(), "acquire" | "redeem"));
-        let open = |record: &AuditRecord| record.decision() == Decision::Allow && record.outcome.is_none();
+        let records = fetch(&stage.ana, "agent:travel-bot", 1000).await?;
+        let open = |record: &AuditRecord| {
+            let has_outcome = matches!(record.kind.as_str(), "acquire" | "redeem");
+            has_outcome && record.decision() == Decision::Allow && record.outcome.is_none()
+        };
         if !records.iter().any(open) {
-            return Ok(records);
+            return Ok(());
         }
         tokio::time::sleep(LOOK).await;
     }
     Err(unexpected("an outcome for every record", "some without"))
 }
 
-/// Newest first: the first record of a kind is the last that happened.
-fn uses(records: &[AuditRecord]) -> BTreeMap<Asked, Use> {
-    let mut uses: BTreeMap<Asked, Use> = BTreeMap::new();
-    for record in records {
-        let asked = Asked { reference: record.reference.clone(), tool: record.tool.clone() };
-        let used = uses.entry(asked).or_default();
-        let result = record.outcome.as_ref().map(|outcome| outcome.result.as_str()).unwrap_or_default();
-        match (record.decision(), result) {
-            (Decision::Deny, _) => used.refused += 1,
-            (Decision::Allow, "issued") => used.issued += 1,
-            (Decision::Allow, "released") => used.redeemed += 1,
-            _ => {}
-        }
-        if let Some(time) = record.create_time.filter(|_| used.last.is_empty()) {
-            used.last = clock(time.seconds);
-        }
-    }
-    uses
-}
-
-/// Whether the agent may still have it.
-async fn may(stage: &Stage, asked: &Asked) -> Result<bool, Failure> {
-    let Asked { reference, tool } = asked;
-    let (reference, tool) = (reference.clone(), tool.clone());
-    let request = CheckAccess { tool, reference, ttl: None, session: None, destination: None };
-    Ok(worked("an answer", stage.travel_bot.check(request).await)?.allowed)
-}
-
-fn row(asked: &Asked, used: &Use, access: bool) -> Vec<Cell> {
-    let Asked { reference, tool } = asked;
-    let Use { issued, redeemed, refused, last } = used;
-    vec![
-        ("secret", reference.clone().into()),
-        ("tool", tool.clone().into()),
-        ("issued", (*issued).into()),
-        ("redeemed", (*redeemed).into()),
-        ("refused", (*refused).into()),
-        ("last", last.clone().into()),
-        ("now", if access { "allowed" } else { "no access" }.into()),
-    ]
-}
-
+const AGENT: &str = "travel-bot";
 const LOOKS_MAX: u32 = 200;
 const LOOK: Duration = Duration::from_millis(25);

@@ -77,8 +77,8 @@ impl Stage {
         Err(unexpected(&format!("a record that matches `{filter}`"), "none"))
     }
 
-    /// Disconnects everybody, stops the broker and removes its folder; says where that was.
-    pub(super) async fn close(self) -> Result<PathBuf, Failure> {
+    /// Disconnects everybody and stops the broker; what it leaves behind goes with what is returned.
+    pub(super) async fn close(self) -> Result<Throwaway, Failure> {
         let Self {
             address: _,
             travel_bot,
@@ -100,7 +100,7 @@ impl Stage {
         served
             .map_err(|error| Failure::new(Exit::Failed, error))?
             .map_err(|error| Failure::chain(Exit::Failed, &error))?;
-        throwaway.remove()
+        Ok(throwaway)
     }
 }
 

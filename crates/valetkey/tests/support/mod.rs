@@ -275,6 +275,12 @@ fn stable_word(word: &str) -> String {
     if let Some(rest) = word.strip_prefix("http://127.0.0.1:") {
         return format!("http://127.0.0.1:#{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()));
     }
+    let day = word.trim_end_matches(',');
+    let is_day = day.len() == 10 && day.starts_with("20") && day.matches('-').count() == 2;
+    let is_minute = word.len() == 5 && word.as_bytes()[2] == b':';
+    if is_day || is_minute {
+        return word.replace(|c: char| c.is_ascii_digit(), "#");
+    }
     let is_moment = word.starts_with("20") && word.contains('T') && word.contains('Z');
     let is_clock = word.len() == 9 && word.matches(':').count() == 2 && word.ends_with('Z');
     let is_revision = word.len() == 16 && word.bytes().all(|c| c.is_ascii_hexdigit());

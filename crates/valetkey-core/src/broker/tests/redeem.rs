@@ -10,7 +10,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::super::Acquire;
-use super::world::{A, World, agent, allow, deny, person, tool, uses};
+use super::world::{A, B, World, agent, allow, deny, person, tool, uses};
 use crate::audit::OutcomeResult::{Failed, Issued, Released};
 use crate::audit::{RecordKind, Ruling};
 use crate::decision::{Binding, Obligations, Redeemer};
@@ -18,6 +18,7 @@ use crate::handle::Handle;
 use crate::identity::Identity;
 use crate::lease::EndCause;
 use crate::request::AccessKind;
+use crate::secret::SecretValue;
 use crate::testing;
 use crate::text::Destination;
 
@@ -31,6 +32,23 @@ async fn a_value_is_released_once() {
     assert_eq!(world.reasons(RecordKind::Redeem), ["POLICY_PERMIT", "HANDLE_SPENT"]);
     assert_eq!(world.outcomes(), [(Issued, None), (Released, None)]);
     assert_eq!(lease.read(), [""; 0], "a spent handle ends no lease");
+    drop(lease);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_released_value_leaves_its_digest_and_nothing_else_does() {
+    let world = World::new(uses(2));
+    let mut lease = world.acquire(&[A, B]).await;
+    for place in [0, 1, 0, 0] {
+        let _ = world.redeem(&lease.issued()[place]).await;
+    }
+    let [None, None, Some(a), Some(b), Some(again)] = world.digests()[..] else {
+        panic!("two issued, three released: {:?}", world.digests())
+    };
+    assert!(a == again && a != b, "of equal values, and of those alone");
+    let canary = SecretValue::new(b"canary-a".to_vec());
+    assert_eq!(world.broker.digester().map(|digester| digester.digest(&canary)), Some(a));
     drop(lease);
     world.finish().await;
 }

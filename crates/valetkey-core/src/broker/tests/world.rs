@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::audit::{OutcomeResult, RecordId, RecordKind, Ruling};
+use crate::audit::{OutcomeResult, RecordId, RecordKind, Ruling, ValueDigest};
 use crate::broker::{Acquire, Broker, Refusal};
 use crate::decision::Obligations;
+use crate::digester::ValueDigester;
 use crate::gate::Gate;
 use crate::handle::Handle;
 use crate::identity::Identity;
@@ -100,7 +101,8 @@ impl World {
         let vault = Arc::new(FakeVault::new(&[(A, "canary-a"), (B, "canary-b"), (C, "canary-c")]));
         let gate = Gate::new(policy.clone(), log.clone(), Arc::clone(&shared));
         let table = LeaseTable::new(limits, Arc::clone(&shared));
-        let broker = Broker::new(gate, vault.clone(), vault.clone(), table, shared);
+        let digester = ValueDigester::parse(&ValueDigester::random_key()).ok();
+        let broker = Broker::new(gate, vault.clone(), vault.clone(), table, shared, digester);
         Self { clock, log, policy, vault, broker, keepers: Mutex::default() }
     }
 
@@ -224,6 +226,13 @@ impl World {
         let mut outcomes = self.log.outcomes();
         outcomes.sort_by_key(|(record, _)| *record);
         outcomes.into_iter().map(|(_, outcome)| (outcome.result, outcome.reason)).collect()
+    }
+
+    /// The digests of the outcomes, likewise.
+    pub(super) fn digests(&self) -> Vec<Option<ValueDigest>> {
+        let mut outcomes = self.log.outcomes();
+        outcomes.sort_by_key(|(record, _)| *record);
+        outcomes.into_iter().map(|(_, outcome)| outcome.value_digest).collect()
     }
 
     /// Checks what must hold when every lease is gone: nothing is left behind, every grant has its one

@@ -192,3 +192,48 @@ async fn bounds_of_the_directory() {
     check(10_000, "ITEM_NOT_FOUND").await;
     check(10_001, "RESOLVER_UNAVAILABLE").await;
 }
+
+/// What the inventory has: `vault/item`, sorted, and the gaps.
+fn stock(source: &dyn Directory) -> (Vec<String>, Vec<String>) {
+    let Inventory { items, gaps } = source.inventory();
+    let mut names: Vec<_> = items.iter().map(|it| format!("{}/{}", it.vault.name, it.item.name)).collect();
+    names.sort();
+    (names, gaps)
+}
+
+#[tokio::test]
+async fn an_inventory_asks_nothing_and_says_what_it_lacks() {
+    let setup = setup(|_| ());
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let check = |items: &[&str], gaps: &[&str]| {
+        assert_eq!(stock(&*setup.source), (owned(items), owned(gaps)));
+    };
+    check(&[], &["source `test`: its vaults were not listed in the last 15 min"]);
+    let target = setup.source.locate(&reference("op://Main/Login/password")).target.into();
+    let survey = AccessRequest { target, ..request("op://Main/Login/password") };
+    let survey = Survey::for_test(survey, Gap::Vaults, RecordId(1));
+    setup.source.learn(&[&survey]).await.pop().unwrap().unwrap();
+    check(&[], &["source `test`: the items of 1 of its 1 vaults were not listed in the last 15 min"]);
+    setup.locate("op://Main/Login/password").await.unwrap();
+    check(&["main/card", "main/login"], &[]);
+    setup.script.calls();
+    setup.pass(3600);
+    check(&["main/card", "main/login"], &["source `test`: its vaults were not listed in the last 15 min"]);
+    setup.script.fail_next(ResolveError::CredentialsRefused);
+    assert!(setup.locate("op://Main/Login/password").await.is_err());
+    check(
+        &["main/card", "main/login"],
+        &[
+            "source `test`: its vaults were not listed in the last 15 min; the source does not accept the broker's credentials",
+        ],
+    );
+    assert_eq!(setup.script.calls(), ["vaults"], "the failed question alone");
+}
+
+#[tokio::test]
+async fn an_archived_item_is_not_in_the_inventory() {
+    let setup = setup(|_| ());
+    setup.edit_item(|item| item["state"] = "ARCHIVED".into());
+    let _ = setup.locate("op://Main/Card/number").await;
+    assert_eq!(stock(&*setup.source).0, ["main/card"]);
+}

@@ -183,3 +183,28 @@ async fn one_vault_of_two_sources_is_the_first_one_s() {
     let target = sources.locate(&reference("op://main/Item/f")).target;
     assert!(target.vault().unwrap().name_is_unique);
 }
+
+/// Each vault by the source that serves it, and a name that two have stands for neither.
+#[tokio::test]
+async fn an_inventory_has_each_vault_once() {
+    let clock = FakeClock::default();
+    let one = Script::new(small('a', "Same", "canary-1"));
+    let members = vec![
+        remote(&one, &["same"], &clock),
+        embedded(&small('b', "Same", "canary-2"), &clock),
+        embedded(&small('b', "Former", "canary-3"), &clock),
+    ];
+    let sources = sources(members, &clock);
+    let stock = || {
+        let Inventory { items, gaps } = sources.inventory();
+        let vaults = items.into_iter().map(|KnownItem { vault, item: _ }| vault);
+        let mut vaults: Vec<_> =
+            vaults.map(|it| (it.id.to_string(), it.name.to_string(), it.name_is_unique)).collect();
+        vaults.sort();
+        (vaults, gaps.len())
+    };
+    let embedded = (B.to_owned(), "same".to_owned(), false);
+    assert_eq!(stock(), (vec![embedded.clone()], 1), "the other may have one of that name");
+    conformance::locate(&sources, &request(&format!("op://{A}/Item/f"))).await.unwrap();
+    assert_eq!(stock(), (vec![(A.to_owned(), "same".to_owned(), false), embedded], 0));
+}

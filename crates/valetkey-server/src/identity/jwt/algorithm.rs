@@ -31,7 +31,7 @@ pub enum Algorithm {
 }
 
 /// The public half of a key.
-pub(super) enum PublicKey {
+pub(crate) enum PublicKey {
     /// Modulus and exponent, big-endian.
     Rsa { n: Vec<u8>, e: Vec<u8> },
     /// A point, not compressed.
@@ -62,7 +62,7 @@ impl Algorithm {
     }
 
     /// Whether a signature over `signed` is of `key`; `None` where that is no key for this algorithm.
-    pub(super) fn verify(self, key: &PublicKey, signed: &[u8], signature: &[u8]) -> Option<bool> {
+    pub(crate) fn verify(self, key: &PublicKey, signed: &[u8], signature: &[u8]) -> Option<bool> {
         let rsa = |parameters: &RsaParameters, n: &Vec<u8>, e: &Vec<u8>| {
             RsaPublicKeyComponents { n, e }.verify(parameters, signed, signature).is_ok()
         };

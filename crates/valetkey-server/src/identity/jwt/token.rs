@@ -2,18 +2,18 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Map, Value};
-use valetkey_core::Reason;
+use valetkey_core::{Reason, scrub};
 
 use super::algorithm::Algorithm;
 
 /// The parts of a token. Nothing in it is true until the signature is checked.
-pub(super) struct Token<'a> {
-    pub(super) algorithm: Algorithm,
-    pub(super) key_id: Option<String>,
-    pub(super) claims: Map<String, Value>,
+pub(crate) struct Token<'a> {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) key_id: Option<String>,
+    pub(crate) claims: Map<String, Value>,
     /// What is signed.
-    pub(super) signed: &'a [u8],
-    pub(super) signature: Vec<u8>,
+    pub(crate) signed: &'a [u8],
+    pub(crate) signature: Vec<u8>,
 }
 
 impl<'a> Token<'a> {
@@ -22,7 +22,7 @@ impl<'a> Token<'a> {
     /// # Errors
     /// [`Reason::JwtMalformed`], or [`Reason::JwtAlgorithm`] for `none`, `HS256` and whatever else is not
     /// signed by a key of which half is public.
-    pub(super) fn parse(text: &'a str) -> Result<Self, Reason> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, Reason> {
         if text.len() > LENGTH_MAX {
             return Err(Reason::JwtMalformed);
         }
@@ -49,15 +49,32 @@ impl<'a> Token<'a> {
     }
 
     /// A claim that is a text.
-    pub(super) fn text(&self, claim: &str) -> Option<&str> {
+    pub(crate) fn text(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim).and_then(Value::as_str)
+    }
+
+    /// Who it says it is from and of, for the record: in few words, and marked as what it claims itself where its
+    /// signature does not count.
+    pub(super) fn said(&self, signed: bool) -> String {
+        let claim = |name: &str, called: &str| {
+            // Quotes that do not end where they should would let it say more than it is asked.
+            let text = scrub(self.text(name)?, CLAIM_SAID_MAX).replace('`', "'");
+            Some(format!("{called} `{text}`"))
+        };
+        let claims = [claim("iss", "issuer"), claim("sub", "subject"), claim("jti", "token id")];
+        let claims: Vec<_> = claims.into_iter().flatten().collect();
+        match (claims.is_empty(), signed) {
+            (true, _) => "its token says neither issuer nor subject".to_owned(),
+            (false, true) => format!("its token, which is signed, says {}", claims.join(", ")),
+            (false, false) => format!("its token claims, unproved, {}", claims.join(", ")),
+        }
     }
 
     /// A claim that is a moment, in seconds since 1970; fractions are cut off.
     ///
     /// # Errors
     /// [`Reason::JwtMalformed`] where it is there and no number.
-    pub(super) fn moment(&self, claim: &str) -> Result<Option<i64>, Reason> {
+    pub(crate) fn moment(&self, claim: &str) -> Result<Option<i64>, Reason> {
         match self.claims.get(claim) {
             None => Ok(None),
             Some(Value::Number(number)) => {
@@ -73,7 +90,7 @@ impl<'a> Token<'a> {
     }
 
     /// Whether it is meant for `audience`, alone or among others.
-    pub(super) fn is_for(&self, audience: &str) -> bool {
+    pub(crate) fn is_for(&self, audience: &str) -> bool {
         match self.claims.get("aud") {
             Some(Value::String(only)) => only == audience,
             Some(Value::Array(all)) => all.iter().any(|one| one.as_str() == Some(audience)),
@@ -96,6 +113,8 @@ fn decode(part: &str) -> Result<Vec<u8>, Reason> {
 /// The longest token that is looked at. The caller's and that of the person it acts for must both fit into
 /// the headers of a request, which have 16 KiB.
 const LENGTH_MAX: usize = 8 * 1024;
+/// Bytes of one claim in a record.
+const CLAIM_SAID_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {
