@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Policy(command) => policy::run(command).map(Into::into),
+        Command::Policy(command) => block_on(policy::run(command)),
         Command::Token(command) => block_on(token::run(command)),
         Command::Config(command) => block_on(config::run(command)),
         Command::Backup(args) => block_on(backup::run(args)),

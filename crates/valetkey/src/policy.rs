@@ -10,12 +10,12 @@ use crate::failure::{Exit, Failure};
 use crate::output;
 
 /// Runs it.
-pub(crate) fn run(command: PolicyCommand) -> Result<Exit, Failure> {
+pub(crate) async fn run(command: PolicyCommand) -> Result<Exit, Failure> {
     match command {
         PolicyCommand::Check { directory } => check(&directory),
         PolicyCommand::Test { directory, format } => test(&directory, format),
         PolicyCommand::Matrix { directory } => show_matrix(&directory),
-        PolicyCommand::Show { revision, database } => crate::block_on(show(revision, database)),
+        PolicyCommand::Show { revision, database } => show(revision, database).await,
     }
 }
 

@@ -37,7 +37,9 @@ impl Client {
             "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
             "io.modelcontextprotocol/clientCapabilities": {},
         });
-        Self { meta, ..Self::start(dev, who) }
+        let mut client = Self::start(dev, who);
+        client.meta = meta;
+        client
     }
 
     fn say(&mut self, message: &Value) {
