@@ -61,6 +61,9 @@ pub(crate) fn open(path: &Path, archive: &Archive, now: Timestamp) -> Result<Val
     }
     let digester =
         ValueDigester::parse(text.trim_end()).map_err(|_| DigestKeyError::Malformed(path.to_owned()))?;
+    if let Some(before) = archive.digest_key()?.filter(|before| *before != digester.id()) {
+        tracing::warn!(%before, now = %digester.id(), "the key of value digests is another: what was released before is no longer found");
+    }
     archive.note_digest_key(&digester.id(), now)?;
     Ok(digester)
 }

@@ -82,7 +82,8 @@ impl AuditReader {
         scope: &AuditScope,
         limit: usize,
     ) -> Result<Counted<Vec<StoredRecord>>, ReadError> {
-        let limit = limit.clamp(1, LIMIT_MAX);
+        // One more than a page, so that whoever asks sees that there are more.
+        let limit = limit.clamp(1, LIMIT_MAX + 1);
         let find = move |snapshot: &Snapshot<'_>, scope: &AuditScope| {
             let query = Query::new(&Filter::of_value(digest), scope);
             let mut records = Vec::new();

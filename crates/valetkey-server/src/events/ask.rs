@@ -81,7 +81,10 @@ fn moment(name: &str, text: &str) -> Result<Timestamp, String> {
     let wrong = || format!("`{name}` must be a time as in RFC 3339, such as `2026-11-01T08:30:00Z`");
     let moment = OffsetDateTime::parse(text.trim(), &Rfc3339).map_err(|_| wrong())?;
     let micros = moment.unix_timestamp_nanos().div_euclid(1_000);
-    i64::try_from(micros).map(Timestamp::from_micros).map_err(|_| wrong())
+    // A time with an offset can lie beyond the years that can be printed in UTC.
+    let micros =
+        i64::try_from(micros).ok().filter(|micros| (YEAR_0_MICROS..YEAR_10000_MICROS).contains(micros));
+    micros.map(Timestamp::from_micros).ok_or_else(wrong)
 }
 
 /// Where an answer begins by itself: an hour before it ends.
@@ -92,6 +95,8 @@ fn before(end: Timestamp) -> Timestamp {
 const LIMIT_USUAL: u16 = 100;
 const LIMIT_MAX: u16 = 1000;
 const HOUR_MICROS: i64 = 3_600_000_000;
+const YEAR_0_MICROS: i64 = -62_167_219_200_000_000;
+const YEAR_10000_MICROS: i64 = 253_402_300_800_000_000;
 const MESSAGE_MAX: usize = 300;
 
 #[cfg(test)]
@@ -134,6 +139,8 @@ mod tests {
         }
         check(r#"{"start_time":"yesterday"}"#, Err(no_time));
         check(r#"{"start_time":""}"#, Err(no_time));
+        check(r#"{"start_time":"9999-12-31T23:59:59-23:59"}"#, Err(no_time));
+        check(r#"{"start_time":"0000-01-01T00:00:00+23:59"}"#, Err(no_time));
         check(
             r#"{"start_time":"2026-11-01T00:00:00Z","end_time":"2026-10-01T00:00:00Z"}"#,
             Err("`end_time` must not be before `start_time`"),

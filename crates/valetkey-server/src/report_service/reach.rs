@@ -156,7 +156,7 @@ impl Reach {
         let Inventory { items, mut gaps } = inventory;
         let agents_max = PAIRS_MAX.checked_div(items.len()).unwrap_or(usize::MAX);
         if agents.len() > agents_max {
-            gaps.push(format!("{} of {} agents are left out", agents.len() - agents_max, agents.len()));
+            gaps.push("there are too many agents to try them all: some are left out".to_owned());
             agents.truncate(agents_max);
         }
         let question =
