@@ -7,7 +7,6 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench stops where something is wrong")]
 
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -260,6 +259,9 @@ async fn follow(store: &AuditStore) {
         }
     }
     let (records, time) = (store.indexed().0 - first, start.elapsed() - Duration::from_secs(2));
+    if records == 0 {
+        return;
+    }
     println!(
         "the index caught up with {records} records in {:.0} s: {:.0}/s",
         time.as_secs_f64(),
@@ -442,7 +444,7 @@ async fn append(store: Arc<AuditStore>, caller: usize, end: Instant) -> Vec<Dura
 
 /// As many records as there are callers, written at once and synced, again and again.
 fn raw_appends(directory: &Path, callers: usize) -> f64 {
-    let mut file = File::create(directory.join("raw")).unwrap();
+    let mut file = tempfile::tempfile_in(directory).unwrap();
     let batch = vec![b'x'; callers * RECORD_BYTES];
     let (start, mut records) = (Instant::now(), 0);
     while start.elapsed() < ROUND {

@@ -414,7 +414,7 @@ fn record(seed: Seed) -> AuditRecord {
 fn target_of(vault: u8, item: u8) -> Option<Arc<Target>> {
     // Mostly the same ones, and now and then under another name.
     let one = |n: u8| [0, 1, 1, 1, 2][usize::from(n) % 5];
-    let name = |n: u8| if n % 16 == 0 { 9 } else { one(n) };
+    let name = |n: u8| if n.is_multiple_of(16) { 9 } else { one(n) };
     let vault_of = |n: u8| named(format!("V{}", one(n)), format!("vault{}", name(n)));
     let item_of = |n: u8| named(format!("i{}", one(n)), format!("item{}", name(n)));
     match vault % 8 {
