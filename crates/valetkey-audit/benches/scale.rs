@@ -2,18 +2,17 @@
 //!
 //! `cargo bench -p valetkey-audit --bench scale -- --records 10000000`, on the disk of the temporary directory. The
 //! log is written by the real writer, forty days of it: 1,000 agents, a few of which do most, 200 tools, 20 vaults and
-//! 5,000 items.
+//! 5,000 items. With `--log FILE` it is kept, and one that is there is measured as it is.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench stops where something is wrong")]
 
-use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use valetkey_audit::{AuditStore, Day, Filter, Missing, StoreOptions, Subject};
+use valetkey_audit::{AuditStore, Day, Filter, Missing, StoreOptions, StoredRecord, Subject};
 use valetkey_core::testing::{FakeClock, agent, request, tool};
 use valetkey_core::{
     AuditLog, AuditOutcome, AuditRecord, AuditScope, Clock, Facet, FieldTarget, Grant, HandleId, Identity,
@@ -22,40 +21,46 @@ use valetkey_core::{
 };
 
 fn main() {
-    let records = records_wanted();
+    let records = argument("--records").map_or(10_000_000, |number| number.parse().unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("audit.db");
+    let path = argument("--log").map_or_else(|| directory.path().join("audit.db"), PathBuf::from);
     let options = StoreOptions { missing: Missing::Create, ..StoreOptions::default() };
     let store = AuditStore::open(&path, options, Arc::new(FakeClock::default())).unwrap();
-    let store = Arc::new(store);
-    runtime.block_on(measure(&store, &path, records));
+    runtime.block_on(measure(&Arc::new(store), &path, records));
 }
 
 async fn measure(store: &Arc<AuditStore>, path: &Path, records: u64) {
-    let mut world = World::new(records);
-    fill(store, &mut world, 1_000).await;
-    append_figures(store, path.parent().unwrap(), "1,000 records").await;
-    let built = Instant::now();
-    let lag = fill(store, &mut world, records.saturating_sub(store_last(store))).await;
-    let elapsed = built.elapsed();
-    println!(
-        "built {} records in {:.0} s: {:.0}/s; the index was at most {lag} records behind",
-        store_last(store),
-        elapsed.as_secs_f64(),
-        records as f64 / elapsed.as_secs_f64()
-    );
+    let directory = path.parent().unwrap();
+    if store_last(store) < records {
+        build(store, directory, records).await;
+    }
     follow(store).await;
     sizes(store, path);
-    queries(store, &world).await;
-    reports(store, &world).await;
-    append_figures(store, path.parent().unwrap(), &format!("{records} records")).await;
+    let middle = Some(RecordId(records / 2));
+    let redeemed = Filter::parse("kind:redeem outcome:released").unwrap();
+    let page = store.reader().list(&redeemed, &AuditScope::Whole, middle, 1).await.unwrap();
+    queries(store, &page.records[0]).await;
+    reports(store).await;
+    append_figures(store, directory, &format!("{records} records")).await;
 }
 
-/// `--records N`; by default ten million.
-fn records_wanted() -> u64 {
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--records").skip(1);
-    arguments.next().map_or(10_000_000, |number| number.parse().unwrap())
+/// Writes the log.
+async fn build(store: &Arc<AuditStore>, directory: &Path, records: u64) {
+    let mut world = World::new(records);
+    fill(store, &mut world, 1_000).await;
+    append_figures(store, directory, "1,000 records").await;
+    let (built, first) = (Instant::now(), store_last(store));
+    let lag = fill(store, &mut world, records.saturating_sub(first)).await;
+    let (written, elapsed) = (store_last(store) - first, built.elapsed().as_secs_f64());
+    println!(
+        "wrote {written} records in {elapsed:.0} s: {:.0}/s; the index was at most {lag} records behind",
+        written as f64 / elapsed
+    );
+}
+
+fn argument(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
 }
 
 fn store_last(store: &AuditStore) -> u64 {
@@ -72,8 +77,6 @@ struct World {
     step_us: i64,
     /// Leases with a handle that can be redeemed.
     live: Vec<AuditRecord>,
-    /// From the middle of the log, to look for.
-    sample: Option<AuditRecord>,
     session: u64,
     wanted: u64,
 }
@@ -91,7 +94,6 @@ impl World {
             written: 0,
             step_us: DAYS * DAY_US / i64::try_from(records.max(1)).unwrap(),
             live: Vec::new(),
-            sample: None,
             session: 0,
             wanted: records,
         }
@@ -125,9 +127,6 @@ impl World {
             },
             _ => AuditRecord::event(time, RecordKind::PolicyLoad, Reason::Done),
         };
-        if self.written * 2 > self.wanted && self.sample.is_none() && record.handle.is_some() {
-            self.sample = Some(record.clone());
-        }
         let outcome = (record.ruling == Ruling::Allow).then(|| self.outcome(time, record.kind));
         (record, outcome)
     }
@@ -260,6 +259,9 @@ async fn follow(store: &AuditStore) {
         }
     }
     let (records, time) = (store.indexed().0 - first, start.elapsed() - Duration::from_secs(2));
+    if records == 0 {
+        return;
+    }
     println!(
         "the index caught up with {records} records in {:.0} s: {:.0}/s",
         time.as_secs_f64(),
@@ -283,8 +285,8 @@ fn sizes(store: &AuditStore, path: &Path) {
     );
 }
 
-async fn queries(store: &AuditStore, world: &World) {
-    let sample = world.sample.clone().unwrap();
+async fn queries(store: &AuditStore, sample: &StoredRecord) {
+    let StoredRecord { lease, handle, request, session, .. } = sample.clone();
     let day = day_text(start_us() + DAYS / 2 * DAY_US);
     let cases = [
         ("the last 100", String::new()),
@@ -292,10 +294,10 @@ async fn queries(store: &AuditStore, world: &World) {
         ("… of a middling agent", "agent:agent-100".into()),
         ("… of the rarest agent", "agent:agent-999".into()),
         ("… of nobody", "agent:agent-1000".into()),
-        ("a lease", format!("lease:{}", sample.lease.unwrap())),
-        ("a handle", format!("handle:{}", sample.handle.unwrap())),
-        ("a request", format!("request:{}", sample.request.unwrap())),
-        ("a session", format!("session:\"{}\"", sample.session.unwrap())),
+        ("a lease", format!("lease:{}", lease.unwrap())),
+        ("a handle", format!("handle:{}", handle.unwrap())),
+        ("a request", format!("request:{}", request.unwrap())),
+        ("a session", format!("session:\"{}\"", session.unwrap())),
         ("an item", "item:item-1234".into()),
         ("a vault and a tool", "vault:vault-7 tool:tool-070".into()),
         ("a negation", "-agent:agent-000 -decision:allow -kind:lease_end -kind:policy_load".into()),
@@ -338,9 +340,8 @@ async fn queries(store: &AuditStore, world: &World) {
     print("refusals, for a reviewer of one vault", found, times);
 }
 
-async fn reports(store: &AuditStore, world: &World) {
-    let last = start_us() + i64::try_from(world.written).unwrap() * world.step_us;
-    let today = last.div_euclid(DAY_US);
+async fn reports(store: &AuditStore) {
+    let today = start_us() / DAY_US + DAYS - 1;
     let month = Day(today - 29)..Day(today + 1);
     let reader = store.reader();
     let whole = AuditScope::Whole;
@@ -443,7 +444,7 @@ async fn append(store: Arc<AuditStore>, caller: usize, end: Instant) -> Vec<Dura
 
 /// As many records as there are callers, written at once and synced, again and again.
 fn raw_appends(directory: &Path, callers: usize) -> f64 {
-    let mut file = File::create(directory.join("raw")).unwrap();
+    let mut file = tempfile::tempfile_in(directory).unwrap();
     let batch = vec![b'x'; callers * RECORD_BYTES];
     let (start, mut records) = (Instant::now(), 0);
     while start.elapsed() < ROUND {

@@ -1,17 +1,19 @@
 //! What reports count: from the index as far as it goes, and from the records behind it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod sums;
+mod texts;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
-use rusqlite::{Connection, OptionalExtension, params};
 use valetkey_core::{AuditScope, OutcomeResult, Reason, RecordId, RecordKind, Timestamp};
 
+use self::sums::Counts;
+use self::texts::Texts;
 use super::tally::Group;
-use super::{Dimension, things};
 use crate::code::Code;
 use crate::read::{ReadError, Snapshot};
 use crate::recount::{self, Part};
-use crate::term::Pattern;
 use crate::usage::{Day, Days, FirstUse, LastUse, PolicyUse, Refusals, Subject, Thing, Usage, UsageResult};
 
 /// Use on some days; the last used at the end.
@@ -168,24 +170,6 @@ fn behind<'a>(snapshot: &Snapshot<'_>, scope: &'a AuditScope) -> Part<'a> {
     Part { seqs: (snapshot.covered() + 1, snapshot.last()), scope }
 }
 
-#[derive(Clone, Copy)]
-struct Counts {
-    count: u64,
-    last: RecordId,
-    last_time: Timestamp,
-}
-
-impl Counts {
-    const NONE: Self = Self { count: 0, last: RecordId(0), last_time: Timestamp::from_micros(0) };
-
-    fn add(&mut self, other: Self) {
-        self.count += other.count;
-        if other.last > self.last {
-            (self.last, self.last_time) = (other.last, other.last_time);
-        }
-    }
-}
-
 /// What records agree in that are counted together.
 #[derive(PartialEq, Eq, Hash)]
 struct Key<R> {
@@ -224,12 +208,8 @@ fn add_groups<R: Eq + Hash>(
         return Ok(());
     }
     let mut texts = Texts::new(snapshot, scope)?;
-    let groups = groups(snapshot, subject, &texts)?;
-    let sums = sum_days(snapshot, days, &groups)?;
-    bounded(sums.len())?;
-    for (number, counts) in sums {
-        let Some(group) = groups.get(&number) else { continue };
-        let Some(result) = result(group)? else { continue };
+    for (group, counts) in sums::sum(snapshot, days, subject, &texts)? {
+        let Some(result) = result(&group)? else { continue };
         let key = Key {
             agent: texts.string_opt(group.agent)?,
             tool: texts.string_opt(group.tool)?,
@@ -241,201 +221,6 @@ fn add_groups<R: Eq + Hash>(
         merged.add(key, counts);
     }
     Ok(())
-}
-
-/// Which groups a report is about.
-enum Wanted {
-    All,
-    /// By agent there is an index; for all others, the groups are looked through.
-    Agent(i64),
-    Tool(i64),
-    Vaults(HashSet<i64>),
-    Items(HashSet<i64>),
-}
-
-impl Wanted {
-    /// `None` where the log does not know what it is about.
-    fn of(connection: &Connection, subject: &Subject) -> rusqlite::Result<Option<Self>> {
-        let string = |text: &str| {
-            connection
-                .query_row("SELECT id FROM strings WHERE text = ?1", [text], |row| row.get::<_, i64>(0))
-                .optional()
-        };
-        let things = |dimension, name: &str| {
-            let things = things::matching(connection, dimension, &Pattern::exact(name).lower_case())?;
-            Ok::<_, rusqlite::Error>(things.into_iter().collect())
-        };
-        Ok(match subject {
-            Subject::Everybody => Some(Self::All),
-            Subject::Agent(name) => string(name)?.map(Self::Agent),
-            Subject::Tool(name) => string(name)?.map(Self::Tool),
-            Subject::Vault(name) => Some(Self::Vaults(things(Dimension::Vault, name)?)),
-            Subject::Item(name) => Some(Self::Items(things(Dimension::Item, name)?)),
-        })
-    }
-
-    fn takes(&self, group: &Group) -> bool {
-        match self {
-            Self::All => true,
-            Self::Agent(agent) => group.agent == *agent,
-            Self::Tool(tool) => group.tool == *tool,
-            Self::Vaults(vaults) => vaults.contains(&group.vault),
-            Self::Items(items) => items.contains(&group.item),
-        }
-    }
-}
-
-/// The groups that a report is about, within the scope.
-fn groups(
-    snapshot: &Snapshot<'_>,
-    subject: &Subject,
-    texts: &Texts<'_>,
-) -> Result<HashMap<i64, Group>, ReadError> {
-    let connection = snapshot.connection();
-    let Some(wanted) = Wanted::of(connection, subject)? else { return Ok(HashMap::new()) };
-    let agent = if let Wanted::Agent(agent) = wanted { Some(agent) } else { None };
-    let mut statement = connection.prepare(match agent {
-        Some(_) => {
-            "SELECT grp, agent, tool, vault, item, kind, reason, result FROM idx.groups WHERE agent = ?1"
-        }
-        None => "SELECT grp, agent, tool, vault, item, kind, reason, result FROM idx.groups WHERE ?1 IS NULL",
-    })?;
-    let mut rows = statement.query([agent])?;
-    let mut groups = HashMap::new();
-    while let Some(row) = rows.next()? {
-        let group = Group {
-            agent: row.get(1)?,
-            tool: row.get(2)?,
-            vault: row.get(3)?,
-            item: row.get(4)?,
-            kind: row.get(5)?,
-            reason: row.get(6)?,
-            result: row.get(7)?,
-        };
-        if wanted.takes(&group) && texts.within(group.vault) {
-            groups.insert(row.get(0)?, group);
-        }
-        bounded(groups.len())?;
-    }
-    Ok(groups)
-}
-
-/// Sums some groups over some days.
-fn sum_days(
-    snapshot: &Snapshot<'_>,
-    days: &Days,
-    groups: &HashMap<i64, Group>,
-) -> Result<HashMap<i64, Counts>, ReadError> {
-    let mut sums = HashMap::<i64, Counts>::with_capacity(groups.len());
-    let mut add = |group: i64, row: &rusqlite::Row<'_>| {
-        let counts = Counts {
-            count: row.get(0)?,
-            last: RecordId(row.get(1)?),
-            last_time: Timestamp::from_micros(row.get(2)?),
-        };
-        sums.entry(group).or_insert(Counts::NONE).add(counts);
-        Ok::<_, rusqlite::Error>(())
-    };
-    let present = days_present(snapshot, days)?;
-    if groups.len().saturating_mul(present.len()) <= LOOK_UPS_MAX {
-        let mut statement = snapshot
-            .connection()
-            .prepare("SELECT count, last, last_us FROM idx.days WHERE day = ?1 AND grp = ?2")?;
-        for day in present {
-            for group in groups.keys() {
-                let mut rows = statement.query(params![day, group])?;
-                if let Some(row) = rows.next()? {
-                    add(*group, row)?;
-                }
-            }
-        }
-        return Ok(sums);
-    }
-    let mut statement = snapshot
-        .connection()
-        .prepare("SELECT count, last, last_us, grp FROM idx.days WHERE day >= ?1 AND day < ?2")?;
-    let mut rows = statement.query([days.start.0, days.end.0])?;
-    while let Some(row) = rows.next()? {
-        let group = row.get(3)?;
-        if groups.contains_key(&group) {
-            add(group, row)?;
-        }
-    }
-    Ok(sums)
-}
-
-/// The days of the log among these.
-fn days_present(snapshot: &Snapshot<'_>, days: &Days) -> Result<Vec<i64>, ReadError> {
-    let mut statement =
-        snapshot.connection().prepare("SELECT min(day) FROM idx.days WHERE day >= ?1 AND day < ?2")?;
-    let mut present = Vec::new();
-    let mut from = days.start.0;
-    while let Some(day) = statement.query_row([from, days.end.0], |row| row.get::<_, Option<i64>>(0))? {
-        present.push(day);
-        from = day + 1;
-    }
-    Ok(present)
-}
-
-/// Texts and things by their numbers, each read once.
-struct Texts<'a> {
-    connection: &'a Connection,
-    strings: HashMap<i64, String>,
-    things: HashMap<i64, Thing>,
-    /// The vaults of the scope; `None` for all.
-    vaults: Option<HashSet<i64>>,
-}
-
-impl<'a> Texts<'a> {
-    fn new(snapshot: &'a Snapshot<'_>, scope: &AuditScope) -> Result<Self, ReadError> {
-        let connection = snapshot.connection();
-        let vaults = things::of_scope(connection, scope)?.map(|vaults| vaults.into_iter().collect());
-        Ok(Self { connection, strings: HashMap::new(), things: HashMap::new(), vaults })
-    }
-
-    fn within(&self, vault: i64) -> bool {
-        self.vaults.as_ref().is_none_or(|vaults| vaults.contains(&vault))
-    }
-
-    fn string(&mut self, number: i64) -> Result<String, ReadError> {
-        if let Some(text) = self.strings.get(&number) {
-            return Ok(text.clone());
-        }
-        let text: String = self
-            .connection
-            .prepare_cached("SELECT text FROM strings WHERE id = ?1")?
-            .query_row([number], |row| row.get(0))?;
-        self.strings.insert(number, text.clone());
-        Ok(text)
-    }
-
-    fn string_opt(&mut self, number: i64) -> Result<Option<String>, ReadError> {
-        if number == 0 { Ok(None) } else { self.string(number).map(Some) }
-    }
-
-    fn thing(&mut self, number: i64) -> Result<Option<Thing>, ReadError> {
-        if number == 0 {
-            return Ok(None);
-        }
-        if let Some(thing) = self.things.get(&number) {
-            return Ok(Some(thing.clone()));
-        }
-        let (id, name): (i64, i64) = self
-            .connection
-            .prepare_cached("SELECT id, name FROM idx.things WHERE thing = ?1")?
-            .query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let thing = Thing { id: self.string(id)?, name: self.string(name)? };
-        self.things.insert(number, thing.clone());
-        Ok(Some(thing))
-    }
-
-    /// A vault of the scope and an item.
-    fn things(&mut self, vault: i64, item: i64) -> Result<Option<(Thing, Thing)>, ReadError> {
-        if !self.within(vault) {
-            return Ok(None);
-        }
-        Ok(self.thing(vault)?.zip(self.thing(item)?))
-    }
 }
 
 fn first_key(first: &FirstUse) -> (String, String, String, String) {
@@ -450,11 +235,9 @@ fn word<T: Code>(code: i64) -> Result<T, ReadError> {
     T::of(code).ok_or_else(ReadError::damaged)
 }
 
-fn bounded(rows: usize) -> Result<(), ReadError> {
+pub(super) fn bounded(rows: usize) -> Result<(), ReadError> {
     if rows > ROWS_MAX { Err(ReadError::TooLong) } else { Ok(()) }
 }
 
 /// Rows of an answer, and groups that are held to make it.
 const ROWS_MAX: usize = 1_000_000;
-/// Days of groups that are looked up one by one.
-const LOOK_UPS_MAX: usize = 50_000;

@@ -19,7 +19,7 @@ pub(super) struct Terms {
 
 /// One condition.
 pub(super) enum IndexTerm {
-    /// One of these values stands in the record; or none, where that is asked.
+    /// One of these values, which are in order, stands in the record; or none, where that is asked.
     AnyOf { negated: bool, values: Vec<(Dimension, i64)> },
     /// This mark may stand in the record.
     Marked { mark: Mark, bits: u32 },
@@ -62,6 +62,11 @@ impl Terms {
                 }
                 Meaning::Created(span) => found.created.push((negated, span)),
                 Meaning::Marked(..) | Meaning::Unknown => found.exact = false,
+            }
+        }
+        for term in &mut found.terms {
+            if let IndexTerm::AnyOf { values, .. } = term {
+                values.sort_unstable();
             }
         }
         // What is looked up with the least work first: where it is not in a chunk, the rest is not asked.

@@ -3,7 +3,6 @@
 //! A chunk costs a look-up for each term, until one of them is not in it. What is left is read from the log under the
 //! whole condition.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use rusqlite::blob::Blob;
@@ -78,6 +77,8 @@ impl<'a> Walk<'a> {
         let mut found = Found { records: Vec::new(), seen: edge(order, (bottom, top)) };
         let Some(mut terms) = self.terms.take() else { return Ok(found) };
         let (lowest, highest) = (self.extent.chunk_of(bottom), self.extent.chunk_of(top));
+        // Read from the log together where they are few: a statement costs as much as some dozen records.
+        let (mut waiting, mut all_match) = (Vec::new(), true);
         for step in 0..=highest.saturating_sub(lowest) {
             let chunk = match order {
                 Order::OldestFirst => lowest + step,
@@ -88,11 +89,22 @@ impl<'a> Walk<'a> {
             let (mut candidates, exact) = self.candidates(&mut terms, chunk)?;
             candidates.keep_from(part.0 - base - 1);
             candidates.keep_below(part.1 - base);
-            if !candidates.is_empty() && !self.read(&mut found, order, part, &candidates, exact, limit)? {
-                return Ok(found);
+            if !candidates.is_empty() {
+                all_match &= exact;
+                waiting.extend(numbers(&candidates, base, order));
+            }
+            let enough = if all_match { limit - found.records.len() } else { BATCH };
+            let ends = chunk == edge(order, (lowest, highest)) || Instant::now() >= self.end;
+            if waiting.len() >= enough || ends {
+                let going_on = self.read(&mut found, order, &waiting, all_match, limit)?;
+                if !going_on {
+                    return Ok(found);
+                }
+                waiting.clear();
+                all_match = true;
             }
             found.seen = edge(order, part);
-            if Instant::now() >= self.end || self.left == 0 {
+            if ends {
                 return Ok(found);
             }
         }
@@ -104,19 +116,14 @@ impl<'a> Walk<'a> {
         &mut self,
         found: &mut Found,
         order: Order,
-        part: (u64, u64),
-        candidates: &Bits,
+        seqs: &[u64],
         exact: bool,
         limit: usize,
     ) -> Result<bool, ReadError> {
-        let base = self.extent.base(self.extent.chunk_of(part.0));
-        let seqs = candidates.offsets().into_iter().map(|offset| base + 1 + u64::from(offset));
-        let mut seqs: Vec<u64> = seqs.collect();
-        if let Order::NewestFirst = order {
-            seqs.reverse();
-        }
-        let whole = !exact && seqs.len() > DENSE;
-        let batch = if whole {
+        let (Some(one), Some(other)) = (seqs.first(), seqs.last()) else { return Ok(true) };
+        let (bottom, top) = (*one.min(other), *one.max(other));
+        let dense = !exact && seqs.len() as u64 * SPARSE > top - bottom;
+        let batch = if dense {
             seqs.len()
         } else if exact {
             limit.min(BATCH)
@@ -125,7 +132,7 @@ impl<'a> Walk<'a> {
         };
         for batch in seqs.chunks(batch.max(1)) {
             let wanted = limit - found.records.len();
-            let asked = if whole { Seqs::Span(part.0, part.1) } else { Seqs::List(batch.to_vec()) };
+            let asked = if dense { Seqs::Span(bottom, top) } else { Seqs::List(batch.to_vec()) };
             let records = select(self.connection, self.query, &asked, order, wanted)?;
             self.left = self.left.saturating_sub(batch.len() as u64 - records.len() as u64);
             found.records.extend(records);
@@ -186,18 +193,22 @@ impl<'a> Walk<'a> {
         Ok(bits)
     }
 
-    /// Reads through the values of the chunk instead of looking each up.
+    /// Reads through the values of the chunk, which come in order as those that are asked for do.
     fn any_of_many(&self, chunk: u64, values: &[(Dimension, i64)], bits: &mut Bits) -> Result<(), ReadError> {
-        let wanted: HashSet<_> =
-            values.iter().map(|(dimension, value)| (*dimension as i64, *value)).collect();
-        let dimensions: HashSet<_> = values.iter().map(|(dimension, _)| *dimension as i64).collect();
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT value, offsets FROM idx.postings WHERE chunk = ?1 AND dimension = ?2")?;
-        for dimension in dimensions {
-            let mut rows = statement.query(params![chunk, dimension])?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT value, offsets FROM idx.postings
+             WHERE chunk = ?1 AND dimension = ?2 AND value BETWEEN ?3 AND ?4 ORDER BY value",
+        )?;
+        for values in values.chunk_by(|(one, _), (other, _)| one == other) {
+            let (Some((dimension, first)), Some((_, last))) = (values.first(), values.last()) else {
+                continue;
+            };
+            let mut rows = statement.query(params![chunk, *dimension as i64, first, last])?;
+            let mut ahead = values.iter().map(|(_, value)| *value).peekable();
             while let Some(row) = rows.next()? {
-                if wanted.contains(&(dimension, row.get(0)?)) {
+                let value = row.get(0)?;
+                while ahead.next_if(|asked| *asked < value).is_some() {}
+                if ahead.next_if_eq(&value).is_some() {
                     add(bits, row.get_ref(1)?)?;
                 }
             }
@@ -263,6 +274,15 @@ fn read(blob: &Blob<'_>, (place, length): (usize, usize)) -> Result<Vec<u8>, Rea
     Ok(bytes)
 }
 
+/// The numbers of the records of a chunk.
+fn numbers(candidates: &Bits, base: u64, order: Order) -> Vec<u64> {
+    let seqs = candidates.offsets().into_iter().map(|offset| base + 1 + u64::from(offset));
+    match order {
+        Order::OldestFirst => seqs.collect(),
+        Order::NewestFirst => seqs.rev().collect(),
+    }
+}
+
 /// Where a walk through a part ends.
 fn edge(order: Order, (bottom, top): (u64, u64)) -> u64 {
     match order {
@@ -273,8 +293,8 @@ fn edge(order: Order, (bottom, top): (u64, u64)) -> u64 {
 
 /// How long a walk takes before it answers with what it has; the next page goes on from there.
 const WALK_MAX: Duration = Duration::from_millis(500);
-/// Values that are looked up one by one.
-const LOOK_UPS_MAX: usize = 32;
-/// Candidates of a chunk from which on reading all of it is faster.
-const DENSE: usize = 512;
+/// Values that are looked up one by one. Few in tests, so that they go both ways.
+const LOOK_UPS_MAX: usize = if cfg!(test) { 1 } else { 256 };
+/// Where one of so many records may match, reading all of them is faster.
+const SPARSE: u64 = 16;
 const BATCH: usize = 256;
