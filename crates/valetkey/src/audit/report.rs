@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use time::{Date, OffsetDateTime};
 use valetkey_client::{
-    AuditTarget, Broker, GetUsageReportResponse, ReportAccess, ReportPeriod, ReportSubject, ReportTotals, ReportUsage,
+    AuditTarget, Broker, GetUsageReportResponse, ReportAccess, ReportPeriod, ReportSubject, ReportTotals,
+    ReportUsage,
 };
 use valetkey_core::Clock;
 use valetkey_server::SystemClock;
@@ -204,10 +205,8 @@ fn tables(kind: ReportKind, usages: Vec<ReportUsage>, width: usize) -> String {
         ReportKind::Vault => &[names, cuttable, "tool"],
         _ => &[names, cuttable],
     };
-    let vaults: Vec<(String, Vec<Vec<Cell>>)> = vaults
-        .into_iter()
-        .map(|(vault, rows)| (vault, rows.into_iter().map(shown).collect()))
-        .collect();
+    let vaults: Vec<(String, Vec<Vec<Cell>>)> =
+        vaults.into_iter().map(|(vault, rows)| (vault, rows.into_iter().map(shown).collect())).collect();
     // One report has one choice of columns.
     let is_wide = vaults.iter().all(|(_, rows)| width_of(&wide(leading, rows)) <= width);
     let titled = |(vault, rows): (String, Vec<Vec<Cell>>)| {
