@@ -98,6 +98,21 @@ async fn what_is_open_is_waited_for() -> Result<()> {
     Ok(())
 }
 
+/// A log that was restored has fewer records than a cursor has seen: they would come with numbers that it passes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_of_a_log_that_had_more_must_start_over() -> Result<()> {
+    let (longer, scene) = (Scene::new().await?, Scene::new().await?);
+    for _ in 0..20 {
+        use_value(&longer.broker).await?;
+    }
+    let (_, cursor) = drain(&longer.asker, USAGES, FROM_THE_BEGINNING).await?;
+    let answer = scene.asker.ask(Method::POST, USAGES, json!({ "cursor": cursor }).to_string()).await?;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.body);
+    let message = answer.body["message"].as_str().context("no message")?;
+    assert!(message.contains("must start over"), "{message}");
+    Ok(())
+}
+
 /// The same redemption once more, allowed and without an outcome.
 async fn open_redeem(broker: &TestBroker, like: &StoredRecord) -> Result<RecordId> {
     use valetkey_core::testing::request;

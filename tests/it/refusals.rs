@@ -8,8 +8,8 @@ use tonic_types::StatusExt;
 use valetkey_core::testing::FakeClock;
 use valetkey_core::{Bearer, Reason, RecordKind};
 use valetkey_proto::v1::{
-    AcquireLeaseRequest, CheckAccessRequest, EndLeaseRequest, GetAuditRecordRequest, ListAuditRecordsRequest,
-    RedeemHandleRequest, WatchAuditRecordsRequest,
+    AcquireLeaseRequest, CheckAccessRequest, EndLeaseRequest, ExportAuditRecordsRequest, ExportFormat,
+    GetAuditRecordRequest, ListAuditRecordsRequest, RedeemHandleRequest, WatchAuditRecordsRequest,
 };
 use valetkey_tests::lease::{Lease, forged};
 use valetkey_tests::log::{Refused, shape};
@@ -267,6 +267,17 @@ async fn malformed_fields() -> Result<()> {
     let ask = WatchAuditRecordsRequest { filter: String::new(), after_record_id: "x".into() };
     let answer = audit.watch_audit_records(ask).await;
     assert_violates(&scene.check("after_record_id", answer, expected).await?, "after_record_id");
+    // Of a log that had more: restored, this one uses the number again.
+    let ask = WatchAuditRecordsRequest { filter: String::new(), after_record_id: "4711".into() };
+    let status = scene.check("beyond the log", audit.watch_audit_records(ask).await, expected).await?;
+    assert_violates(&status, "after_record_id");
+    let ask = ExportAuditRecordsRequest {
+        format: ExportFormat::Jsonl.into(),
+        after_record_id: "4711".into(),
+        ..Default::default()
+    };
+    let status = scene.check("beyond the log", audit.export_audit_records(ask).await, expected).await?;
+    assert_violates(&status, "after_record_id");
     let ask = WatchAuditRecordsRequest { filter: "x".into(), after_record_id: String::new() };
     let answer = audit.watch_audit_records(ask).await;
     let expected = Refused { reason: "INVALID_FILTER", ..expected };

@@ -98,6 +98,8 @@ async fn an_agents_report_is_what_it_did_and_can_do() -> Result<()> {
     assert_eq!(access(&found), (2, 4, 0, true));
     let totals = found.totals.context("no totals")?;
     assert_eq!((totals.agents, totals.tools, totals.vaults, totals.items), (1, 2, 2, 2));
+    let totals = report(&mut ana, None).await?.totals.context("no totals")?;
+    assert_eq!((totals.agents, totals.tools), (1, 2), "mail-bot was only refused");
     assert_eq!((totals.issued, totals.released, totals.refused, totals.failed), (3, 2, 3, 0));
     // The last used first, with the record of that.
     let last = found.usages.first().context("no usage")?;
@@ -204,6 +206,14 @@ async fn a_limited_reviewer_sees_its_vaults_alone() -> Result<()> {
         assert_eq!((rows(&found), access(&found)), (Vec::new(), (0, 0, 0, true)), "{subject:?}");
         assert_eq!(found.totals, Some(Default::default()), "{subject:?}");
     }
+    // What it is told of access is of its vaults, and says so.
+    let limited = async |client: &mut Client| {
+        let of_report = report(client, None).await?.access.is_some_and(|access| access.limited);
+        let of_unused = unused(client, 1, "").await?.access.is_some_and(|access| access.limited);
+        Ok::<_, Status>((of_report, of_unused))
+    };
+    assert_eq!(limited(&mut eve).await?, (true, true));
+    assert_eq!(limited(&mut broker.client("ana").await?).await?, (false, false));
     let refusals = eve.reports.list_refusals(ListRefusalsRequest::default()).await?.into_inner().refusals;
     assert_eq!(refusals.iter().map(|row| row.count).collect::<Vec<_>>(), [1]);
     let first = eve.reports.list_first_uses(ListFirstUsesRequest::default()).await?.into_inner().uses;
@@ -224,7 +234,9 @@ async fn questions_are_answered() -> Result<()> {
             |it: valetkey_proto::v1::Refusals| format!("{} {} {} {}", it.count, it.agent, it.kind, it.reason);
         Ok::<_, Status>(rows.into_iter().map(row).collect::<Vec<_>>())
     };
+    assert!(report(&mut broker.client("omar").await?, None).await.is_err());
     let all = refusals(&mut ana, "").await?;
+    assert!(!all.iter().any(|row| row.contains("read_audit")), "reviewers' own reads: {all:?}");
     assert_eq!(all.first().map(String::as_str), Some("2 mail-bot acquire POLICY_NO_PERMIT"));
     let of_bot = refusals(&mut ana, "travel-bot").await?;
     assert_eq!(

@@ -80,7 +80,10 @@ impl AuditService for Audit {
         let committed = self.committed.clone();
         let after = match after_record_id.as_str() {
             "" => RecordId(*committed.borrow()),
-            text => self.parse(&call, parse_record_id("after_record_id", text)).await?,
+            text => {
+                let after = self.parse(&call, parse_record_id("after_record_id", text)).await?;
+                self.within(&call, after).await?
+            }
         };
         let reading = self.reading(call, detail, review);
         let watch = Watch { reading, filter, after, committed, stopping: self.stopping.clone() };
@@ -98,6 +101,9 @@ impl AuditService for Audit {
         let detail = export_service::describe(&message);
         let review = self.permit(&call, &detail).await?;
         let ask = self.parse(&call, export_service::parse(message)).await?;
+        if let Some(after) = ask.after {
+            self.within(&call, after).await?;
+        }
         let reading = self.reading(call, detail, review);
         Ok(Response::new(export_service::stream(ask, reading, self.stopping.clone()).await?))
     }
@@ -136,6 +142,16 @@ impl AuditService for Audit {
 impl Audit {
     async fn permit(&self, call: &Call, detail: &str) -> Result<Review, Status> {
         permit(&self.broker, &self.reader, call, detail).await
+    }
+
+    /// A position that somebody can have from this log: before the record of this very call. Any other is of a log
+    /// that had more, and was restored from a copy since: its numbers are used again, for other records.
+    async fn within(&self, call: &Call, after: RecordId) -> Result<RecordId, Status> {
+        let (_, newest) = self.reader.checkpoint().await.map_err(unreadable)?;
+        let description =
+            format!("is beyond the log, whose newest record is {newest}: it is of another log; begin with 0");
+        let wrong = || Violation::new("after_record_id", "INVALID_RECORD_ID", description);
+        self.parse(call, if after < newest { Ok(after) } else { Err(wrong()) }).await
     }
 
     /// To go on with what was permitted.

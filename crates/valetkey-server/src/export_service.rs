@@ -20,7 +20,8 @@ use crate::status;
 pub(crate) struct Ask {
     filter: Filter,
     format: ExportFormat,
-    after: Option<RecordId>,
+    /// The last record that the caller has.
+    pub(crate) after: Option<RecordId>,
     first: Option<RecordId>,
 }
 

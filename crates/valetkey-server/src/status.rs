@@ -71,7 +71,11 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("INVALID_PAGE_TOKEN", Code::InvalidArgument, "Send the token of the page before, with the same filter."),
     ("INVALID_PERIOD", Code::InvalidArgument, "See the field violations."),
     ("INVALID_PURPOSE", Code::InvalidArgument, "See the field violations."),
-    ("INVALID_RECORD_ID", Code::InvalidArgument, "Send a decimal sequence number."),
+    (
+        "INVALID_RECORD_ID",
+        Code::InvalidArgument,
+        "Send a decimal sequence number, not beyond the newest record.",
+    ),
     ("INVALID_SECRET_REFERENCE", Code::InvalidArgument, "See the field violations."),
     ("INVALID_SESSION", Code::InvalidArgument, "See the field violations."),
     ("INVALID_TOKEN_ID", Code::InvalidArgument, "Send the id alone: `vkt_` or `vke_` and 16 characters."),

@@ -28,10 +28,20 @@ const SHOWN: [&str; 9] =
 pub(crate) async fn run(command: AuditCommand) -> Result<Exit, Failure> {
     match command {
         AuditCommand::Query { filter, limit, format, connection } => {
-            let records = fetch(&connect(&connection).await?, &filter.text(), limit).await?;
+            // One more, to know whether there is.
+            let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+            let records =
+                fetch(&connect(&connection).await?, &filter.text(), limit.saturating_add(1)).await?;
+            let is_cut = records.len() > wanted;
             let row = if format == Format::Table { shown } else { cells };
-            let rows: Vec<_> = records.into_iter().map(row).collect();
-            output::rows(format, &SHOWN, &rows)?;
+            let rows: Vec<_> = records.into_iter().take(wanted).map(row).collect();
+            match output::told_width().filter(|_| format == Format::Table) {
+                Some(width) => output::text(&output::fitted(&SHOWN, &rows, &["reference"], width))?,
+                None => output::rows(format, &SHOWN, &rows)?,
+            }
+            if is_cut {
+                output::note("more records match; `--limit` shows more");
+            }
             if rows.is_empty() && format == Format::Table {
                 output::note("no record matches");
             }

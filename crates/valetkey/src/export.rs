@@ -1,16 +1,17 @@
 //! `valetkey audit export`: the log as a file, from a broker or straight from a database.
 
 mod file;
+mod join;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use valetkey_audit::{AuditReader, Export, ExportFormat, Filter, OpenError, Part};
-use valetkey_client::{AuditExport, ExportAuditRecordsResponse};
+use valetkey_client::{AuditExport, Broker, ExportAuditRecordsResponse};
 use valetkey_core::{AuditScope, RecordId};
 
 use self::file::{Begin, ExportFile, Place};
-use crate::cli::{self, Connection, ExportArgs};
+use self::join::Join;
+use crate::cli::{self, ExportArgs};
 use crate::connection::connect;
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -25,12 +26,14 @@ pub(crate) async fn run(args: ExportArgs) -> Result<Exit, Failure> {
         None => None,
     };
     let place = begin.as_ref().map_or_else(Place::default, Begin::place);
-    let mut source = match &database {
-        Some(path) => Source::open(path, &filter, format, place).await?,
-        None => Source::connect(&connection, &filter, format, place).await?,
+    let origin = match &database {
+        Some(path) => Origin::Database(AuditReader::open(path).map_err(unusable)?),
+        None => Origin::Broker(Box::new(connect(&connection).await?)),
     };
+    let mut join = Join::new(begin.as_ref().and_then(Begin::last_line), format);
+    let mut source = origin.export(&filter, format, join.begin(place)).await?;
     let mut out = Out { begin, file: None };
-    let copied = copy(&mut source, &mut out, format).await;
+    let copied = copy(&mut source, &mut out, (&origin, &mut join), format).await;
     output::progress("");
     // What came is whole lines, and worth keeping.
     out.finish()?;
@@ -44,16 +47,9 @@ pub(crate) async fn run(args: ExportArgs) -> Result<Exit, Failure> {
             format!("the export broke off after record {seen} of {last}{hint}"),
         ));
     }
-    if place.after > Some(last) {
-        return Err(Failure::new(
-            Exit::Failed,
-            format!(
-                "the file has record {seen} already, and the log ends with {last}: it is another log, or an older copy"
-            ),
-        ));
-    }
     if let Some(path) = to {
-        if let Some(proof) = proof {
+        // What has a gap is not proven as one.
+        if let Some(proof) = proof.filter(|_| !join.has_gap()) {
             file::write_proof(&path, &proof)?;
         }
         let count = output::count(lines, "record", "records");
@@ -72,7 +68,12 @@ struct Copied {
     proof: Option<String>,
 }
 
-async fn copy(source: &mut Source, out: &mut Out, format: ExportFormat) -> Result<Copied, Failure> {
+async fn copy(
+    source: &mut Source,
+    out: &mut Out,
+    (origin, join): (&Origin, &mut Join),
+    format: ExportFormat,
+) -> Result<Copied, Failure> {
     let mut interrupts = Interrupts::take()?;
     let mut copied = Copied::default();
     let mut shown: Option<Instant> = None;
@@ -82,6 +83,9 @@ async fn copy(source: &mut Source, out: &mut Out, format: ExportFormat) -> Resul
             () = interrupts.next() => return Err(Failure::new(Exit::Failed, "interrupted")),
         };
         let Some(Part { lines, seen, last, proof }) = part else { return Ok(copied) };
+        // Nothing is written before it is known to be of the same log.
+        (copied.seen, copied.last) = (seen, last);
+        let Some(lines) = join.check(origin, lines, seen >= last, last).await? else { continue };
         let written = lines.lines().count() - usize::from(Some(&lines) == format.header().as_ref());
         out.write(lines.as_bytes())?;
         copied = Copied { lines: copied.lines + written, seen, last, proof };
@@ -92,45 +96,48 @@ async fn copy(source: &mut Source, out: &mut Out, format: ExportFormat) -> Resul
     }
 }
 
-/// Where the records come from.
+/// Where the records are.
+enum Origin {
+    Broker(Box<Broker>),
+    Database(AuditReader),
+}
+
+/// Where the records come from, one part after the other.
 enum Source {
     Broker(Box<AuditExport>),
     Database(Box<Export>),
 }
 
+impl Origin {
+    async fn export(
+        &self,
+        filter: &str,
+        format: ExportFormat,
+        Place { first, after }: Place,
+    ) -> Result<Source, Failure> {
+        match self {
+            Self::Broker(broker) => {
+                let format = match format {
+                    ExportFormat::Jsonl => valetkey_client::ExportFormat::Jsonl,
+                    ExportFormat::Csv => valetkey_client::ExportFormat::Csv,
+                    ExportFormat::Ocsf => valetkey_client::ExportFormat::Ocsf,
+                };
+                let id = |record: Option<RecordId>| record.map(|it| it.to_string()).unwrap_or_default();
+                let export = broker.export_audit_records(filter, format, &id(after), &id(first)).await?;
+                Ok(Source::Broker(Box::new(export)))
+            }
+            Self::Database(reader) => {
+                let filter = Filter::parse(filter)
+                    .map_err(|error| Failure::new(Exit::Failed, format!("`filter` {error}")))?;
+                let export = Export::begin(reader.clone(), filter, format, after, first).await;
+                let export = export.map_err(|error| Failure::chain(Exit::Failed, &error))?;
+                Ok(Source::Database(Box::new(export)))
+            }
+        }
+    }
+}
+
 impl Source {
-    async fn connect(
-        connection: &Connection,
-        filter: &str,
-        format: ExportFormat,
-        Place { first, after }: Place,
-    ) -> Result<Self, Failure> {
-        let format = match format {
-            ExportFormat::Jsonl => valetkey_client::ExportFormat::Jsonl,
-            ExportFormat::Csv => valetkey_client::ExportFormat::Csv,
-            ExportFormat::Ocsf => valetkey_client::ExportFormat::Ocsf,
-        };
-        let id = |record: Option<RecordId>| record.map(|record| record.to_string()).unwrap_or_default();
-        let export =
-            connect(connection).await?.export_audit_records(filter, format, &id(after), &id(first)).await?;
-        Ok(Self::Broker(Box::new(export)))
-    }
-
-    async fn open(
-        path: &Path,
-        filter: &str,
-        format: ExportFormat,
-        Place { first, after }: Place,
-    ) -> Result<Self, Failure> {
-        let filter =
-            Filter::parse(filter).map_err(|error| Failure::new(Exit::Failed, format!("`filter` {error}")))?;
-        let reader = AuditReader::open(path).map_err(unusable)?;
-        let export = Export::begin(reader, filter, format, after, first)
-            .await
-            .map_err(|error| Failure::chain(Exit::Failed, &error))?;
-        Ok(Self::Database(Box::new(export)))
-    }
-
     /// The next part. Cancel safe, as far as nothing goes on after that.
     async fn next(&mut self) -> Result<Option<Part>, Failure> {
         match self {

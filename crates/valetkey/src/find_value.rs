@@ -25,7 +25,8 @@ pub(crate) async fn run(args: FindValueArgs) -> Result<Exit, Failure> {
     output::rows(format, &SHOWN, &rows)?;
     if rows.is_empty() {
         output::note(&format!(
-            "no handle for this value was redeemed, as far as record {} and since the broker has a digest key; {ASIDE}",
+            "no handle for this value was redeemed, as far as record {} and since the broker has a digest key; retired records are \
+             not searched; {ASIDE}",
             found.seen_record_id
         ));
     }

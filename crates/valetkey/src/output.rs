@@ -153,9 +153,14 @@ fn cut(text: &str, width: usize) -> String {
 
 /// How many columns the reader's terminal has; for a pipe, as many as a page.
 pub(crate) fn width() -> usize {
+    told_width().unwrap_or(WIDTH_USUAL)
+}
+
+/// How many columns the reader's terminal has, where somebody says.
+pub(crate) fn told_width() -> Option<usize> {
     let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let seen = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
-    told.or_else(seen).filter(|width| *width > 0).unwrap_or(WIDTH_USUAL)
+    told.or_else(seen).filter(|width| *width > 0)
 }
 
 /// The head of a column: `record_id` is `RECORD`.

@@ -123,6 +123,55 @@ fn a_whole_export_has_its_proof_beside_it() {
     assert!(refused.stderr.contains("another log, or an older copy"), "{}", refused.stderr);
 }
 
+/// The number of the last record is not enough: a log that was restored uses it again.
+#[test]
+fn a_file_is_gone_on_with_from_its_own_log_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, token) = configure(folder.path());
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (database, copy) = (path("audit.db"), path("copy.db"));
+    let serve = |more: &[&str], checks: usize| {
+        let dev = Dev::start(&[&["serve", "--config", &config], more].concat());
+        for _ in 0..checks {
+            assert_eq!(dev.run(&token, &["check", "--tool", "web.search", NAVAN], "").exit, 2);
+        }
+        assert_eq!(dev.stop().exit, 0);
+    };
+    let export = |to: &str, more: &[&str]| {
+        run(&[&["audit", "export", "--database", &database, "--to", to], more].concat())
+    };
+    serve(&["--create-database"], 1);
+    fs::copy(&database, &copy).unwrap();
+    serve(&[], 1);
+    for format in FORMATS {
+        let (whole, part) = (path(format), path(&format!("{format}-part")));
+        assert_eq!(export(&whole, &["--format", format]).exit, 0);
+        let ran = export(&part, &["--format", format, "kind:start"]);
+        assert_eq!(ran.exit, 0, "{}", ran.stderr);
+        // Under another filter the log does not give the record that the file ends with.
+        let before = text(Path::new(&part));
+        let refused = export(&part, &["--format", format, "kind:stop", "--resume"]);
+        assert_eq!(refused.exit, 1, "{format}");
+        assert!(refused.stderr.contains("does not match the filter"), "{}", refused.stderr);
+        assert_eq!(text(Path::new(&part)), before);
+        let ran = export(&part, &["--format", format, "kind:start", "--resume"]);
+        assert_eq!((ran.exit, text(Path::new(&part))), (0, before), "{}", ran.stderr);
+    }
+    // Restored, and grown beyond what the files have.
+    for name in ["audit.db", "audit.db-wal", "audit.db-shm", "audit.db-index"] {
+        let _ = fs::remove_file(path(name));
+    }
+    fs::copy(&copy, &database).unwrap();
+    serve(&[], 3);
+    for format in FORMATS {
+        let before = text(Path::new(&path(format)));
+        let refused = export(&path(format), &["--format", format, "--resume"]);
+        assert_eq!(refused.exit, 1, "{format}");
+        assert!(refused.stderr.contains("before it was restored"), "{}", refused.stderr);
+        assert_eq!(text(Path::new(&path(format))), before, "{format}: it is left alone");
+    }
+}
+
 #[test]
 fn nothing_is_made_where_nothing_may_be_read() {
     let (dev, folder) = broker();

@@ -166,6 +166,10 @@ impl Events {
         let review =
             self.review(call, feature.as_str(), &format!("events {}{about}", feature.as_str())).await?;
         let ask = match ask {
+            Ok(ask) => self.within(ask).await.map_err(|error| Fault::of(&unreadable(error)))?,
+            Err(message) => Err(message),
+        };
+        let ask = match ask {
             Ok(ask) => ask,
             Err(message) => {
                 let detail = format!("{path}: {message}");

@@ -23,6 +23,21 @@ pub(crate) struct Page {
 }
 
 impl Events {
+    /// What is asked, unless it goes on from behind the end of the log: then it would miss records whose numbers are
+    /// used again.
+    pub(crate) async fn within(&self, ask: Ask) -> Result<Result<Ask, String>, ReadError> {
+        let Ask::On(Cursor { seen, .. }) = ask else { return Ok(Ok(ask)) };
+        let (_, newest) = self.reader.checkpoint().await?;
+        Ok(if seen <= newest {
+            Ok(ask)
+        } else {
+            Err(format!(
+                "`cursor` is of a log that had more records than this one, which ends with record {newest}: the log \
+                 was restored, and the pipeline must start over with a `start_time`"
+            ))
+        })
+    }
+
     /// The next page of what is asked for.
     pub(crate) async fn page(
         &self,

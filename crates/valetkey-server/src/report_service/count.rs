@@ -107,10 +107,11 @@ impl Used {
     }
 }
 
-/// The most frequent first.
+/// The most frequent first, without what reviewers asked themselves.
 pub(super) fn refusals(rows: Vec<Refusals>) -> Vec<Refusals> {
     let mut by_key: HashMap<(Key, RecordKind, Reason), Refusals> = HashMap::new();
-    for row in rows {
+    let is_meant = |row: &Refusals| !matches!(row.kind, RecordKind::ReadAudit | RecordKind::FindValue);
+    for row in rows.into_iter().filter(is_meant) {
         let key = key(&row.agent, &row.tool, row.vault.as_ref(), row.item.as_ref());
         match by_key.entry((key, row.kind, row.reason)) {
             std::collections::hash_map::Entry::Vacant(entry) => _ = entry.insert(row),
@@ -142,8 +143,8 @@ fn totals(rows: &[Used]) -> v1::ReportTotals {
     let used = |row: &Used| row.last_use.is_some();
     debug_assert!(rows.iter().all(|row| used(row) == (row.issued + row.released > 0)));
     v1::ReportTotals {
-        agents: count(|row| row.agent.as_deref().map(|agent| (agent, ""))),
-        tools: count(|row| row.tool.as_deref().map(|tool| (tool, ""))),
+        agents: count(|row| row.agent.as_deref().filter(|_| row.last_use.is_some()).map(|agent| (agent, ""))),
+        tools: count(|row| row.tool.as_deref().filter(|_| row.last_use.is_some()).map(|tool| (tool, ""))),
         vaults: count(|row| row.vault.as_ref().filter(|_| row.last_use.is_some()).map(|it| (&*it.id, ""))),
         items: count(|row| {
             let ids = row.vault.as_ref().zip(row.item.as_ref()).filter(|_| row.last_use.is_some());
@@ -203,6 +204,6 @@ mod tests {
     fn what_was_only_refused_was_not_used() {
         let refused = UsageResult::Refused(Reason::PolicyNoPermit);
         let totals = Tally::of(vec![usage(1, RecordKind::Acquire, "a", refused, 2)], |_| true).totals;
-        assert_eq!((totals.agents, totals.tools, totals.vaults, totals.items), (1, 1, 0, 0));
+        assert_eq!((totals.agents, totals.tools, totals.vaults, totals.items), (0, 0, 0, 0));
     }
 }

@@ -45,6 +45,8 @@ struct Reached {
     /// Places of items, for each agent.
     access: Vec<Vec<usize>>,
     gaps: Vec<String>,
+    /// Whether these are the items of some vaults alone.
+    limited: bool,
 }
 
 impl Reach {
@@ -75,10 +77,11 @@ impl Reach {
                 About::Agent(_) => (None, true),
                 About::Everybody | About::Vault(_) | About::Item { .. } => (None, false),
             };
+            let limited = is_limited(&scope);
             let mut inventory = reach.inventory(&scope);
             let known = inventory.items.clone();
             inventory.items.retain(|item| about.covers(item));
-            let reached = reach.reached(agents, tool, inventory);
+            let reached = Reached { limited, ..reach.reached(agents, tool, inventory) };
             (reached.print(is_one), reach.still(rows, &known))
         })
         .await
@@ -96,7 +99,8 @@ impl Reach {
             let is_one = agent.is_some();
             let of_log = uses.iter().filter_map(|last| agent_of(&last.agent));
             let agents = agent.map_or_else(|| reach.agents_and(of_log), |agent| vec![agent]);
-            let reached = reach.reached(agents, None, reach.inventory(&scope));
+            let inventory = reach.inventory(&scope);
+            let reached = Reached { limited: is_limited(&scope), ..reach.reached(agents, None, inventory) };
             let since = Timestamp::from_micros(period.start_us());
             (reached.print(is_one), reached.unused(&uses, since))
         })
@@ -166,7 +170,7 @@ impl Reach {
         if !exact {
             gaps.push("the policies are too many to be tried whole; what is in doubt counts".to_owned());
         }
-        Reached { agents, items, access, gaps }
+        Reached { agents, items, access, gaps, limited: false }
     }
 
     /// Whether each row's agent could still use the item with the tool. What the sources no longer know goes by the
@@ -211,7 +215,7 @@ impl Reach {
 
 impl Reached {
     fn print(&self, is_one: bool) -> v1::ReportAccess {
-        let Self { agents, items, access, gaps } = self;
+        let Self { agents, items, access, gaps, limited } = self;
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let places: HashSet<usize> = access.iter().flatten().copied().collect();
         let vaults: HashSet<_> =
@@ -228,12 +232,13 @@ impl Reached {
             complete: gaps.is_empty(),
             incomplete_reason: gaps.join("; "),
             agent_names: able.into_iter().take(AGENTS_NAMED_MAX).collect(),
+            limited: *limited,
         }
     }
 
     /// What was not used since then; one more than fits, at most.
     fn unused(self, uses: &[LastUse], since: Timestamp) -> Vec<Unused> {
-        let Self { agents, items, access, gaps: _ } = self;
+        let Self { agents, items, access, gaps: _, limited: _ } = self;
         let last: HashMap<_, _> =
             uses.iter().map(|it| ((&*it.agent, &*it.vault.id, &*it.item.id), it.time)).collect();
         let mut unused = Vec::new();
@@ -258,6 +263,10 @@ impl Reached {
 fn identified(row: &Used) -> Option<((AgentId, ToolId), &Thing, &Thing)> {
     let tool = Name::parse(row.tool.as_deref()?).ok().map(ToolId)?;
     Some(((agent_of(row.agent.as_deref()?)?, tool), row.vault.as_ref()?, row.item.as_ref()?))
+}
+
+fn is_limited(scope: &AuditScope) -> bool {
+    matches!(scope, AuditScope::Vaults(_))
 }
 
 fn agent_of(text: &str) -> Option<AgentId> {

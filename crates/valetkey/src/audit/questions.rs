@@ -5,7 +5,7 @@ use valetkey_client::{
     ReportAccess, ReportPeriod, UnusedAccess,
 };
 
-use super::report::{minute, place};
+use super::report::{minute, note_unknown_agent, place};
 use super::{moment, text};
 use crate::cli::Format;
 use crate::failure::Failure;
@@ -23,7 +23,16 @@ pub(super) async fn refusals(
     let rows: Vec<_> = refusals.into_iter().map(refused).collect();
     let columns = ["count", "last", "agent", "tool", "kind", "reason", "vault", "item"];
     print(format, &columns, &["agent", "tool", "vault", "item"], &rows)?;
-    tell(format, period, &seen_record_id, rows.is_empty().then_some("nothing was refused"), truncated);
+    tell(
+        format,
+        period.clone(),
+        &seen_record_id,
+        rows.is_empty().then_some("nothing was refused"),
+        truncated,
+    );
+    if let Some(agent) = agent.filter(|_| rows.is_empty()) {
+        note_unknown_agent(broker, agent, period.unwrap_or_default()).await?;
+    }
     Ok(())
 }
 
@@ -73,8 +82,16 @@ pub(super) async fn unused(
             output::rows(format, &[], &rows)?;
         }
     }
-    tell(format, period, &seen_record_id, is_empty.then_some("everything is used"), truncated);
-    let ReportAccess { complete, incomplete_reason, .. } = access.unwrap_or_default();
+    let ReportAccess { complete, incomplete_reason, limited, items, .. } = access.unwrap_or_default();
+    let nothing = if limited {
+        "nothing of what you may read is unused"
+    } else {
+        "nothing that can be accessed is unused"
+    };
+    tell(format, period.clone(), &seen_record_id, is_empty.then_some(nothing), truncated);
+    if let Some(agent) = agent.filter(|_| items == 0) {
+        note_unknown_agent(broker, agent, period.unwrap_or_default()).await?;
+    }
     if !complete {
         output::note(&format!(
             "not all is known of what can be accessed: {}",

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use time::{Date, OffsetDateTime};
 use valetkey_client::{
-    AuditTarget, GetUsageReportResponse, ReportAccess, ReportPeriod, ReportSubject, ReportTotals, ReportUsage,
+    AuditTarget, Broker, GetUsageReportResponse, ReportAccess, ReportPeriod, ReportSubject, ReportTotals,
+    ReportUsage,
 };
 use valetkey_core::Clock;
 use valetkey_server::SystemClock;
@@ -32,6 +33,9 @@ pub(crate) async fn run(args: ReportArgs) -> Result<(), Failure> {
     };
     let period = self::period(&period)?;
     let report = connect(&connection).await?.usage_report(subject, period).await?;
+    if kind != ReportKind::Overview && is_unknown(&report) {
+        note_unknown(kind, &name);
+    }
     match format {
         Format::Table => output::text(&show(kind, &name, report, output::width()))?,
         Format::Json => output::line(&format!("{:#}", object(report)))?,
@@ -39,6 +43,37 @@ pub(crate) async fn run(args: ReportArgs) -> Result<(), Failure> {
             let rows: Vec<_> = report.usages.into_iter().map(cells).collect();
             output::rows(format, &[], &rows)?;
         }
+    }
+    Ok(())
+}
+
+/// Whether a report has neither a use nor a refusal nor access.
+fn is_unknown(report: &GetUsageReportResponse) -> bool {
+    let reachable = |access: &ReportAccess| access.items > 0 || !access.complete;
+    report.usages.is_empty() && !report.access.as_ref().is_some_and(reachable)
+}
+
+/// Tells a person that a name may be wrong: nothing was used, refused or can be accessed by it.
+fn note_unknown(kind: ReportKind, name: &str) {
+    let (sort, hint) = match kind {
+        ReportKind::Overview => return,
+        ReportKind::Agent => ("agent", CASE_HINT),
+        ReportKind::Tool => ("tool", CASE_HINT),
+        ReportKind::Vault => ("vault", ""),
+        ReportKind::Item => ("item", ""),
+    };
+    output::note(&format!("nothing is known of {sort} `{}`{hint}", output::inline(name)));
+}
+
+/// The same of an agent about whom another question has no answer.
+pub(super) async fn note_unknown_agent(
+    broker: &Broker,
+    agent: &str,
+    period: ReportPeriod,
+) -> Result<(), Failure> {
+    let report = broker.usage_report(ReportSubject::Agent(agent.to_owned()), period).await?;
+    if is_unknown(&report) {
+        note_unknown(ReportKind::Agent, agent);
     }
     Ok(())
 }
@@ -96,7 +131,7 @@ pub(crate) fn show(kind: ReportKind, name: &str, report: GetUsageReportResponse,
 }
 
 fn sentences(kind: ReportKind, access: &ReportAccess, totals: &ReportTotals) -> String {
-    let ReportAccess { vaults, items, agents, complete, incomplete_reason, agent_names } = access;
+    let ReportAccess { vaults, items, agents, complete, incomplete_reason, agent_names, limited } = access;
     let ReportTotals {
         agents: using,
         tools,
@@ -133,7 +168,8 @@ fn sentences(kind: ReportKind, access: &ReportAccess, totals: &ReportTotals) -> 
             number(*tools, "tool", "tools")
         ),
     };
-    let mut text = format!("{}\n{used}\n", output::inline(&can));
+    let of = if *limited { "Of the vaults that you may read:\n" } else { "" };
+    let mut text = format!("{of}{}\n{used}\n", output::inline(&can));
     text.push_str(&format!(
         "Handles issued: {issued}. Values released: {released}. Refused: {refused}. Failed: {failed}.\n"
     ));
@@ -165,37 +201,48 @@ fn tables(kind: ReportKind, usages: Vec<ReportUsage>, width: usize) -> String {
         }
     }
     let is_alone = kind == ReportKind::Vault && vaults.len() == 1;
-    let titled = |(vault, rows): (String, Vec<ReportUsage>)| {
+    let leading: &[&str] = match kind {
+        ReportKind::Vault => &[names, cuttable, "tool"],
+        _ => &[names, cuttable],
+    };
+    let vaults: Vec<(String, Vec<Vec<Cell>>)> =
+        vaults.into_iter().map(|(vault, rows)| (vault, rows.into_iter().map(shown).collect())).collect();
+    // One report has one choice of columns.
+    let is_wide = vaults.iter().all(|(_, rows)| width_of(&wide(leading, rows)) <= width);
+    let titled = |(vault, rows): (String, Vec<Vec<Cell>>)| {
         let title = if vault.is_empty() {
             "(references that lead nowhere)".to_owned()
         } else {
             output::inline(&vault)
         };
-        let leading: &[&str] = match kind {
-            ReportKind::Vault => &[names, cuttable, "tool"],
-            _ => &[names, cuttable],
-        };
         let title = if is_alone { String::new() } else { format!("{BOLD}{title}{BOLD:#}\n") };
-        format!("\n{title}{}", table(leading, rows, width))
+        format!("\n{title}{}", if is_wide { wide(leading, &rows) } else { narrow(leading, rows, width) })
     };
     vaults.into_iter().map(titled).collect()
 }
 
-/// With every count where that fits, and without the time of day and with fewer columns where it does not.
+/// With every count where that fits.
 fn table(names: &[&str], usages: Vec<ReportUsage>, width: usize) -> String {
     let rows: Vec<Vec<Cell>> = usages.into_iter().map(shown).collect();
-    let wide = [names, &["last_used", "action", "issued", "redeemed", "refused", "failed"]].concat();
-    let text = output::table(&wide, &rows);
-    if width_of(&text) <= width {
-        return text;
-    }
+    let text = wide(names, &rows);
+    if width_of(&text) <= width { text } else { narrow(names, rows, width) }
+}
+
+fn wide(names: &[&str], rows: &[Vec<Cell>]) -> String {
+    let columns = [names, &["last_used", "action", "issued", "redeemed", "refused", "failed"]].concat();
+    output::table(&columns, rows)
+}
+
+/// Without the time of day and with fewer columns. What the table is about, its first column, is cut last.
+fn narrow(names: &[&str], rows: Vec<Vec<Cell>>, width: usize) -> String {
     let day = |(name, value): Cell| match (name, value.as_str()) {
         ("last_used", Some(text)) => (name, without_clock(text).into()),
         _ => (name, value),
     };
     let narrow: Vec<Vec<Cell>> = rows.into_iter().map(|row| row.into_iter().map(day).collect()).collect();
     let columns = [names, &["last_used", "action", "used", "refused"]].concat();
-    output::fitted(&columns, &narrow, names, width)
+    let text = output::fitted(&columns, &narrow, names.get(1..).unwrap_or_default(), width);
+    if width_of(&text) <= width { text } else { output::fitted(&columns, &narrow, names, width) }
 }
 
 /// `2026-11-25 23:50 No Access` without the time of day.
@@ -339,7 +386,7 @@ pub(super) fn place(target: Option<AuditTarget>) -> [Cell; 4] {
 pub(super) fn object(report: GetUsageReportResponse) -> Value {
     let GetUsageReportResponse { period, seen_record_id, access, usages, totals, truncated } = report;
     let ReportPeriod { first_day, last_day } = period.unwrap_or_default();
-    let ReportAccess { vaults, items, agents, complete, incomplete_reason, agent_names } =
+    let ReportAccess { vaults, items, agents, complete, incomplete_reason, agent_names, limited } =
         access.unwrap_or_default();
     let totals = totals.unwrap_or_default();
     let ReportTotals {
@@ -360,6 +407,7 @@ pub(super) fn object(report: GetUsageReportResponse) -> Value {
         "access": {
             "vaults": vaults, "items": items, "agents": agents, "agent_names": agent_names,
             "complete": complete, "incomplete_reason": text(incomplete_reason),
+            "limited": limited,
         },
         "totals": {
             "agents": using, "tools": tools, "vaults": in_vaults, "items": used,
@@ -382,6 +430,7 @@ fn day(text: &str) -> Option<Date> {
     Date::from_calendar_date(year, time::Month::try_from(month).ok()?, day.parse().ok()?).ok()
 }
 
+const CASE_HINT: &str = ": names of agents and tools count in their case";
 /// In 1Password's words.
 const NO_ACCESS: &str = "No Access";
 

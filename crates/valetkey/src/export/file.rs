@@ -18,8 +18,9 @@ use crate::failure::{Exit, Failure};
 pub(crate) enum Begin {
     /// Nothing: the file is made.
     Fresh(PathBuf),
-    /// A file, open and locked, that ends with the line of a record, or with a header alone.
-    Resumed(ExportFile, Place),
+    /// A file, open and locked, that ends with the line of a record, or with a header alone. What comes after its last
+    /// whole line is cut off when it is written to, and not before.
+    Resumed(ExportFile, Tail),
 }
 
 /// The first and the last record of a file; absent where it has none. After a header alone the last is 0.
@@ -27,6 +28,15 @@ pub(crate) enum Begin {
 pub(crate) struct Place {
     pub(crate) first: Option<RecordId>,
     pub(crate) after: Option<RecordId>,
+}
+
+/// What there is of a file already.
+pub(crate) struct Tail {
+    place: Place,
+    /// Its last whole line, without the line feed; none where it has no record.
+    line: Option<String>,
+    /// Where that ends.
+    end: u64,
 }
 
 /// A file that is being written, by this process alone.
@@ -46,7 +56,7 @@ impl Begin {
                 Exit::Failed,
                 format!("`{}` is no regular file and cannot be gone on with", path.display()),
             )),
-            Ok(_) => ExportFile::resume(path, format).map(|(file, place)| Self::Resumed(file, place)),
+            Ok(_) => ExportFile::resume(path, format).map(|(file, tail)| Self::Resumed(file, tail)),
         }
     }
 
@@ -54,7 +64,15 @@ impl Begin {
     pub(crate) fn place(&self) -> Place {
         match self {
             Self::Fresh(_) => Place::default(),
-            Self::Resumed(_, place) => *place,
+            Self::Resumed(_, tail) => tail.place,
+        }
+    }
+
+    /// The last line of a record that the file has, and the record.
+    pub(crate) fn last_line(&self) -> Option<(RecordId, String)> {
+        match self {
+            Self::Fresh(_) => None,
+            Self::Resumed(_, Tail { place, line, end: _ }) => place.after.zip(line.clone()),
         }
     }
 
@@ -62,7 +80,11 @@ impl Begin {
     pub(crate) fn open(self) -> Result<ExportFile, Failure> {
         match self {
             Self::Fresh(path) => ExportFile::create(path),
-            Self::Resumed(file, _) => Ok(file),
+            Self::Resumed(mut file, tail) => {
+                let cut = file.file.set_len(tail.end).and_then(|()| file.file.seek(SeekFrom::End(0)));
+                cut.map_err(|error| failed(&file.path, error))?;
+                Ok(file)
+            }
         }
     }
 }
@@ -77,18 +99,18 @@ impl ExportFile {
         }
     }
 
-    /// Opens it behind its last whole line.
-    fn resume(path: &Path, format: ExportFormat) -> Result<(Self, Place), Failure> {
+    /// Opens it and looks for its last whole line.
+    fn resume(path: &Path, format: ExportFormat) -> Result<(Self, Tail), Failure> {
         let file =
             OpenOptions::new().read(true).write(true).open(path).map_err(|error| failed(path, error))?;
         let mut this = Self { path: path.to_owned(), file }.locked()?;
-        let (end, after) = last_whole_line(&mut this.file, format)
+        let (end, last) = last_whole_line(&mut this.file, format)
             .map_err(|error| failed(path, error))?
             .ok_or_else(|| foreign(path, format))?;
-        let cut = this.file.set_len(end).and_then(|()| this.file.seek(SeekFrom::End(0)));
-        cut.map_err(|error| failed(path, error))?;
         let first = first_record(path, format).map_err(|error| failed(path, error))?;
-        Ok((this, Place { first, after }))
+        let (after, line) = last.unzip();
+        let line = line.filter(|_| after > Some(RecordId(0)));
+        Ok((this, Tail { place: Place { first, after }, line, end }))
     }
 
     fn locked(self) -> Result<Self, Failure> {
@@ -138,7 +160,7 @@ fn first_record(path: &Path, format: ExportFormat) -> io::Result<Option<RecordId
 }
 
 /// Where the last whole line ends, and which record it is about; `None` where the file is something else.
-fn last_whole_line(file: &mut File, format: ExportFormat) -> io::Result<Option<(u64, Option<RecordId>)>> {
+fn last_whole_line(file: &mut File, format: ExportFormat) -> io::Result<Option<(u64, LastLine)>> {
     if let Some(header) = format.header() {
         let mut start = Vec::new();
         Read::by_ref(file).take(header.len() as u64).read_to_end(&mut start)?;
@@ -161,9 +183,13 @@ fn last_whole_line(file: &mut File, format: ExportFormat) -> io::Result<Option<(
         None if skipped == 0 => before,
         None => return Ok(None),
     };
-    let record = std::str::from_utf8(line).ok().and_then(|line| format.record_of(line));
-    Ok(record.map(|record| (skipped + feed as u64 + 1, Some(record))))
+    let line = std::str::from_utf8(line).ok();
+    let last = line.and_then(|line| Some((format.record_of(line)?, line.to_owned())));
+    Ok(last.map(|last| (skipped + feed as u64 + 1, Some(last))))
 }
+
+/// The record and the line, where there is one.
+type LastLine = Option<(RecordId, String)>;
 
 /// The folder that a file is in.
 fn folder(path: &Path) -> &Path {
