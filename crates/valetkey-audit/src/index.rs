@@ -191,6 +191,11 @@ pub(crate) fn attach(log: &Connection, database: &Path) -> rusqlite::Result<bool
         return Ok(false);
     }
     log.execute("ATTACH ?1 AS idx", [path.to_string_lossy()])?;
+    // While it is being made, there is none yet.
+    let made = "SELECT EXISTS (SELECT 1 FROM idx.sqlite_schema WHERE name = 'meta')";
+    if !log.query_row(made, [], |row| row.get::<_, bool>(0))? {
+        return Ok(false);
+    }
     fits(log, "idx.", log, None)
 }
 
@@ -226,10 +231,13 @@ fn create(path: &Path, chunk_size: u64) -> Result<Connection, IndexError> {
         }
     }
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let index = connect(path)?;
-    index.execute_batch(SCHEMA)?;
+    let mut index = connect(path)?;
+    // At once: a reader sees nothing, or an index.
+    let transaction = index.transaction()?;
+    transaction.execute_batch(SCHEMA)?;
     let insert = "INSERT INTO meta (one, version, chunk_size, chunks, fingerprint) VALUES (1, ?1, ?2, 0, ?3)";
-    index.execute(insert, params![VERSION, chunk_size, [0u8; 32]])?;
+    transaction.execute(insert, params![VERSION, chunk_size, [0u8; 32]])?;
+    transaction.commit()?;
     Ok(index)
 }
 
@@ -268,7 +276,8 @@ fn fits(
     if version != VERSION || !sized || extent.chunk_size == 0 {
         return Ok(false);
     }
-    Ok(extent.chunks == 0 || fingerprint(log, extent.covered())? == Some(known))
+    // Made over a record that was retired, it knows that there was none.
+    Ok(extent.chunks == 0 || fingerprint(log, extent.covered())?.unwrap_or_default() == known)
 }
 
 /// Recognises a record, as its numbers stand in the log.

@@ -48,16 +48,26 @@ pub enum ProofError {
     Mismatch,
 }
 
-/// Proves a record under a checkpoint that covers it.
+/// Proves a record under a checkpoint that covers it. `None` where the proof would prove nothing, because the record,
+/// or what stands around it, is not what was signed.
 pub(crate) fn prove(
     connection: &Connection,
     record: &StoredRecord,
     checkpoint: &Signed,
-) -> rusqlite::Result<String> {
-    let hashes = blocks::prove(connection, record.id, checkpoint.size)?;
-    let extra = BASE64.encode(canonical::line(record).as_bytes());
+) -> rusqlite::Result<Option<String>> {
+    let hashes = match blocks::prove(connection, record.id, checkpoint.size) {
+        Err(rusqlite::Error::QueryReturnedNoRows) => return Ok(None),
+        hashes => hashes?,
+    };
     let index = record.id.0 - 1;
-    Ok(format!("{HEADER}\nextra {extra}\nindex {index}\n{}\n{}", lines(&hashes), checkpoint.note))
+    let (part, outcome) = canonical::digest_stored(record);
+    let root = root_of_inclusion(leaf_hash(part, outcome), index, checkpoint.size, &hashes);
+    // Whether the signature is good is for whoever has the key to say.
+    if root.is_none() || root != checkpoint.note.lines().nth(2).and_then(hash) {
+        return Ok(None);
+    }
+    let extra = BASE64.encode(canonical::line(record).as_bytes());
+    Ok(Some(format!("{HEADER}\nextra {extra}\nindex {index}\n{}\n{}", lines(&hashes), checkpoint.note)))
 }
 
 /// Reads and checks the proof of a record.
@@ -138,7 +148,7 @@ impl RangeProof {
 }
 
 /// Proves the records `first` to `last`, as far as the newest checkpoint covers them: which is the last one that it
-/// proves, and the text. `None` where it covers none of them.
+/// proves, and the text. `None` where it covers none of them, and where retention took away what that needs.
 pub(crate) fn prove_range(
     connection: &Connection,
     (first, last): (RecordId, RecordId),
@@ -148,10 +158,16 @@ pub(crate) fn prove_range(
     if first > last {
         return Ok(None);
     }
-    let hashes = blocks::prove_range(connection, &(first - 1..last), checkpoint.size)?;
+    let is_gone = first <= blocks::retired(connection)?;
+    let hashes = match blocks::prove_range(connection, &(first - 1..last), checkpoint.size) {
+        // Amid a block whose records were retired: what stands before the first is not known any more.
+        Err(rusqlite::Error::QueryReturnedNoRows) if is_gone => return Ok(None),
+        hashes => hashes?,
+    };
     let mut text =
         format!("{RANGE_HEADER}\nrecords {first} {last}\n{}\n{}\n", lines(&hashes), checkpoint.note);
-    let mut begin = if last - first < HEADS_MAX { first - 1 } else { last };
+    // The heads of retired records are gone with them.
+    let mut begin = if last - first < HEADS_MAX && !is_gone { first - 1 } else { last };
     while begin < last {
         let end = last.min((begin / BLOCK + 1) * BLOCK);
         let heads: Vec<u8> = blocks::heads(connection, begin..end)?;

@@ -55,6 +55,8 @@ pub enum Proof {
     NoRecord,
     /// No checkpoint covers it yet.
     NotSigned,
+    /// The record, or what is needed of those around it, is not what was signed: there is nothing that would prove it.
+    Changed,
     /// The text: a C2SP tlog-proof.
     Text(String),
 }
@@ -183,7 +185,9 @@ impl AuditReader {
             Ok(match (record, newest) {
                 (None, _) => Proof::NoRecord,
                 (Some(_), None) => Proof::NotSigned,
-                (Some(record), Some(newest)) => Proof::Text(prove::prove(connection, &record, &newest)?),
+                (Some(record), Some(newest)) => {
+                    prove::prove(connection, &record, &newest)?.map_or(Proof::Changed, Proof::Text)
+                }
             })
         })
         .await

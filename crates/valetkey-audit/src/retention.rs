@@ -5,14 +5,17 @@
 //! ```
 //!
 //! So nothing goes that was not signed, and nothing goes without a signed record that says so. The hashes of the blocks
-//! stay, and with them the rest can be verified. What goes is never younger than a day, and never the last block.
+//! stay, and with them the rest can be verified. What goes is never younger than a day, and never the last block; and
+//! nothing goes that the index has not taken in, because the counts of reports are kept there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use valetkey_core::{AuditRecord, Reason, RecordKind, Timestamp};
 
 use crate::blocks;
+use crate::index::IndexState;
 use crate::tree::BLOCK;
 
 /// How long records are kept; whichever bound is reached first counts. The default keeps them for ever.
@@ -30,6 +33,18 @@ pub(crate) struct Retirer {
     /// When to look again, by the clock that never goes back.
     next_look: Duration,
     step: Step,
+    counted: Counted,
+}
+
+/// How far the index has come, which keeps the counts of what goes.
+struct Counted {
+    index: Arc<IndexState>,
+    /// Records that it takes in at a time.
+    chunk: u64,
+    /// Where it was when it last moved, and when that was.
+    seen: (u64, Duration),
+    /// Whether it was said that it is not waited for.
+    said: bool,
 }
 
 /// How far it is with what goes next.
@@ -57,7 +72,11 @@ pub(crate) struct Done(Option<Step>);
 
 impl Retirer {
     /// Goes on where the last run was.
-    pub(crate) fn new(retention: Retention, connection: &Connection) -> rusqlite::Result<Self> {
+    pub(crate) fn new(
+        retention: Retention,
+        connection: &Connection,
+        (index, chunk): (Arc<IndexState>, u64),
+    ) -> rusqlite::Result<Self> {
         let retired = blocks::retired(connection)?;
         let first: Option<u64> =
             connection.query_row("SELECT min(seq) FROM records", [], |row| row.get(0))?;
@@ -67,7 +86,8 @@ impl Retirer {
             }
             _ => Step::Idle,
         };
-        Ok(Self { retention, next_look: Duration::ZERO, step })
+        let counted = Counted { index, chunk, seen: (0, Duration::ZERO), said: false };
+        Ok(Self { retention, next_look: Duration::ZERO, step, counted })
     }
 
     /// Whether it has something to do in a transaction, where checkpoints cover the records up to `signed`.
@@ -103,7 +123,9 @@ impl Retirer {
         let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
         let oldest = now.as_micros().saturating_sub(age);
         let begin = blocks::retired(connection)?;
-        let top = signed.min(blocks::last_record(connection)?.saturating_sub(1)) / BLOCK * BLOCK;
+        let last = blocks::last_record(connection)?;
+        let counted = self.counted.up_to(last, monotonic);
+        let top = signed.min(last.saturating_sub(1)).min(counted) / BLOCK * BLOCK;
         let mut plan = None;
         for last in (begin + BLOCK..=top).step_by(STEP).take(BLOCKS_MAX) {
             let Some(last_us) = time_of(connection, last)?.filter(|time| *time <= oldest) else { break };
@@ -168,6 +190,32 @@ impl Retirer {
     }
 }
 
+impl Counted {
+    /// The last record that may go. An index that has much to do and does not move for long is not waited for: what
+    /// should go must not stay for ever.
+    fn up_to(&mut self, last: u64, monotonic: Duration) -> u64 {
+        let indexed = self.index.indexed();
+        let is_behind = last.saturating_sub(indexed) > self.chunk.saturating_mul(2);
+        if !is_behind || indexed != self.seen.0 || self.seen.1.is_zero() {
+            self.seen = (indexed, monotonic.max(Duration::from_nanos(1)));
+            self.said &= is_behind;
+        }
+        if monotonic.saturating_sub(self.seen.1) < INDEX_WAIT_MAX {
+            // The last one stays: the index is recognised by it.
+            return indexed.saturating_sub(1);
+        }
+        if !std::mem::replace(&mut self.said, true) {
+            tracing::error!(
+                indexed,
+                last,
+                "the audit log's index does not go on, and old records are deleted all the same: reports lose the \
+                 counts of those that it has not taken in"
+            );
+        }
+        u64::MAX
+    }
+}
+
 impl Plan {
     /// The record that says so.
     pub(crate) fn record(&self, now: Timestamp) -> AuditRecord {
@@ -211,6 +259,8 @@ fn bytes_in_use(connection: &Connection) -> rusqlite::Result<u64> {
 
 /// Whatever is asked for, records live that long.
 const AGE_MIN: Duration = Duration::from_secs(24 * 3600);
+/// How long retention waits for an index that does not move.
+const INDEX_WAIT_MAX: Duration = Duration::from_secs(6 * 3600);
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Blocks that go under one record.
 const BLOCKS_MAX: usize = 64;

@@ -118,8 +118,6 @@ impl AuditStore {
         let connection = schema::open_writer(&path)?;
         let evidence = Evidence::open(&path, &connection, &signing, missing)?;
         let verifier = evidence.verifier().clone();
-        let retirer = Retirer::new(retention, &connection)
-            .map_err(|source| OpenError::Database { path: path.clone(), source: source.into() })?;
         let shared = Arc::new(Shared {
             queue: Queue::new(queue_max),
             committed: watch::Sender::new(0),
@@ -130,6 +128,9 @@ impl AuditStore {
         });
         let wal_mover = WalMover::start(&path, WalLimits::default())?;
         let reader = AuditReader::open(&path)?;
+        let (state, chunk) = (Arc::clone(reader.index()), index_chunk.clamp(1, 65_535));
+        let retirer = Retirer::new(retention, &connection, (Arc::clone(&state), chunk))
+            .map_err(|source| OpenError::Database { path: path.clone(), source: source.into() })?;
         let tokens = Arc::new(TokenStore::open(&path)?);
         let archive = Arc::new(Archive::open(&path)?);
         let parts = WriterParts {
@@ -144,9 +145,8 @@ impl AuditStore {
             open_max,
             tick,
         };
-        let state = Arc::clone(reader.index());
         // A few ticks behind is near enough: what is not in the index is read from the log.
-        let (chunk, idle) = (index_chunk.clamp(1, 65_535), tick.saturating_mul(4));
+        let idle = tick.saturating_mul(4);
         let follower = Follower::start(&path, state, shared.committed.subscribe(), chunk, idle)?;
         let writer = start(&path, parts)?;
         let (writer, follower) = (Mutex::new(Some(writer)), Mutex::new(Some(follower)));

@@ -56,6 +56,8 @@ pub struct Verdict {
     pub checkpoints: u64,
     /// Checkpoints that reach into records which are gone, so that nothing can be said of them.
     pub checkpoints_passed_over: u64,
+    /// Of an export: how many records the given checkpoints know of, where that is more than it has.
+    pub beyond: Option<u64>,
     /// What is wrong; the first records first, as far as that can be said. At most 20.
     pub findings: Vec<Finding>,
     /// Whether there is more than that.

@@ -86,7 +86,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`CallError::NotFound`] where there is none of that id; with the reason `RECORD_NOT_SIGNED` where no checkpoint
-    /// covers it yet.
+    /// covers it yet, with `RECORD_CHANGED` where it is not what was signed.
     pub async fn audit_proof(&self, record_id: &str) -> Result<String, CallError> {
         let request = v1::GetAuditProofRequest { record_id: record_id.to_owned() };
         let v1::GetAuditProofResponse { proof } =

@@ -160,6 +160,10 @@ impl From<Status> for CallError {
             }
             Code::NotFound => Self::NotFound { reason, message, reference, record_id },
             Code::FailedPrecondition if reason == HANDLE_NOT_ACTIVE => Self::HandleNotActive { record_id },
+            // Of a record that is not what was signed: the caller has to be told which reason it is.
+            Code::DataLoss if !reason.is_empty() => {
+                Self::Precondition { reason, message, reference, record_id }
+            }
             Code::FailedPrecondition => Self::Precondition { reason, message, reference, record_id },
             Code::Unauthenticated if reason == PERSON_UNAUTHENTICATED => Self::PersonUnauthenticated,
             Code::Unauthenticated => Self::Unauthenticated,

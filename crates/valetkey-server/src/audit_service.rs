@@ -119,6 +119,7 @@ impl AuditService for Audit {
         match self.reader.prove(&scope, record).await.map_err(unreadable)? {
             Proof::NoRecord => Err(status::record_not_found()),
             Proof::NotSigned => Err(status::record_not_signed()),
+            Proof::Changed => Err(status::record_changed()),
             Proof::Text(proof) => Ok(Response::new(GetAuditProofResponse { proof })),
         }
     }

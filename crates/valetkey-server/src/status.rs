@@ -97,6 +97,11 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
     ("POLICY_IN_FLUX", Code::Unavailable, "Ask again: the policies changed while this was decided."),
     ("PRIVATE_KEY_MALFORMED", Code::FailedPrecondition, "Read the key without `?ssh-format=openssh`."),
     ("QUERY_LIMIT", Code::ResourceExhausted, "Ask again with a narrower filter."),
+    (
+        "RECORD_CHANGED",
+        Code::DataLoss,
+        "Run `valetkey audit verify`: the log is not what was signed. Keep the database as it is.",
+    ),
     ("RECORD_NOT_FOUND", Code::NotFound, "Check the record id."),
     ("RECORD_NOT_SIGNED", Code::FailedPrecondition, "Ask again after the next checkpoint, in a minute."),
     ("REFERENCE_CHANGED", Code::Unavailable, "Ask again: the item was changed while it was read."),
@@ -230,6 +235,11 @@ pub(crate) fn record_not_found() -> Status {
 pub(crate) fn record_not_signed() -> Status {
     let details = ErrorDetails::with_retry_info(Some(RETRY_SOON));
     build("RECORD_NOT_SIGNED", "no checkpoint covers the record yet", None, details)
+}
+
+/// The record, or what is around it, is not what was signed.
+pub(crate) fn record_changed() -> Status {
+    build("RECORD_CHANGED", "the record is not what was signed", None, ErrorDetails::new())
 }
 
 /// The broker stops.

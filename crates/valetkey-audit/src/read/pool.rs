@@ -69,11 +69,13 @@ impl Pool {
         reading.connection.progress_handler(CHECK_EVERY, Some(overdue))?;
         let mut result = reading.run(query, end);
         if let (Err(ReadError::Unavailable(source)), true) = (&result, reading.indexed) {
-            if self.index.report_damage() {
+            reading.indexed = false;
+            let without = reading.run(query, end);
+            // What fails without the index too is not its fault.
+            if !matches!(without, Err(ReadError::Unavailable(_))) && self.index.report_damage() {
                 tracing::error!(%source, "the index of the audit log fails; the log is read without it");
             }
-            reading.indexed = false;
-            result = reading.run(query, end);
+            result = without;
         }
         if let Ok(_) | Err(ReadError::TooLong) = result {
             self.keep(reading);

@@ -267,6 +267,7 @@ fn damaged(seen: u64, error: &rusqlite::Error) -> Verdict {
         proven: None,
         checkpoints: 0,
         checkpoints_passed_over: 0,
+        beyond: None,
         findings: vec![finding],
         more: true,
     }

@@ -31,20 +31,46 @@ pub(crate) fn verify(
         frontier: None,
         next: 0,
         first: 0,
+        unread: false,
         good: 0,
         count: 0,
         proven: None,
     };
     let mut lines = Lines(lines);
     while let Some(line) = lines.next().map_err(failed)? {
-        if !walk.take(&line)? {
-            break;
+        match walk.take(&line)? {
+            Step::On => {}
+            Step::End => break,
+            Step::Ahead(record) => {
+                let is_there = comes_later(&mut lines, walk.next).map_err(failed)?;
+                walk.complain_of_order(record, is_there);
+                break;
+            }
         }
         if walk.next.is_multiple_of(BLOCK) {
             progress(walk.next, 0);
         }
     }
     walk.end(path)
+}
+
+/// What to do after a line.
+enum Step {
+    On,
+    /// Nothing more can be said.
+    End,
+    /// This record stands where an earlier one belongs.
+    Ahead(u64),
+}
+
+/// Whether a record stands in one of the lines to come.
+fn comes_later<R: BufRead>(lines: &mut Lines<R>, wanted: u64) -> std::io::Result<bool> {
+    while let Some(line) = lines.next()? {
+        if canonical::read_line(&line).is_ok_and(|(record, _, _)| record == wanted) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The proof beside an export, where there is one, with the checkpoint that it leads to.
@@ -81,38 +107,62 @@ struct Walk<'a> {
     /// The record that must come next; 0 before the first.
     next: u64,
     first: u64,
+    /// Whether the first line is no record.
+    unread: bool,
     good: u64,
     count: u64,
     proven: Option<Proven>,
 }
 
 impl Walk<'_> {
-    /// Takes a line; whether to go on.
-    fn take(&mut self, line: &str) -> Result<bool, VerifyError> {
+    /// Takes a line.
+    fn take(&mut self, line: &str) -> Result<Step, VerifyError> {
         let (record, leaf) = match canonical::read_line(line) {
             Ok((record, part, outcome)) => (record, leaf_hash(part, outcome)),
+            Err(_) if self.next == 0 && self.proof.is_none() && !self.unread => {
+                // The next one tells whether it is a file of something else.
+                self.unread = true;
+                return Ok(Step::On);
+            }
+            Err(_) if self.next == 0 && self.unread => return Ok(Step::End),
             Err(fault) => {
+                let first = self.proof.as_ref().map_or(1, |(proof, _, _)| proof.first);
                 let what = format!("was changed: its line {fault}");
-                self.findings.add(Finding::record(FindingKind::Changed, self.next.max(1), what));
-                return Ok(false);
+                self.findings.add(Finding::record(FindingKind::Changed, self.next.max(first), what));
+                return Ok(Step::End);
             }
         };
+        if self.unread {
+            let what = "was changed: its line is none of a record";
+            let before = record.saturating_sub(1).max(1);
+            self.findings.add(Finding::record(FindingKind::Changed, before, what));
+            return Ok(Step::End);
+        }
         if self.next == 0 {
             self.begin(record)?;
         }
         if record > self.next {
-            self.findings.add_missing(self.next, record - 1);
-            return Ok(false);
+            return Ok(Step::Ahead(record));
         }
         if record < self.next {
             let what = format!("stands a second time, where record {} belongs", self.next);
             self.findings.add(Finding::record(FindingKind::Inserted, record, what));
-            return Ok(false);
+            return Ok(Step::End);
         }
         self.frontier.iter_mut().for_each(|frontier| frontier.push(1, leaf));
         self.next += 1;
         self.compare(leaf);
-        Ok(true)
+        Ok(Step::On)
+    }
+
+    /// Says of a record that comes too early whether the one that belongs there is missing, or only comes later.
+    fn complain_of_order(&mut self, record: u64, is_there: bool) {
+        if is_there {
+            let what = format!("was moved: it stands where record {} belongs, which comes later", self.next);
+            self.findings.add(Finding::record(FindingKind::Moved, record, what));
+        } else {
+            self.findings.add_missing(self.next, record - 1);
+        }
     }
 
     /// Begins with the first record of the export.
@@ -162,9 +212,8 @@ impl Walk<'_> {
                 self.count += 1;
                 self.proven = Some(Proven { size, time, place });
             } else if self.findings.list.iter().all(|finding| finding.records.is_none()) {
-                let what =
-                    format!("are not those that were signed: the checkpoint over {size} does not match");
-                self.findings.add(Finding::records(FindingKind::Between, (self.good + 1, size), what));
+                let why = format!("the checkpoint over {size} does not match");
+                self.findings.add(Finding::between((self.good + 1, size), why));
             }
         }
         if let Some((proof, size, root)) = &mut self.proof {
@@ -183,9 +232,8 @@ impl Walk<'_> {
                 } else if let Some(record) = proof.suspect {
                     self.findings.add(Finding::record(FindingKind::Changed, record, "was changed"));
                 } else {
-                    let what =
-                        format!("are not those that were signed: the checkpoint over {size} does not match");
-                    self.findings.add(Finding::records(FindingKind::Between, (proof.first, last), what));
+                    let why = format!("the checkpoint over {size} does not match");
+                    self.findings.add(Finding::between((proof.first, last), why));
                 }
             }
         }
@@ -193,6 +241,12 @@ impl Walk<'_> {
 
     fn end(mut self, path: &Path) -> Result<Verdict, VerifyError> {
         let last = self.next.saturating_sub(1);
+        if last == 0 && self.findings.list.is_empty() {
+            return Err(VerifyError::Nothing(format!(
+                "`{}` has no records as lines of JSON: only exports as `jsonl` can be verified",
+                path.display()
+            )));
+        }
         if let Some((proof, _, _)) = &self.proof
             && last < proof.last
             && self.findings.list.is_empty()
@@ -206,6 +260,7 @@ impl Walk<'_> {
                 self.place.display()
             )));
         }
+        let beyond = self.known_beyond(last);
         let Self { findings: Findings { list, more }, first, count, proven, .. } = self;
         Ok(Verdict {
             first,
@@ -213,9 +268,23 @@ impl Walk<'_> {
             proven,
             checkpoints: count,
             checkpoints_passed_over: 0,
+            beyond,
             findings: list,
             more,
         })
+    }
+
+    /// How many records the checkpoints that are left know of, where the export was read to its end.
+    fn known_beyond(&mut self, last: u64) -> Option<u64> {
+        if self.findings.list.iter().any(|finding| finding.records.is_some()) {
+            return None;
+        }
+        let mut beyond = None;
+        // From the database nothing comes, so nothing fails.
+        while let Ok(Some(known)) = self.checkpoints.next(u64::MAX, &mut self.findings) {
+            beyond = beyond.max(Some(known.size).filter(|size| *size > last));
+        }
+        beyond
     }
 }
 
@@ -229,9 +298,8 @@ impl<R: BufRead> Lines<R> {
         if line.pop_if(|last| *last == b'\n').is_none() && line.is_empty() {
             return Ok(None);
         }
-        String::from_utf8(line)
-            .map(Some)
-            .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+        // What is no text is no JSON, and said to be none like an empty line.
+        Ok(Some(String::from_utf8(line).unwrap_or_default()))
     }
 }
 

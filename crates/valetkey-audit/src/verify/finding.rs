@@ -86,6 +86,12 @@ impl Finding {
         Self { kind, records: Some((first, last)), text }
     }
 
+    /// About records between two checkpoints, of which no more can be said.
+    pub(crate) fn between((first, last): (u64, u64), why: impl Display) -> Self {
+        let what = if first == last { "is not the one that was" } else { "are not those that were" };
+        Self::records(FindingKind::Between, (first, last), format!("{what} signed: {why}"))
+    }
+
     /// Whether the first record concerned is one of the first `size`.
     pub(crate) fn begins_within(&self, size: u64) -> bool {
         self.records.is_some_and(|(first, _)| first <= size)
@@ -117,11 +123,16 @@ impl Findings {
         self.add(Finding::records(FindingKind::Missing, (first, last), what));
     }
 
+    /// Whether there is no place for more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= FINDINGS_MAX
+    }
+
     pub(crate) fn add(&mut self, finding: Finding) {
-        if self.list.len() < FINDINGS_MAX {
-            self.list.push(finding);
-        } else {
+        if self.is_full() {
             self.more = true;
+        } else {
+            self.list.push(finding);
         }
     }
 }

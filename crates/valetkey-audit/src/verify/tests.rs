@@ -548,6 +548,58 @@ fn an_export_from_the_first_record_on_is_verified_by_checkpoints() {
 }
 
 #[test]
+fn what_an_export_is_not_is_said_in_other_words() {
+    let mut log = Log::new();
+    log.options.signing.checkpoint_file = Some(log.path().with_file_name("checkpoints"));
+    history(&log, 120, &[1, 100]);
+    let path = export(&log, 1, 110);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let with = |lines: &[&str]| std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    let beyond = || verify(LogFile::Export(&path), &against(&log), &mut |_, _| {}).unwrap().beyond;
+    assert_eq!(beyond(), Some(120));
+    let moved = "record 52 was moved: it stands where record 51 belongs, which comes later";
+    with(&[&lines[..50], &[lines[51], lines[50]], &lines[52..]].concat());
+    check_export(&log, &path, &[moved]);
+    with(&[&lines[..50], &lines[51..], &[lines[50]]].concat());
+    check_export(&log, &path, &[moved]);
+    std::fs::write(&path, text.replace("number 0\"", "number O\"")).unwrap();
+    let first = "record 1 is not the one that was signed: the checkpoint over 1 does not match";
+    check_export(&log, &path, &[first]);
+    assert_eq!(beyond(), None);
+    with(&[&["nothing"], &lines[1..]].concat());
+    check_export(&log, &path, &["record 1 was changed: its line is none of a record"]);
+
+    for other in ["", "record_id,time\n1,2026\n2,2026\n", "{\"metadata\":{\"uid\":\"1\"}}\n{}\n", "x"] {
+        std::fs::write(&path, other).unwrap();
+        let verdict = verify(LogFile::Export(&path), &against(&log), &mut |_, _| {});
+        let Err(VerifyError::Nothing(text)) = verdict else { panic!("{other}: {verdict:?}") };
+        assert!(text.contains("only exports as `jsonl` can be verified"), "{text}");
+    }
+    std::fs::write(&path, [&text.as_bytes()[..text.len() - 40], b"\xff\n"].concat()).unwrap();
+    check_export(&log, &path, &["record 110 was changed: its line is no JSON"]);
+}
+
+#[test]
+fn a_record_that_was_changed_is_not_proved() {
+    let log = Log::new();
+    history(&log, 600, &[]);
+    tamper(&log, |raw| {
+        raw.execute("UPDATE records SET time_us = time_us - 1 WHERE seq = 3", []).unwrap();
+        raw.execute("DELETE FROM records WHERE seq = 300", []).unwrap();
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let reader = crate::AuditReader::open(&log.path()).unwrap();
+    let prove =
+        |record| runtime.block_on(reader.prove(&valetkey_core::AuditScope::Whole, RecordId(record))).unwrap();
+    // With a neighbour that is gone there is nothing to prove a record by either.
+    for record in [3, 4, 301] {
+        assert_eq!(prove(record), crate::Proof::Changed, "{record}");
+    }
+    assert!(matches!(prove(600), crate::Proof::Text(_)));
+}
+
+#[test]
 fn a_part_of_the_log_is_verified_by_its_proof() {
     let log = Log::new();
     history(&log, 600, &[100, 300]);

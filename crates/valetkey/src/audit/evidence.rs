@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use valetkey_audit::{
-    Against, AuditReader, Finding, LogFile, Proof, Proven, ProvenRecord, Signing, Verdict, VerifierKey,
-    check_proof,
+    Against, AuditReader, Finding, LogFile, Proof, ProofError, Proven, ProvenRecord, Signing, Verdict,
+    VerifierKey, check_proof,
 };
 use valetkey_client::CallError;
 use valetkey_core::{AuditScope, RecordId};
@@ -16,7 +16,8 @@ use crate::connection::connect;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, BAD, GOOD};
 
-/// Verifies a database, an export or a proof.
+/// Verifies a database, an export or a proof. What cannot be verified at all has another exit code than what is not
+/// whole.
 pub(super) fn verify(args: AuditVerifyArgs) -> Result<Exit, Failure> {
     let AuditVerifyArgs { file, key, checkpoints, format } = args;
     if let Some(proof) = file.proof {
@@ -32,7 +33,7 @@ pub(super) fn verify(args: AuditVerifyArgs) -> Result<Exit, Failure> {
     let mut progress = Progress { shown: std::io::stderr().is_terminal(), any: false };
     let verdict = valetkey_audit::verify(log, &against, &mut |done, of| progress.tell(done, of));
     progress.end();
-    let verdict = verdict.map_err(|error| Failure::chain(Exit::Failed, &error))?;
+    let verdict = verdict.map_err(|error| Failure::chain(Exit::Usage, &error))?;
     match format {
         OneFormat::Table => print(path, &verdict)?,
         OneFormat::Json => output::line(&format!("{:#}", json_of(&verdict)))?,
@@ -45,7 +46,8 @@ fn verify_proof(path: &Path, key: &VerifierKey, format: OneFormat) -> Result<Exi
     let text = read(path)?;
     let proven = check_proof(&text, key);
     let ProvenRecord { line, checkpoint } = proven.map_err(|error| {
-        Failure::new(Exit::Failed, format!("`{}` proves nothing: {error}", path.display()))
+        let exit = if error == ProofError::Malformed { Exit::Usage } else { Exit::Failed };
+        Failure::new(exit, format!("`{}` proves nothing: {error}", path.display()))
     })?;
     match format {
         OneFormat::Table => {
@@ -66,6 +68,10 @@ fn verify_proof(path: &Path, key: &VerifierKey, format: OneFormat) -> Result<Exi
 pub(super) async fn prove(args: AuditProveArgs) -> Result<Exit, Failure> {
     let AuditProveArgs { record_id, database, connection } = args;
     let failed = |why: &str| Failure::new(Exit::Failed, format!("{why} `{record_id}`"));
+    let changed = || {
+        let why = format!("record `{record_id}` is not what was signed, and cannot be proved");
+        Failure::new(Exit::Failed, format!("{why}: run `valetkey audit verify`"))
+    };
     let (none, not_signed) = ("there is no record", "no checkpoint covers the record yet:");
     let text = match database {
         Some(database) => {
@@ -75,6 +81,7 @@ pub(super) async fn prove(args: AuditProveArgs) -> Result<Exit, Failure> {
             match reader.prove(&AuditScope::Whole, id).await.map_err(|error| chain(&error))? {
                 Proof::NoRecord => return Err(failed(none)),
                 Proof::NotSigned => return Err(failed(not_signed)),
+                Proof::Changed => return Err(changed()),
                 Proof::Text(text) => text,
             }
         }
@@ -83,6 +90,7 @@ pub(super) async fn prove(args: AuditProveArgs) -> Result<Exit, Failure> {
             proof.map_err(|error: CallError| match error.reason() {
                 "RECORD_NOT_FOUND" => failed(none),
                 "RECORD_NOT_SIGNED" => failed(not_signed),
+                "RECORD_CHANGED" => changed(),
                 _ => error.into(),
             })?
         }
@@ -126,13 +134,13 @@ fn known_key(key: Option<&str>, database: Option<&Path>) -> Result<VerifierKey, 
         }
     };
     let text = read(&file)?;
-    let none = |error| Failure::new(Exit::Failed, format!("`{}` {error}", file.display()));
+    let none = |error| Failure::new(Exit::Usage, format!("`{}` {error}", file.display()));
     VerifierKey::parse(&text).map_err(none)
 }
 
 /// A small file.
 fn read(path: &Path) -> Result<String, Failure> {
-    let failed = |error| Failure::new(Exit::Failed, format!("cannot read `{}`: {error}", path.display()));
+    let failed = |error| Failure::new(Exit::Usage, format!("cannot read `{}`: {error}", path.display()));
     let mut text = String::new();
     std::fs::File::open(path)
         .map_err(failed)?
@@ -143,7 +151,8 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 fn print(path: &Path, verdict: &Verdict) -> Result<(), Failure> {
-    let Verdict { first, last, proven, checkpoints, checkpoints_passed_over, findings, more } = verdict;
+    let Verdict { first, last, proven, checkpoints, checkpoints_passed_over, beyond, findings, more } =
+        verdict;
     let path = path.display();
     match verdict.is_whole() {
         true => output::line(&format!("{GOOD}whole{GOOD:#}  {path}: records {first} to {last}"))?,
@@ -158,6 +167,9 @@ fn print(path: &Path, verdict: &Verdict) -> Result<(), Failure> {
     if let Some(Proven { size, time, place }) = proven {
         let of = time.map(|time| format!(" of {time}")).unwrap_or_default();
         output::line(&format!("proven up to record {size} by the checkpoint{of} in `{}`", place.display()))?;
+    }
+    if let Some(known) = beyond {
+        output::line(&format!("the checkpoints know of {known} records; the export ends at {last}"))?;
     }
     match verdict.unsigned() {
         unsigned if unsigned > 0 && verdict.is_whole() => {
@@ -177,7 +189,8 @@ fn print(path: &Path, verdict: &Verdict) -> Result<(), Failure> {
 }
 
 fn json_of(verdict: &Verdict) -> Value {
-    let Verdict { first, last, proven, checkpoints, checkpoints_passed_over, findings, more } = verdict;
+    let Verdict { first, last, proven, checkpoints, checkpoints_passed_over, beyond, findings, more } =
+        verdict;
     let finding = |Finding { kind, records, text }: &Finding| {
         json!({
             "kind": kind.as_str(),
@@ -195,6 +208,7 @@ fn json_of(verdict: &Verdict) -> Value {
         "unsigned": verdict.unsigned(),
         "checkpoints": checkpoints,
         "checkpoints_passed_over": checkpoints_passed_over,
+        "checkpoints_know": beyond,
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
         "more": more,
     })
