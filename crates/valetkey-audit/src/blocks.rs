@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use valetkey_core::{RecordId, Timestamp};
 
 use crate::canonical::{self, PartDigest, leaf_hash};
+use crate::row::one;
 use crate::stored::{SELECT, StoredRecord};
 use crate::tree::{BLOCK, Block, Frontier, HEAD_BYTES, Hash, around, inclusion};
 
@@ -41,13 +42,14 @@ impl Signed {
 /// Adds a block, at the end.
 pub(crate) fn insert(connection: &Connection, block: &Block) -> rusqlite::Result<()> {
     let Block { number, heads, hash } = block;
-    connection
+    let rows = connection
         .prepare_cached("INSERT INTO tree_blocks (block, hash) VALUES (?1, ?2)")?
         .execute(params![number, hash.0])?;
-    connection
+    one(rows)?;
+    let rows = connection
         .prepare_cached("INSERT INTO tree_leaves (block, heads) VALUES (?1, ?2)")?
         .execute(params![number, heads])?;
-    Ok(())
+    one(rows)
 }
 
 /// How many blocks there are.

@@ -227,7 +227,7 @@ fn next_record(connection: &Connection, after: u64) -> rusqlite::Result<Option<u
 
 /// Where tables and triggers are not those that a broker makes: what refuses changes may be gone.
 fn schema_findings(connection: &Connection) -> rusqlite::Result<Vec<Finding>> {
-    let (has, must) = (objects(connection)?, objects(&schema::fresh()?)?);
+    let (has, must) = (schema::objects(connection)?, schema::objects(&schema::fresh()?)?);
     let mut findings = Vec::new();
     for name in must.keys().chain(has.keys().filter(|name| !must.contains_key(*name))) {
         let fault = match (has.get(name), must.get(name)) {
@@ -244,13 +244,6 @@ fn schema_findings(connection: &Connection) -> rusqlite::Result<Vec<Finding>> {
             .push(Finding::general(FindingKind::Damaged, format!("the table of texts is damaged: {sound}")));
     }
     Ok(findings)
-}
-
-/// The definitions of tables and triggers, by what and how they are called.
-fn objects(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Option<String>>> {
-    let mut statement = connection
-        .prepare("SELECT type || ' `' || name || '`', sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?;
-    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {

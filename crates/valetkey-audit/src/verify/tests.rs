@@ -261,6 +261,18 @@ fn what_the_tree_is_made_of_is_watched_too() {
             "the table `mine` of the database is not valetkey's"
         ]
     );
+    let log = Log::new();
+    history(&log, 10, &[]);
+    let raw = log.raw();
+    raw.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).unwrap();
+    run(
+        &raw,
+        "PRAGMA writable_schema = 1;
+         INSERT INTO sqlite_schema VALUES ('trigger', 'sqlite_evil', 'records', 0,
+             'CREATE TRIGGER sqlite_evil BEFORE INSERT ON records BEGIN SELECT RAISE(IGNORE); END')",
+    );
+    drop(raw);
+    assert_eq!(verdict(&log).findings[0].text, "the trigger `sqlite_evil` of the database is not valetkey's");
 }
 
 /// Whoever knows how the tree is made recomputes it, and meets the next checkpoint.
