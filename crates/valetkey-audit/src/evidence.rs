@@ -127,7 +127,7 @@ impl Evidence {
 
     /// Records up to here are settled, whatever else is known: they are in a block, or under a checkpoint.
     pub(crate) fn settled(&self, connection: &Connection) -> rusqlite::Result<u64> {
-        Ok(self.signed.max(blocks::count(connection)? * BLOCK))
+        Ok(self.signed.max(blocks::count(connection)?.saturating_mul(BLOCK)))
     }
 
     /// Takes the tree up to the last record from the database, and adds the blocks that it lacks. Of a database that
