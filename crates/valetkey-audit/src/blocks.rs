@@ -6,7 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use valetkey_core::{RecordId, Timestamp};
 
 use crate::canonical::{self, PartDigest, leaf_hash};
-use crate::stored::{SELECT, StoredRecord};
+use crate::row::one;
+use crate::stored::{SELECT_STRICT, StoredRecord};
 use crate::tree::{BLOCK, Block, Frontier, HEAD_BYTES, Hash, around, inclusion};
 
 /// A row of `checkpoints`.
@@ -41,13 +42,14 @@ impl Signed {
 /// Adds a block, at the end.
 pub(crate) fn insert(connection: &Connection, block: &Block) -> rusqlite::Result<()> {
     let Block { number, heads, hash } = block;
-    connection
+    let rows = connection
         .prepare_cached("INSERT INTO tree_blocks (block, hash) VALUES (?1, ?2)")?
         .execute(params![number, hash.0])?;
-    connection
+    one(rows)?;
+    let rows = connection
         .prepare_cached("INSERT INTO tree_leaves (block, heads) VALUES (?1, ?2)")?
         .execute(params![number, heads])?;
-    Ok(())
+    one(rows)
 }
 
 /// How many blocks there are.
@@ -88,7 +90,7 @@ pub(crate) fn frontier(connection: &Connection, blocks: Range<u64>) -> rusqlite:
     for hash in hashes {
         frontier.push(BLOCK, hash?);
     }
-    whole(frontier.size() == (blocks.end - blocks.start) * BLOCK)?;
+    whole(frontier.size() == (blocks.end - blocks.start).saturating_mul(BLOCK))?;
     Ok(frontier)
 }
 
@@ -98,8 +100,8 @@ pub(crate) fn parts(
     connection: &Connection,
     leaves: Range<u64>,
 ) -> rusqlite::Result<Vec<(PartDigest, Option<PartDigest>)>> {
-    let mut statement =
-        connection.prepare_cached(&format!("{SELECT} WHERE r.seq > ?1 AND r.seq <= ?2 ORDER BY r.seq"))?;
+    let mut statement = connection
+        .prepare_cached(&format!("{} WHERE r.seq > ?1 AND r.seq <= ?2 ORDER BY r.seq", *SELECT_STRICT))?;
     let records = statement.query_map([leaves.start, leaves.end], StoredRecord::from_row)?;
     let mut parts = Vec::new();
     for record in records {

@@ -21,6 +21,7 @@ use crate::canonical::{PartDigest, leaf_hash};
 use crate::checkpoint_file::{self, CheckpointFile};
 use crate::keys;
 use crate::note::{NoteError, SignerKey, VerifierKey};
+use crate::row::one;
 use crate::schema::OpenError;
 use crate::store::Missing;
 use crate::tree::{BLOCK, Block, Tree};
@@ -126,7 +127,7 @@ impl Evidence {
 
     /// Records up to here are settled, whatever else is known: they are in a block, or under a checkpoint.
     pub(crate) fn settled(&self, connection: &Connection) -> rusqlite::Result<u64> {
-        Ok(self.signed.max(blocks::count(connection)? * BLOCK))
+        Ok(self.signed.max(blocks::count(connection)?.saturating_mul(BLOCK)))
     }
 
     /// Takes the tree up to the last record from the database, and adds the blocks that it lacks. Of a database that
@@ -228,9 +229,10 @@ impl Evidence {
             blocks::insert(transaction, block)?;
         }
         if let Some(Signed { size, time, note }) = checkpoint {
-            transaction
+            let rows = transaction
                 .prepare_cached("INSERT INTO checkpoints (size, time_us, note) VALUES (?1, ?2, ?3)")?
                 .execute(params![size, time.as_micros(), note])?;
+            one(rows)?;
             transaction
                 .prepare_cached("UPDATE tree_tail SET size = ?1, heads = ?2 WHERE one = 1")?
                 .execute(params![size, self.tree.heads()])?;

@@ -62,41 +62,44 @@ pub(crate) fn insert_record(
     // The generation counts the loads of one process and means nothing afterwards.
     let revision = revision.map(|revision: Revision| revision.digest_text());
     let target = TargetTexts::of(target.as_deref());
-    statement
-        .execute(params![
-            seq,
-            time.as_micros(),
-            kind.code(),
-            ruling.code(),
-            reason.code(),
-            request.as_ref().map(|id| id.0.as_bytes()),
-            trace.as_ref().map(|id| id.0),
-            id(caller.as_deref())?,
-            id(client.as_deref())?,
-            id(agent.as_ref().map(|agent| agent.0.as_str()))?,
-            id(tool.as_ref().map(|tool| tool.0.as_str()))?,
-            id(reference.as_deref())?,
-            id(target.vault.map(|vault| &*vault.id))?,
-            id(target.vault.map(|vault| &*vault.name))?,
-            id(target.item.map(|item| &*item.id))?,
-            id(target.item.map(|item| &*item.name))?,
-            id(target.field_id.as_deref())?,
-            id(target.error)?,
-            id(policies.as_deref())?,
-            id(revision.as_deref())?,
-            id(session.as_deref())?,
-            id(destination.as_deref())?,
-            lease.as_ref().map(|id| id.0.as_bytes()),
-            handle.as_ref().map(|id| id.0.as_bytes()),
-            ttl.map(micros),
-            uses,
-            redeemer.map(Code::code),
-            purpose.as_deref(),
-            detail.as_deref(),
-            id(credential.as_deref())?,
-            id(on_behalf_of.as_ref().map(|person| person.0.as_str()))?,
-        ])
-        .map(drop)
+    one(statement.execute(params![
+        seq,
+        time.as_micros(),
+        kind.code(),
+        ruling.code(),
+        reason.code(),
+        request.as_ref().map(|id| id.0.as_bytes()),
+        trace.as_ref().map(|id| id.0),
+        id(caller.as_deref())?,
+        id(client.as_deref())?,
+        id(agent.as_ref().map(|agent| agent.0.as_str()))?,
+        id(tool.as_ref().map(|tool| tool.0.as_str()))?,
+        id(reference.as_deref())?,
+        id(target.vault.map(|vault| &*vault.id))?,
+        id(target.vault.map(|vault| &*vault.name))?,
+        id(target.item.map(|item| &*item.id))?,
+        id(target.item.map(|item| &*item.name))?,
+        id(target.field_id.as_deref())?,
+        id(target.error)?,
+        id(policies.as_deref())?,
+        id(revision.as_deref())?,
+        id(session.as_deref())?,
+        id(destination.as_deref())?,
+        lease.as_ref().map(|id| id.0.as_bytes()),
+        handle.as_ref().map(|id| id.0.as_bytes()),
+        ttl.map(micros),
+        uses,
+        redeemer.map(Code::code),
+        purpose.as_deref(),
+        detail.as_deref(),
+        id(credential.as_deref())?,
+        id(on_behalf_of.as_ref().map(|person| person.0.as_str()))?,
+    ])?)
+}
+
+/// Refuses an insert that did not happen: a trigger that is not ours can leave a row out without an error.
+pub(crate) fn one(rows: usize) -> rusqlite::Result<()> {
+    if rows == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(rows)) }
 }
 
 /// Inserts the outcome of a record.
@@ -113,7 +116,7 @@ pub(crate) fn insert_outcome(
             (Some(&**source), *item_version, Some(time.since(*read_time)))
         }
     };
-    connection
+    let rows = connection
         .prepare_cached(
             "INSERT INTO outcomes (seq, time_us, result, reason, source, item_version, detail, value_age_us, value_digest)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -128,8 +131,8 @@ pub(crate) fn insert_outcome(
             detail.as_deref(),
             age.map(micros),
             value_digest.map(|digest| digest.0),
-        ])
-        .map(drop)
+        ])?;
+    one(rows)
 }
 
 /// What is stored of a target. Labels are not: the field's id names it, and policies are judged by their

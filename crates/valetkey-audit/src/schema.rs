@@ -1,5 +1,6 @@
 //! Opening the database file: what it must be, how it is created, and the pragmas of each connection.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, File};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -36,6 +37,17 @@ pub enum OpenError {
         has: i64,
         /// The newest known.
         knows: i64,
+    },
+    /// A table, an index or a trigger is not as this version makes it.
+    #[error(
+        "the {object} of the audit database `{path}` is not as valetkey makes it: somebody added, changed or removed it; \
+         `valetkey audit verify --database` says what else was changed; restore the database from a backup"
+    )]
+    Changed {
+        /// The database.
+        path: PathBuf,
+        /// What was added, changed or removed.
+        object: String,
     },
     /// Made by an older version, and to be read only.
     #[error("the audit database `{0}` has an older schema; a broker brings it up to date when it starts")]
@@ -136,7 +148,29 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         migrate(connection, version)
     };
     prepare(&mut connection).map_err(|error| refused(path, error))?;
-    Ok(connection)
+    let found = changed_object(&connection).map_err(|error| refused(path, error))?;
+    match found {
+        None => Ok(connection),
+        Some(object) => Err(OpenError::Changed { path: path.to_owned(), object }),
+    }
+}
+
+/// What is not as this version makes it: a trigger that was added could swallow records, one that is gone protects none.
+fn changed_object(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let (has, must) = (objects(connection)?, objects(&fresh()?)?);
+    let differs = |name: &&String| has.get(*name) != must.get(*name);
+    Ok(must.keys().chain(has.keys()).find(differs).cloned())
+}
+
+/// The definitions of tables, indexes, triggers and views, by what and how they are called. Left out is only what SQLite
+/// makes by itself: a name that begins like those of its own protects nobody.
+pub(crate) fn objects(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Option<String>>> {
+    let mut statement = connection.prepare(
+        "SELECT type || ' `' || name || '`', sql FROM sqlite_schema
+         WHERE NOT (type = 'table' AND (name = 'sqlite_sequence' OR name GLOB 'sqlite_stat[0-9]'))
+             AND NOT (type = 'index' AND name GLOB 'sqlite_autoindex_*' AND sql IS NULL)",
+    )?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 /// Opens the database for reading.

@@ -1,5 +1,6 @@
 //! Records as they are read back, in plain types.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rusqlite::Row;
@@ -235,6 +236,39 @@ pub(crate) const SELECT: &str = "
         (SELECT text FROM strings WHERE id = o.source),
         o.item_version, o.detail, o.value_age_us, o.value_digest
     FROM records r LEFT JOIN outcomes o ON o.seq = r.seq";
+
+/// The same for those who prove something: an id whose text is gone is no text, and not the same as none. Such a row
+/// cannot be read.
+pub(crate) static SELECT_STRICT: LazyLock<String> = LazyLock::new(|| {
+    TEXTS.iter().fold(SELECT.to_owned(), |sql, column| {
+        let text = format!("(SELECT text FROM strings WHERE id = {column})");
+        // Bytes are no text.
+        sql.replace(&text, &format!("iif({column} IS NULL, NULL, ifnull({text}, x''))"))
+    })
+});
+
+/// The columns that hold ids of texts.
+const TEXTS: [&str; 19] = [
+    "r.credential",
+    "r.on_behalf_of",
+    "r.caller",
+    "r.client",
+    "r.agent",
+    "r.tool",
+    "r.reference",
+    "r.vault_id",
+    "r.vault_name",
+    "r.item_id",
+    "r.item_name",
+    "r.field_id",
+    "r.target_error",
+    "r.policies",
+    "r.revision",
+    "r.session",
+    "r.destination",
+    "o.reason",
+    "o.source",
+];
 
 #[cfg(test)]
 mod tests;

@@ -191,7 +191,8 @@ impl Writer {
                 self.foreign = true;
                 WriteError::Foreign
             }
-            WriteError::Foreign => {
+            // Something swallowed a row of ours: only a trigger that is not ours can.
+            WriteError::Foreign | WriteError::Database(rusqlite::Error::StatementChangedRows(_)) => {
                 self.foreign = true;
                 WriteError::Foreign
             }

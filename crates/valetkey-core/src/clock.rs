@@ -51,10 +51,12 @@ impl Timestamp {
 }
 
 impl std::fmt::Display for Timestamp {
-    /// RFC 3339 in UTC with microseconds, as in `2026-11-23T14:05:09.000123Z`.
+    /// RFC 3339 in UTC with microseconds, as in `2026-11-23T14:05:09.000123Z`; the microseconds alone where no such
+    /// date can be written.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let moment = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000)
-            .map_err(|_| std::fmt::Error)?;
+        let moment = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000);
+        // A moment after the year 9999 is somebody's; an error here would be a panic of whoever prints it.
+        let Ok(moment) = moment else { return write!(f, "{}us", self.0) };
         write!(
             f,
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
@@ -66,5 +68,18 @@ impl std::fmt::Display for Timestamp {
             moment.second(),
             moment.microsecond()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_moment_can_be_printed() {
+        let check = |micros, text: &str| assert_eq!(Timestamp::from_micros(micros).to_string(), text);
+        check(123, "1970-01-01T00:00:00.000123Z");
+        check(i64::MAX, "9223372036854775807us");
+        check(i64::MIN, "-9223372036854775808us");
     }
 }

@@ -141,9 +141,12 @@ async fn a_start_goes_on_where_it_was() {
     // As if it had stopped between the row and the second block.
     let raw = log.raw();
     let columns = "time_us, kind, ruling, reason";
+    let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'records_without_gap'";
+    let trigger: String = raw.query_row(trigger, [], |row| row.get(0)).unwrap();
     raw.execute_batch(&format!(
         "DROP TRIGGER records_without_gap; PRAGMA ignore_check_constraints = 1;
-         INSERT INTO records (seq, {columns}) SELECT seq - 256, {columns} FROM records WHERE seq BETWEEN 513 AND 700 AND seq < 769"
+         INSERT INTO records (seq, {columns}) SELECT seq - 256, {columns} FROM records WHERE seq BETWEEN 513 AND 700 AND seq < 769;
+         {trigger}"
     ))
     .unwrap();
     drop(raw);

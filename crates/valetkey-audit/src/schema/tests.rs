@@ -129,3 +129,38 @@ fn what_is_written_stays() {
     }
     connection.execute(&format!("INSERT {record}) VALUES (3, 1, 1, 2, 2)"), []).unwrap();
 }
+
+/// Adds a row to the schema that SQL itself would refuse.
+fn hide(connection: &Connection, name: &str, sql: &str) {
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).unwrap();
+    connection.pragma_update(None, "writable_schema", true).unwrap();
+    let row = "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) VALUES ('trigger', ?1, 'records', 0, ?2)";
+    connection.execute(row, [name, sql]).unwrap();
+    connection.pragma_update(None, "writable_schema", false).unwrap();
+}
+
+#[test]
+fn a_writer_refuses_a_schema_that_is_not_its_own() {
+    let check = |change: &dyn Fn(&Connection), expected: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.db");
+        change(&fresh(&path));
+        let Err(OpenError::Changed { object, path: _ }) = open_writer(&path) else { panic!("{expected}") };
+        assert_eq!(object, expected);
+    };
+    let swallow = "CREATE TRIGGER sqlite_evil BEFORE INSERT ON records BEGIN SELECT RAISE(IGNORE); END";
+    check(&|connection| hide(connection, "sqlite_evil", swallow), "trigger `sqlite_evil`");
+    for (sql, expected) in [
+        ("CREATE TRIGGER evil AFTER INSERT ON records BEGIN SELECT 1; END", "trigger `evil`"),
+        ("DROP TRIGGER records_never_deleted", "trigger `records_never_deleted`"),
+        ("CREATE INDEX mine ON records (kind)", "index `mine`"),
+        ("ALTER TABLE settled ADD COLUMN mine INTEGER", "table `settled`"),
+    ] {
+        check(&|connection| connection.execute_batch(sql).unwrap(), expected);
+    }
+    // What SQLite makes by itself is no change.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.db");
+    fresh(&path).execute_batch("ANALYZE").unwrap();
+    open_writer(&path).unwrap();
+}

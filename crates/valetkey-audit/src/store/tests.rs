@@ -410,3 +410,20 @@ async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Outpu
     })
     .await
 }
+
+#[tokio::test]
+async fn nothing_is_acknowledged_that_a_trigger_swallowed() {
+    let swallow =
+        |table: &str| format!("CREATE TRIGGER evil BEFORE INSERT ON {table} BEGIN SELECT RAISE(IGNORE); END");
+    for table in ["records", "strings", "outcomes"] {
+        let log = Log::new();
+        let store = log.open();
+        let record = write(&store, allowed("a")).await.unwrap();
+        log.raw().execute_batch(&swallow(table)).unwrap();
+        settle(&store, record, Issued);
+        assert!(write(&store, denied("somebody")).await.is_err(), "{table}");
+        assert!(!store.is_available(), "{table}");
+        log.raw().execute_batch("DROP TRIGGER evil").unwrap();
+        assert!(write(&store, denied("b")).await.is_err(), "{table}: not before a person has looked");
+    }
+}

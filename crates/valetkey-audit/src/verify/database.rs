@@ -11,9 +11,10 @@ use super::walk::{Place, Stored, Walk};
 use super::{Against, Verdict, VerifyError};
 use crate::blocks::{self, Signed};
 use crate::canonical::{self, leaf_hash};
+use crate::note::VerifierKey;
 use crate::retention;
 use crate::schema::{self, OpenError};
-use crate::stored::{SELECT, StoredRecord};
+use crate::stored::{SELECT_STRICT, StoredRecord};
 use crate::tree::{BLOCK, HEAD_BYTES, Hash, Head};
 
 /// Verifies a database as it is at this moment.
@@ -27,8 +28,9 @@ pub(crate) fn verify(
     let failed = |error: rusqlite::Error| OpenError::Database { path: path.to_owned(), source: error.into() };
     let snapshot = connection.transaction().map_err(failed)?;
     let checkpoints = Checkpoints::open(against, Some((&snapshot, path)))?;
+    let good = || newest_good(&snapshot, &against.key);
     let mut seen = 0;
-    let verdict = walk(&snapshot, checkpoints, &mut |done, of| {
+    let verdict = walk(&snapshot, checkpoints, good, &mut |done, of| {
         seen = done;
         progress(done, of);
     });
@@ -42,9 +44,10 @@ pub(crate) fn verify(
 fn walk(
     connection: &Connection,
     checkpoints: Checkpoints<'_>,
+    good: impl FnOnce() -> rusqlite::Result<u64>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> rusqlite::Result<Verdict> {
-    let extent = Extent::of(connection)?;
+    let extent = Extent::of(connection, good()?)?;
     let stored = Tables { connection, extent: &extent };
     let mut walk = Walk::new(stored, checkpoints);
     for finding in schema_findings(connection)?.into_iter().chain(extent.findings(connection)?) {
@@ -101,16 +104,22 @@ struct Extent {
     blocks: u64,
     /// The leaves after the last whole block.
     tail: (u64, Vec<u8>),
+    /// What the tables say of records that there cannot have been.
+    claimed: Option<u64>,
 }
 
 impl Extent {
-    fn of(connection: &Connection) -> rusqlite::Result<Self> {
+    fn of(connection: &Connection, good: u64) -> rusqlite::Result<Self> {
         let first: Option<i64> =
             connection.query_row("SELECT min(seq) FROM records", [], |row| row.get(0))?;
         let last: i64 =
             connection.query_row("SELECT coalesce(max(seq), 0) FROM records", [], |row| row.get(0))?;
         let last = u64::try_from(last).unwrap_or(0);
-        let (retired, count) = (blocks::retired(connection)?, blocks::count(connection)?);
+        let (said_retired, count) = (blocks::retired(connection)?, blocks::count(connection)?);
+        // Nobody goes through what a single row makes up: no record is retired that no checkpoint covers.
+        let retired = said_retired.min(good / BLOCK * BLOCK);
+        let records: u64 = connection.query_row("SELECT count(*) FROM records", [], |row| row.get(0))?;
+        let believed = good.max(retired.saturating_add(records)).saturating_add(UNSIGNED_MAX);
         let tail = connection
             .query_row("SELECT size, heads FROM tree_tail WHERE one = 1", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
@@ -124,13 +133,19 @@ impl Extent {
             true => begin / BLOCK,
             false => retired / BLOCK,
         };
-        let (known, blocks) = ((count * BLOCK).max(tail.0), count.max(signed / BLOCK));
-        Ok(Self { first_block, first, last, retired, known, blocks, tail })
+        let said = count.saturating_mul(BLOCK).max(tail.0);
+        let claimed = Some(said.max(said_retired)).filter(|said| *said > believed);
+        let (known, blocks) = (said.min(believed), count.max(signed / BLOCK));
+        Ok(Self { first_block, first, last, retired, known, blocks, tail, claimed })
     }
 
     /// Records and outcomes where none can be.
     fn findings(&self, connection: &Connection) -> rusqlite::Result<Vec<Finding>> {
         let mut findings = Vec::new();
+        if let Some(claimed) = self.claimed {
+            let text = format!("the tree speaks of {claimed} records, and there are {}", self.last);
+            findings.push(Finding::general(FindingKind::Tree, text));
+        }
         let begin = self.first_block * BLOCK + 1;
         if let Some(first) =
             self.first.filter(|first| u64::try_from(*first).is_ok_and(|first| first < begin) || *first < 1)
@@ -150,6 +165,22 @@ impl Extent {
         Ok(findings)
     }
 }
+
+/// How many records the newest checkpoint covers whose signature is good.
+fn newest_good(connection: &Connection, key: &VerifierKey) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare("SELECT size, note FROM checkpoints ORDER BY size DESC")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (size, note): (u64, String) = (row.get(0)?, row.get(1)?);
+        if key.open(&note).is_ok_and(|known| known.size == size) {
+            return Ok(size);
+        }
+    }
+    Ok(0)
+}
+
+/// Records that a tree may know of beyond those that there are, and still be gone through one block after the other.
+const UNSIGNED_MAX: u64 = 1 << 16;
 
 /// What the tables of the tree say.
 struct Tables<'a> {
@@ -204,8 +235,8 @@ impl Stored for Tables<'_> {
 
 /// What stands in the places of the leaves from `begin` on and before `end`.
 fn places(connection: &Connection, begin: u64, end: u64) -> rusqlite::Result<Vec<Place>> {
-    let mut statement =
-        connection.prepare_cached(&format!("{SELECT} WHERE r.seq > ?1 AND r.seq <= ?2 ORDER BY r.seq"))?;
+    let mut statement = connection
+        .prepare_cached(&format!("{} WHERE r.seq > ?1 AND r.seq <= ?2 ORDER BY r.seq", *SELECT_STRICT))?;
     let place = |row: &rusqlite::Row<'_>| {
         let place = match StoredRecord::from_row(row) {
             Err(_) => Place::Unreadable,
@@ -227,7 +258,7 @@ fn next_record(connection: &Connection, after: u64) -> rusqlite::Result<Option<u
 
 /// Where tables and triggers are not those that a broker makes: what refuses changes may be gone.
 fn schema_findings(connection: &Connection) -> rusqlite::Result<Vec<Finding>> {
-    let (has, must) = (objects(connection)?, objects(&schema::fresh()?)?);
+    let (has, must) = (schema::objects(connection)?, schema::objects(&schema::fresh()?)?);
     let mut findings = Vec::new();
     for name in must.keys().chain(has.keys().filter(|name| !must.contains_key(*name))) {
         let fault = match (has.get(name), must.get(name)) {
@@ -244,13 +275,6 @@ fn schema_findings(connection: &Connection) -> rusqlite::Result<Vec<Finding>> {
             .push(Finding::general(FindingKind::Damaged, format!("the table of texts is damaged: {sound}")));
     }
     Ok(findings)
-}
-
-/// The definitions of tables and triggers, by what and how they are called.
-fn objects(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Option<String>>> {
-    let mut statement = connection
-        .prepare("SELECT type || ' `' || name || '`', sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?;
-    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {
