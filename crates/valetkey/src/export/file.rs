@@ -107,8 +107,12 @@ impl ExportFile {
         let (end, last) = last_whole_line(&mut this.file, format)
             .map_err(|error| failed(path, error))?
             .ok_or_else(|| foreign(path, format))?;
-        let first = first_record(path, format).map_err(|error| failed(path, error))?;
         let (after, line) = last.unzip();
+        // Where there is a last whole record, the first line is whole too.
+        let first = match after {
+            Some(RecordId(1..)) => first_record(path, format).map_err(|error| failed(path, error))?,
+            Some(RecordId(0)) | None => None,
+        };
         let line = line.filter(|_| after > Some(RecordId(0)));
         Ok((this, Tail { place: Place { first, after }, line, end }))
     }
