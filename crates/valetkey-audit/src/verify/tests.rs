@@ -348,7 +348,6 @@ fn what_is_far_away_is_not_walked_to() {
         tamper(&log, |raw| run(raw, &sql));
         let verdict = verdict(&log);
         assert!(!verdict.is_whole(), "{sql}");
-        println!("{sql}: {:?}", verdict.findings);
     }
     let log = Log::new();
     history(&log, 600, &[100, 300]);
