@@ -18,12 +18,11 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
-use valetkey_core::{AuditError, AuditOutcome, Clock, OutcomeResult, RecordId, RecordKind, Ruling};
+use valetkey_core::{AuditError, AuditOutcome, Clock, OutcomeResult, RecordId, Ruling};
 
 use crate::blocks;
-use crate::code::Code;
 use crate::evidence::Evidence;
 use crate::outcomes::{NewOutcome, Outcomes};
 use crate::queue::{Queue, Submission, Work};
@@ -432,23 +431,9 @@ impl Writer {
 
     /// Signs what the last run left unsigned, at once: a broker that crashes again and again must sign too.
     fn sign_rest(&mut self) -> Result<(), WriteError> {
-        let WriterParts { evidence, connection, clock, .. } = &mut self.parts;
-        let (signed, last) = (evidence.signed(), self.last);
-        if signed >= last {
+        let WriterParts { evidence, connection, .. } = &mut self.parts;
+        if !evidence.has_rest(connection, self.last)? {
             return Ok(());
-        }
-        if signed == 0 {
-            tracing::error!(
-                records = last,
-                "no checkpoint covers any record of the audit log: it is signed now as it \
-                is; unless it is new or was of an older version, find out who removed its checkpoints"
-            );
-        } else if is_stop(connection, signed)? {
-            tracing::error!(
-                records = last - signed,
-                "there are records after the last stop that were not signed: \
-                unless that start crashed, find out who wrote them"
-            );
         }
         evidence.hurry();
         self.fold();
@@ -533,13 +518,6 @@ impl Writer {
             || self.settled < self.outcomes.settled(0, self.last)
             || self.parts.evidence.is_due(self.parts.clock.monotonic())
     }
-}
-
-/// Whether a record says that the broker stopped.
-fn is_stop(connection: &Connection, seq: u64) -> rusqlite::Result<bool> {
-    let kind =
-        connection.query_row("SELECT kind FROM records WHERE seq = ?1", [seq], |row| row.get::<_, i64>(0));
-    Ok(kind.optional()? == Some(RecordKind::Stop.code()))
 }
 
 /// Somebody else's row stands where our next one belongs.
