@@ -27,7 +27,7 @@ use crate::evidence::Evidence;
 use crate::outcomes::{NewOutcome, Outcomes};
 use crate::queue::{Queue, Submission, Work};
 use crate::retention::Retirer;
-use crate::row;
+use crate::row::{self, breaks_rules};
 use crate::schema::sibling;
 use crate::strings::Strings;
 use crate::wal::WalMover;
@@ -568,16 +568,6 @@ fn insert_outcome(
             Ok(false)
         }
         result => result.map(|()| true),
-    }
-}
-
-/// Whether the data is at fault, and not the disk.
-fn breaks_rules(error: &rusqlite::Error) -> bool {
-    match error.sqlite_error_code() {
-        Some(code) => {
-            matches!(code, ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
-        }
-        None => matches!(error, rusqlite::Error::ToSqlConversionFailure(_)),
     }
 }
 
