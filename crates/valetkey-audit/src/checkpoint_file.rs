@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
-use crate::schema::OpenError;
+use crate::schema::{OpenError, open_regular};
 
 /// The thread, as the writer sees it.
 pub(crate) struct CheckpointFile {
@@ -198,13 +198,14 @@ pub(crate) fn newest(
     path: &Path,
     key: &VerifierKey,
 ) -> std::io::Result<Option<Result<Checkpoint, NoteError>>> {
-    let mut file = match File::open(path) {
+    let mut file = match open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let begin = file.metadata()?.len().saturating_sub(2 * NOTE_BYTES_MAX as u64);
     file.seek(SeekFrom::Start(begin))?;
+    let file = file.take(2 * NOTE_BYTES_MAX as u64);
     let notes = Notes::new(std::io::BufReader::new(file), key.name()).collect::<Result<Vec<_>, _>>()?;
     Ok(notes.iter().rev().map(|note| key.open(note)).find(|opened| *opened != Err(NoteError::NoNote)))
 }

@@ -13,12 +13,13 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
-use valetkey_core::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use valetkey_core::{RecordKind, Timestamp};
 
 use crate::blocks::{self, Signed};
 use crate::canonical::{PartDigest, leaf_hash};
 use crate::checkpoint_file::{self, CheckpointFile};
+use crate::code::Code;
 use crate::keys;
 use crate::note::{NoteError, SignerKey, VerifierKey};
 use crate::row::one;
@@ -255,6 +256,25 @@ impl Evidence {
         }
     }
 
+    /// Whether the last run left records unsigned. Complains where a crash does not explain it.
+    pub(crate) fn has_rest(&self, connection: &Connection, last: u64) -> rusqlite::Result<bool> {
+        let records = last.saturating_sub(self.signed);
+        if records > 0 && self.signed == 0 {
+            tracing::error!(
+                records,
+                "no checkpoint covers any record of the audit log, and it is signed now as it is: unless it is new or \
+                 an older version made it, find out who removed its checkpoints"
+            );
+        } else if records > 0 && is_stop(connection, self.signed)? {
+            tracing::error!(
+                records,
+                "there are records after the last stop that were not signed: unless the broker crashed soon after its \
+                 start, find out who wrote them"
+            );
+        }
+        Ok(records > 0)
+    }
+
     /// Begins to count the time to the next checkpoint.
     pub(crate) fn begin(&mut self, monotonic: Duration) {
         self.due = monotonic.saturating_add(self.every);
@@ -264,6 +284,13 @@ impl Evidence {
     pub(crate) fn hurry(&mut self) {
         self.due = Duration::ZERO;
     }
+}
+
+/// Whether a record says that the broker stopped.
+fn is_stop(connection: &Connection, seq: u64) -> rusqlite::Result<bool> {
+    let kind =
+        connection.query_row("SELECT kind FROM records WHERE seq = ?1", [seq], |row| row.get::<_, i64>(0));
+    Ok(kind.optional()? == Some(RecordKind::Stop.code()))
 }
 
 /// Refuses a log that is not the one of a checkpoint.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, params};
 use valetkey_core::{
     AuditOutcome, AuditRecord, Facet, FieldTarget, Named, PolicyId, Provenance, Revision, Target,
 };
@@ -100,6 +100,16 @@ pub(crate) fn insert_record(
 /// Refuses an insert that did not happen: a trigger that is not ours can leave a row out without an error.
 pub(crate) fn one(rows: usize) -> rusqlite::Result<()> {
     if rows == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(rows)) }
+}
+
+/// Whether the data is at fault, and not the disk.
+pub(crate) fn breaks_rules(error: &rusqlite::Error) -> bool {
+    match error.sqlite_error_code() {
+        Some(code) => {
+            matches!(code, ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
+        }
+        None => matches!(error, rusqlite::Error::ToSqlConversionFailure(_)),
+    }
 }
 
 /// Inserts the outcome of a record.

@@ -200,6 +200,7 @@ pub(crate) fn create(path: &Path) -> Result<(), OpenError> {
 pub(crate) fn check_place(path: &Path) -> Result<(), OpenError> {
     check_directory(path)?;
     match fs::metadata(path) {
+        Ok(file) if !file.is_file() => Err(OpenError::Foreign(path.to_owned())),
         Ok(file) if file.permissions().mode() & 0o077 != 0 => {
             tracing::warn!(path = %path.display(), "others than its owner can open the audit database");
             Ok(())
@@ -212,6 +213,18 @@ pub(crate) fn check_place(path: &Path) -> Result<(), OpenError> {
 
 fn check_directory(path: &Path) -> Result<(), OpenError> {
     if directory(path).is_dir() { Ok(()) } else { Err(OpenError::DirectoryAbsent(path.to_owned())) }
+}
+
+/// Opens a file for reading that is a file: a pipe or a device would keep whoever opens it waiting.
+pub(crate) fn open_regular(path: &Path) -> std::io::Result<File> {
+    let regular = |file: fs::Metadata| match file.is_file() {
+        true => Ok(()),
+        false => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file")),
+    };
+    regular(fs::metadata(path)?)?;
+    let file = File::open(path)?;
+    regular(file.metadata()?)?;
+    Ok(file)
 }
 
 /// The file that is called as `path` is, and `suffix`.

@@ -82,6 +82,12 @@ impl Verdict {
         self.findings.is_empty()
     }
 
+    /// Whether there are records, and no good checkpoint covers any of them: then nothing is known of them.
+    #[must_use]
+    pub fn is_unproven(&self) -> bool {
+        self.proven.is_none() && self.last >= self.first
+    }
+
     /// Records that no checkpoint covers yet.
     #[must_use]
     pub fn unsigned(&self) -> u64 {

@@ -27,7 +27,7 @@ use crate::evidence::Evidence;
 use crate::outcomes::{NewOutcome, Outcomes};
 use crate::queue::{Queue, Submission, Work};
 use crate::retention::Retirer;
-use crate::row;
+use crate::row::{self, breaks_rules};
 use crate::schema::sibling;
 use crate::strings::Strings;
 use crate::wal::WalMover;
@@ -135,6 +135,7 @@ impl Writer {
         evidence.load(connection, settled, writer.last)?;
         evidence.begin(clock.monotonic());
         writer.interrupt_all()?;
+        writer.sign_rest()?;
         Ok(writer)
     }
 
@@ -428,6 +429,19 @@ impl Writer {
         }
     }
 
+    /// Signs what the last run left unsigned, at once: a broker that crashes again and again must sign too.
+    fn sign_rest(&mut self) -> Result<(), WriteError> {
+        let WriterParts { evidence, connection, .. } = &mut self.parts;
+        if !evidence.has_rest(connection, self.last)? {
+            return Ok(());
+        }
+        evidence.hurry();
+        self.fold();
+        self.transact(&[])?;
+        self.parts.evidence.begin(self.parts.clock.monotonic());
+        Ok(())
+    }
+
     /// Closes what the last run left open.
     fn interrupt_all(&mut self) -> Result<(), WriteError> {
         let records = self.outcomes.give_up(Duration::MAX, 0, self.parts.clock.now());
@@ -554,16 +568,6 @@ fn insert_outcome(
             Ok(false)
         }
         result => result.map(|()| true),
-    }
-}
-
-/// Whether the data is at fault, and not the disk.
-fn breaks_rules(error: &rusqlite::Error) -> bool {
-    match error.sqlite_error_code() {
-        Some(code) => {
-            matches!(code, ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
-        }
-        None => matches!(error, rusqlite::Error::ToSqlConversionFailure(_)),
     }
 }
 

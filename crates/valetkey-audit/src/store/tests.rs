@@ -1,5 +1,6 @@
 use super::*;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use valetkey_core::OutcomeResult::{Interrupted, Issued, Released, Withheld};
 
@@ -426,4 +427,42 @@ async fn nothing_is_acknowledged_that_a_trigger_swallowed() {
         log.raw().execute_batch("DROP TRIGGER evil").unwrap();
         assert!(write(&store, denied("b")).await.is_err(), "{table}: not before a person has looked");
     }
+}
+
+#[tokio::test]
+async fn what_a_crash_left_unsigned_is_signed_at_the_start() {
+    let log = Log::new();
+    let store = log.open();
+    write(&store, denied("a")).await.unwrap();
+    store.inject(Fault::Panic);
+    assert!(write(&store, denied("lost")).await.is_err());
+    drop(store);
+    let signed = || -> Option<u64> {
+        log.raw().query_row("SELECT max(size) FROM checkpoints", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(signed(), None);
+    let _store = log.open();
+    assert_eq!(signed(), Some(1), "while it runs");
+}
+
+#[test]
+fn a_checkpoint_file_that_is_none_does_not_hold_up_the_start() {
+    let mut log = Log::new();
+    let pipe = log.path().with_file_name("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    log.options.signing.checkpoint_file = Some(pipe.clone());
+    assert!(matches!(log.try_open().map(drop), Err(OpenError::CheckpointFile { path, .. }) if path == pipe));
+    log.options.signing.checkpoint_file = None;
+    drop(log.open());
+    let key = fs::read_to_string(log.path().with_file_name("audit.db-key.pub")).unwrap();
+    let key = crate::VerifierKey::parse(&key).unwrap();
+    let verify = |path: &Path, checkpoints: Option<PathBuf>| {
+        crate::verify(
+            crate::LogFile::Database(path),
+            &crate::Against { key: key.clone(), checkpoints },
+            &mut |_, _| {},
+        )
+    };
+    assert!(verify(&log.path(), Some(pipe.clone())).is_err());
+    assert!(verify(&pipe, None).is_err());
 }

@@ -12,6 +12,7 @@ use super::{Against, VerifyError};
 use crate::blocks::Signed;
 use crate::checkpoint_file::Notes;
 use crate::note::{NoteError, VerifierKey};
+use crate::schema::open_regular;
 use crate::tree::Hash;
 
 /// A checkpoint whose signature is good.
@@ -47,7 +48,7 @@ impl<'a> Checkpoints<'a> {
             None => None,
             Some(path) => {
                 let file =
-                    File::open(path).map_err(|source| VerifyError::File { path: path.clone(), source })?;
+                    open_regular(path).map_err(|source| VerifyError::File { path: path.clone(), source })?;
                 Some((path.clone(), Notes::new(BufReader::new(file), key.name())))
             }
         };

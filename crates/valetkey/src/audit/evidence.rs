@@ -38,7 +38,7 @@ pub(super) fn verify(args: AuditVerifyArgs) -> Result<Exit, Failure> {
         OneFormat::Table => print(path, &verdict)?,
         OneFormat::Json => output::line(&format!("{:#}", json_of(&verdict)))?,
     }
-    Ok(if verdict.is_whole() { Exit::Done } else { Exit::Failed })
+    Ok(if verdict.is_whole() && !verdict.is_unproven() { Exit::Done } else { Exit::Failed })
 }
 
 /// Checks a proof, and prints the record that it proves.
@@ -155,6 +155,9 @@ fn print(path: &Path, verdict: &Verdict) -> Result<(), Failure> {
         verdict;
     let path = path.display();
     match verdict.is_whole() {
+        true if verdict.is_unproven() => output::line(&format!(
+            "{BAD}not proven{BAD:#}  {path}: no checkpoint covers these records, {first} to {last}"
+        ))?,
         true => output::line(&format!("{GOOD}whole{GOOD:#}  {path}: records {first} to {last}"))?,
         false => output::line(&format!("{BAD}NOT WHOLE{BAD:#}  {path}"))?,
     }
@@ -201,6 +204,7 @@ fn json_of(verdict: &Verdict) -> Value {
     };
     json!({
         "whole": verdict.is_whole(),
+        "proven": !verdict.is_unproven(),
         "first_record": first,
         "last_record": last,
         "proven_record": proven.as_ref().map(|proven| proven.size),
