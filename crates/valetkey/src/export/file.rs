@@ -107,7 +107,7 @@ impl ExportFile {
         let (end, last) = last_whole_line(&mut this.file, format)
             .map_err(|error| failed(path, error))?
             .ok_or_else(|| foreign(path, format))?;
-        let first = first_record(path, format).map_err(|error| failed(path, error))?;
+        let first = first_record(path, end, format).map_err(|error| failed(path, error))?;
         let (after, line) = last.unzip();
         let line = line.filter(|_| after > Some(RecordId(0)));
         Ok((this, Tail { place: Place { first, after }, line, end }))
@@ -150,9 +150,9 @@ pub(crate) fn write_proof(path: &Path, proof: &str) -> Result<(), Failure> {
     write().map_err(|error| failed(&place, error))
 }
 
-/// The first record of a file of whole lines.
-fn first_record(path: &Path, format: ExportFormat) -> io::Result<Option<RecordId>> {
-    let mut lines = io::BufReader::new(File::open(path)?.take(TAIL_MAX)).lines();
+/// The first record of a file, whose whole lines end there.
+fn first_record(path: &Path, end: u64, format: ExportFormat) -> io::Result<Option<RecordId>> {
+    let mut lines = io::BufReader::new(File::open(path)?.take(end.min(TAIL_MAX))).lines();
     if format.header().is_some() {
         lines.next().transpose()?;
     }
