@@ -455,7 +455,7 @@ fn a_checkpoint_file_that_is_none_does_not_hold_up_the_start() {
     log.options.signing.checkpoint_file = None;
     drop(log.open());
     let key = fs::read_to_string(log.path().with_file_name("audit.db-key.pub")).unwrap();
-    let key = crate::VerifierKey::parse(&key).unwrap();
+    let key = VerifierKey::parse(&key).unwrap();
     let verify = |path: &Path, checkpoints: Option<PathBuf>| {
         crate::verify(
             crate::LogFile::Database(path),
