@@ -111,7 +111,7 @@ fn exit_codes() {
         (&["audit", "query", "--token-file", "missing"], 64),
         (&["audit", "verify"], 64),
         (&["audit", "verify", "--proof", "missing"], 64),
-        (&["audit", "verify", "--database", "missing"], 1),
+        (&["audit", "verify", "--database", "missing"], 64),
         (&["audit", "prove", "1", "--database", "missing"], 1),
     ] {
         let ran = run(args);
