@@ -195,6 +195,8 @@ async fn what_is_malformed_is_refused_and_recorded() -> Result<()> {
         (ask(ExportFormat::Csv, "nonsense", ""), "INVALID_FILTER"),
         (ask(ExportFormat::Csv, "", "x"), "INVALID_RECORD_ID"),
         (ask(ExportFormat::Csv, "", "-1"), "INVALID_RECORD_ID"),
+        // Beyond the end: a place in another log.
+        (ask(ExportFormat::Csv, "", "999999"), "INVALID_RECORD_ID"),
     ] {
         let mark = broker.mark();
         let answer = ana.audit.export_audit_records(ask).await;
@@ -206,13 +208,6 @@ async fn what_is_malformed_is_refused_and_recorded() -> Result<()> {
         };
         broker.check_refused(reason, mark, (0, 0), answer, expected).await?;
     }
-    // After the end there is nothing; that is no mistake.
-    let parts = parts(&mut ana, ask(ExportFormat::Csv, "", "999999")).await?;
-    let [part] = parts.as_slice() else { anyhow::bail!("{parts:?}") };
-    assert!(
-        part.lines.is_empty() && part.seen_record_id == "999999" && part.last_record_id.len() < 3,
-        "{part:?}"
-    );
     Ok(())
 }
 
