@@ -98,9 +98,10 @@ async fn an_agents_report_is_what_it_did_and_can_do() -> Result<()> {
     assert_eq!(access(&found), (2, 4, 0, true));
     let totals = found.totals.context("no totals")?;
     assert_eq!((totals.agents, totals.tools, totals.vaults, totals.items), (1, 2, 2, 2));
+    assert_eq!((totals.issued, totals.released, totals.refused, totals.failed), (3, 2, 3, 0));
     let totals = report(&mut ana, None).await?.totals.context("no totals")?;
     assert_eq!((totals.agents, totals.tools), (1, 2), "mail-bot was only refused");
-    assert_eq!((totals.issued, totals.released, totals.refused, totals.failed), (3, 2, 3, 0));
+    assert_eq!((totals.issued, totals.released, totals.refused, totals.failed), (3, 2, 5, 0));
     // The last used first, with the record of that.
     let last = found.usages.first().context("no usage")?;
     assert_eq!((last.tool.as_str(), last.last_action.as_str()), ("web.search", "acquire"));
