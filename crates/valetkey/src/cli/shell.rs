@@ -41,8 +41,8 @@ pub(crate) struct AskArgs {
 
 #[derive(Args)]
 pub(crate) struct ReadArgs {
-    /// The secret reference, op://<vault>/<item>[/<section>]/<field>
-    #[arg(value_name = "REFERENCE")]
+    /// The secret reference.
+    #[arg(value_name = "REFERENCE", help = "The secret reference, op://<vault>/<item>[/<section>]/<field>")]
     pub(crate) reference: String,
     /// Print no line end after the value
     #[arg(short = 'n', long)]

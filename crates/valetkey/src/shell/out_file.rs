@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::failure::{Exit, Failure};
 use crate::output;
 
-/// Refuses what [`write`] would refuse, before anything is asked for.
+/// Refuses what [`write()`] would refuse, before anything is asked for.
 pub(crate) fn check(file: &Path, force: bool) -> Result<(), Failure> {
     match fs::symlink_metadata(file) {
         Ok(_) if !force => {
