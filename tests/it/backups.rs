@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use valetkey_audit::{AuditReader, Filter, StoredRecord};
@@ -28,9 +29,12 @@ async fn a_copy_under_load_and_a_broker_on_it() -> Result<()> {
     }
     let folder = tempfile::tempdir()?;
     let (from, copies) = (broker.dir.path().join("audit.db"), folder.path().to_owned());
+    let loaded = Arc::clone(&answered);
     let copied = tokio::task::spawn_blocking(move || {
         let mut copied = Vec::new();
         for n in 0..5 {
+            // Each copy is of a log that has grown since the last, and still grows.
+            wait_for(&loaded, 10 * (n + 1))?;
             let to = copies.join(format!("copy-{n}.db"));
             std::fs::File::create_new(&to)?;
             let contents = valetkey_audit::backup(&from, &to, |_| ControlFlow::Continue(()))?;
@@ -44,7 +48,7 @@ async fn a_copy_under_load_and_a_broker_on_it() -> Result<()> {
     for caller in callers {
         caller.await??;
     }
-    assert!(answered.load(Ordering::Relaxed) > 10);
+    assert!(copied.is_sorted_by(|(_, one), (_, other)| one < other), "the log did not grow: {copied:?}");
 
     let all = broker.since(RecordId(0)).await?;
     for (copy, last) in &copied {
@@ -65,6 +69,16 @@ async fn a_copy_under_load_and_a_broker_on_it() -> Result<()> {
     ask(&mut broker.client("travel-bot").await?).await?;
     let restored = broker.since(RecordId(0)).await?;
     assert!(restored.starts_with(&records(copy).await?) && restored.len() as u64 > last.0);
+    Ok(())
+}
+
+/// Waits until so many calls were answered, and not for ever.
+fn wait_for(answered: &AtomicU64, count: u64) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(60);
+    while answered.load(Ordering::Relaxed) < count {
+        anyhow::ensure!(Instant::now() < end, "{count} calls are not answered in time");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     Ok(())
 }
 
