@@ -16,8 +16,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
-use valetkey_core::{AuditOutcome, AuditRecord, Provenance, Redeemer, Ruling, Timestamp};
+use valetkey_core::{AuditOutcome, AuditRecord, Provenance, Redeemer, Ruling};
 
 use crate::code::ruling_name;
 use crate::row::{TargetTexts, micros, policy_lines};
@@ -69,7 +68,7 @@ pub(crate) fn digest_record(record: &AuditRecord) -> PartDigest {
         agent: agent.as_ref().map(|agent| agent.0.as_str().into()),
         caller: caller.as_ref().map(|caller| caller.to_string().into()),
         client: client.as_deref().map(Into::into),
-        create_time: moment(*time),
+        create_time: time.to_string(),
         credential: credential.as_deref().map(Into::into),
         decision: decision(*ruling),
         destination: destination.as_deref().map(Into::into),
@@ -106,7 +105,7 @@ pub(crate) fn digest_outcome(outcome: &AuditOutcome) -> PartDigest {
         }
     };
     digest(&OutcomePart {
-        create_time: moment(*time),
+        create_time: time.to_string(),
         detail: detail.as_deref(),
         item_version: item_version.map(|version| version.min(i64::MAX as u64)),
         reason: *reason,
@@ -275,7 +274,7 @@ impl<'a> Line<'a> {
             agent: text(agent),
             caller: text(caller),
             client: text(client),
-            create_time: moment(*time),
+            create_time: time.to_string(),
             credential: text(credential),
             decision: decision(*ruling),
             destination: text(destination),
@@ -334,7 +333,7 @@ impl<'a> OutcomePart<'a> {
         let StoredOutcome { time, result, reason, source, item_version, value_age, detail, value_digest } =
             outcome;
         Self {
-            create_time: moment(*time),
+            create_time: time.to_string(),
             detail: detail.as_deref(),
             item_version: *item_version,
             reason: reason.as_deref(),
@@ -363,16 +362,4 @@ pub(crate) fn redeemer_name(redeemer: Redeemer) -> &'static str {
         Redeemer::Tool => "tool",
         Redeemer::Agent => "agent",
     }
-}
-
-/// RFC 3339 in UTC, always with microseconds: `2026-11-01T08:30:00.000000Z`.
-pub(crate) fn moment(time: Timestamp) -> String {
-    let nanos = i128::from(time.as_micros()) * 1000;
-    let Ok(moment) = OffsetDateTime::from_unix_timestamp_nanos(nanos) else {
-        return time.as_micros().to_string();
-    };
-    let (year, month, day) = moment.to_calendar_date();
-    let (hour, minute, second, micro) = moment.to_hms_micro();
-    let month = u8::from(month);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
 }

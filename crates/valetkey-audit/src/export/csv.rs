@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::canonical::{decision, moment, redeemer_name};
+use crate::canonical::{decision, redeemer_name};
 use crate::stored::{StoredOutcome, StoredRecord, StoredTarget};
 
 /// A text as a cell: a spreadsheet shows it and does not run it, whatever an agent was talked into.
@@ -70,7 +70,7 @@ fn cells(record: &StoredRecord) -> [String; COLUMNS.len()] {
         outcome_cells(outcome.as_ref());
     [
         id.to_string(),
-        moment(*time),
+        time.to_string(),
         kind.as_str().to_owned(),
         text(decision(*ruling)),
         reason.as_str().to_owned(),
@@ -124,7 +124,7 @@ fn outcome_cells(outcome: Option<&StoredOutcome>) -> [String; 8] {
         outcome;
     [
         result.as_str().to_owned(),
-        moment(*time),
+        time.to_string(),
         text(reason.as_deref()),
         text(detail.as_deref()),
         text(source.as_deref()),

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 use valetkey_core::{OutcomeResult, Reason, RecordKind, Ruling};
 
-use crate::canonical::{decision, moment, redeemer_name};
+use crate::canonical::{decision, redeemer_name};
 use crate::row::micros;
 use crate::stored::{StoredOutcome, StoredRecord, StoredTarget};
 
@@ -71,7 +71,7 @@ fn metadata(record: &StoredRecord) -> Value {
         "profiles": profiles,
         "uid": record.id.to_string(),
         "sequence": record.id.0,
-        "original_time": moment(record.time),
+        "original_time": record.time.to_string(),
         "event_code": record.kind.as_str(),
         "log_name": "audit",
         "correlation_uid": record.lease.as_ref().or(record.request.as_ref()),
@@ -265,7 +265,7 @@ fn unmapped_outcome(outcome: &StoredOutcome) -> Value {
     let StoredOutcome { time, result, reason, source, item_version, value_age, detail, value_digest } =
         outcome;
     json!({
-        "create_time": moment(*time),
+        "create_time": time.to_string(),
         "result": result.as_str(),
         "reason": reason,
         "source": source,
