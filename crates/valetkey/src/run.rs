@@ -81,7 +81,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<Ended, Failure> {
 /// that are a reference.
 fn variables(env_files: &[std::path::PathBuf]) -> Result<BTreeMap<String, Vec<Part>>, Failure> {
     let mut variables = BTreeMap::new();
-    for (name, value) in std::env::vars() {
+    for (name, value) in template::variables() {
         let reference = template::reference(&value, &template::environment)
             .map_err(|error| Failure::new(Exit::Usage, format!("the variable `{name}`: {error}")))?;
         if let Some(reference) = reference {
@@ -138,25 +138,24 @@ async fn watch(
     held: Option<&mut Held>,
     name: &str,
 ) -> Result<ExitStatus, Failure> {
-    let forms = values.map(|values| Forms::of(values.values().map(SecretValue::expose_secret)));
-    if forms.is_some() {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    }
+    // Before the start: what cannot be concealed is not begun.
+    let maskers = match values {
+        None => None,
+        Some(values) => {
+            let forms = Forms::of(values.values().map(SecretValue::expose_secret));
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            Some((Masker::new(&forms)?, Masker::new(&forms)?))
+        }
+    };
     let mut signals = Signals::take()?;
     let mut child = command
         .spawn()
         .map_err(|error| Failure::new(Exit::Failed, format!("`{name}` cannot be started: {error}")))?;
     drop(command);
-    let pipes = match &forms {
-        None => None,
-        Some(forms) => {
-            let (out, err) = (Masker::new(forms)?, Masker::new(forms)?);
-            Some((
-                child.stdout.take().map(|from| tokio::spawn(pass(from, out, io::stdout()))),
-                child.stderr.take().map(|from| tokio::spawn(pass(from, err, io::stderr()))),
-            ))
-        }
-    };
+    let pipes = maskers.map(|(out, err)| {
+        let out = child.stdout.take().map(|from| tokio::spawn(pass(from, out, io::stdout())));
+        (out, child.stderr.take().map(|from| tokio::spawn(pass(from, err, io::stderr()))))
+    });
     let status = wait(&mut child, &mut signals, held, name).await?;
     if let Some((out, err)) = pipes {
         for pipe in [out, err].into_iter().flatten() {

@@ -58,9 +58,15 @@ pub(crate) fn reference(text: &str, variables: Lookup<'_>) -> Result<Option<Stri
 
 /// A variable of this process's environment; names count in any case, where the exact one is not set.
 pub(crate) fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().or_else(|| {
-        std::env::vars().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    })
+    std::env::var(name)
+        .ok()
+        .or_else(|| variables().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+}
+
+/// The variables of this process's environment. What is no text can neither hold a reference nor be named in one.
+pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 struct Scanner<'a> {

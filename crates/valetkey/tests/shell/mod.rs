@@ -1,11 +1,12 @@
 //! `read`, `inject` and `run` against a broker.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{Dev, Ran, Running, run_with};
+use crate::support::{Dev, Ran, Running, run_with, valetkey};
 
 const PASSWORD: &str = "op://Tutorial/Navan/password";
 const USERNAME: &str = "op://Tutorial/Navan/username";
@@ -158,6 +159,13 @@ fn run_reads_files_of_variables() {
     // Nothing to ask for: no broker is needed.
     let alone = run_with(&["run", "--tool", "t", "--", "sh", "-c", "exit 5"], &[], "");
     assert_eq!(all(&alone), (5, "", ""));
+}
+
+#[test]
+fn what_is_no_text_in_the_environment_passes_through() {
+    let mut command = valetkey(&["run", "--tool", "t", "--", "sh", "-c", "printf %s \"$RAW\""], &[]);
+    let output = command.env("RAW", std::ffi::OsStr::from_bytes(b"a\xffb")).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"a\xffb"[..]));
 }
 
 #[test]
