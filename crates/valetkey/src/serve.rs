@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use valetkey_server::{App, Config, Listeners, Reloader, StartError, SystemClock};
 
 use crate::cli::ServeArgs;
@@ -40,7 +40,8 @@ async fn serve_config(file: &Path, create_database: bool) -> Result<Exit, Failur
     };
     let listeners = listeners.events(events);
     let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let interrupts = Interrupts::take()?;
+    // Before the first line says that there is a broker: from then on it may be signalled.
+    let (interrupts, hangups) = (Interrupts::take()?, signal(SignalKind::hangup())?);
     let clock = Arc::new(SystemClock::default());
     let app = App::open(config, clock).await.map_err(|error| Failure::chain(start_exit(&error), &error))?;
     if let Some(address) = listeners.address() {
@@ -58,7 +59,7 @@ async fn serve_config(file: &Path, create_database: bool) -> Result<Exit, Failur
         output::line(&format!("metrics are on http://{}/metrics", metrics.local_addr()?))?;
         tokio::spawn(app.metrics(metrics));
     }
-    serve(app, listeners, interrupts).await
+    serve(app, listeners, interrupts, hangups).await
 }
 
 async fn serve_dev(listen: SocketAddr) -> Result<Exit, Failure> {
@@ -70,11 +71,11 @@ async fn serve_dev(listen: SocketAddr) -> Result<Exit, Failure> {
         Listeners::bind(Some(listen), None).await.map_err(|error| Failure::new(Exit::Failed, error))?;
     let address = listeners.address().unwrap_or(listen);
     // From here on there is something to tidy up.
-    let interrupts = Interrupts::take()?;
+    let (interrupts, hangups) = (Interrupts::take()?, signal(SignalKind::hangup())?);
     let throwaway = Throwaway::new()?;
     let app = throwaway.open(listen).await?;
     introduce(&throwaway, address)?;
-    let served = serve(app, listeners, interrupts).await;
+    let served = serve(app, listeners, interrupts, hangups).await;
     throwaway.remove()?;
     served
 }
@@ -111,20 +112,21 @@ async fn bind(listen: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot listen on `{listen}`: {error}")))
 }
 
-async fn serve(app: App, listeners: Listeners, mut interrupts: Interrupts) -> Result<Exit, Failure> {
-    let reloading = tokio::spawn(reload_on_hangup(app.reloader()));
+async fn serve(
+    app: App,
+    listeners: Listeners,
+    mut interrupts: Interrupts,
+    hangups: Signal,
+) -> Result<Exit, Failure> {
+    let reloading = tokio::spawn(reload_on_hangup(app.reloader(), hangups));
     let stopped = app.run(listeners, async move { interrupts.next().await }).await;
     reloading.abort();
     stopped.map_err(|error| Failure::chain(Exit::Failed, &error))?;
     Ok(Exit::Done)
 }
 
-async fn reload_on_hangup(reloader: Reloader) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => return tracing::error!(%error, "SIGHUP cannot be received"),
-    };
-    while hangup.recv().await.is_some() {
+async fn reload_on_hangup(reloader: Reloader, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
         // What came of it is logged and recorded by the reloader; the last good set stays in force.
         let _ = reloader.reload().await;
     }
