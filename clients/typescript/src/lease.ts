@@ -10,7 +10,7 @@ import { LeasedSecret } from "./leased.js";
 import { deadHandle, type Issued, lifeOf, Slot } from "./slot.js";
 import { errorOf } from "./status.js";
 
-/** What a lease needs of its broker. */
+/** @internal What a lease needs of its broker. */
 export interface Ask {
   readonly broker: Broker;
   readonly options: LeaseOptions;
@@ -20,6 +20,8 @@ export interface Ask {
   readonly isRenewable: boolean;
   /** Opens a stream, which lives until its signal aborts. */
   readonly open: (references: string[], signal: AbortSignal) => Promise<AsyncIterator<AcquireLeaseResponse>>;
+  /** Waits until the broker was heard from, or the connection is gone. */
+  readonly probe: () => Promise<void>;
   /** Ends a lease by its id. */
   readonly end: (leaseId: string, signal: AbortSignal) => Promise<void>;
   /** What opening may be retried after. */
@@ -37,7 +39,7 @@ interface Broken {
  * ends with `release`, with its `await using` block, or with its signal. Nothing of it is good afterwards.
  */
 export class Lease<Name extends string = string> implements AsyncDisposable {
-  /** Aborts when the lease is over and nobody here released it; its reason is a `LeaseLostError`. */
+  /** Aborts when a handle was taken back, or the lease is over and nobody here released it; its reason is a `LeaseLostError`. */
   readonly revoked: AbortSignal;
   /** Resolves when the lease is over: to why, or to nothing where it was released. Never rejects. */
   readonly ended: Promise<LeaseLostError | undefined>;
@@ -166,13 +168,19 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
     return issued;
   }
 
-  /** @internal Waits a little for this handle to be replaced, or to die with its stream; whether it came to that. */
+  /**
+   * @internal Waits a little, and until the broker was heard from, for this handle to be replaced or to die with its stream;
+   * whether it came to that. On a network that went silent the broker knows before the client that a handle is dead.
+   */
   async isOutdated(slot: Slot, issued: Issued, ms: number, signal: AbortSignal): Promise<boolean> {
-    const end = new Deadline(ms / 1000);
     const isCurrent = () => this.#isLive && slot.live(this.#life) === issued;
-    while (isCurrent() && end.left() > 0) {
-      await Promise.race([this.#change(signal), sleep(end.left(), signal)]);
-    }
+    let isOver = false;
+    const over = Promise.all([sleep(ms, signal), this.#ask.probe()]).then(() => {
+      isOver = true;
+    });
+    // Where the handle is replaced first, nobody waits for it.
+    over.catch(() => {});
+    while (isCurrent() && !isOver) await Promise.race([this.#change(signal), over]);
     return !isCurrent();
   }
 
@@ -299,7 +307,8 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
     const slot = this.#slots.get(reference);
     if (slot?.live(undefined)?.handleId !== handleId) return;
     slot.clear();
-    slot.failure = lost(CAUSES.get(cause) ?? "unknown");
+    slot.failure = takenBack(slot.reference, CAUSES.get(cause) ?? "unknown");
+    this.#revoke.abort(slot.failure);
   }
 
   #mayComeBack({ end }: Broken): boolean {
@@ -346,6 +355,11 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
 function lost(end: LeaseEndCause, cause?: ValetkeyError): LeaseLostError {
   const why = cause === undefined ? "" : `: ${cause.message}`;
   return new LeaseLostError(`the lease is over (${ENDS[end]}${why}); its handles are dead`, end, cause);
+}
+
+function takenBack(reference: string, end: LeaseEndCause): LeaseLostError {
+  const message = `the handle for \`${reference}\` was taken back (${ENDS[end]})`;
+  return new LeaseLostError(message, end, undefined, reference);
 }
 
 function interrupted(): UnavailableError {

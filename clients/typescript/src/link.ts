@@ -1,5 +1,6 @@
 /** The connection: where a token may travel, who the other end is, and how a dead peer is noticed. */
 
+import { type Http2Session, sensitiveHeaders } from "node:http2";
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import type { Interceptor, Transport } from "@connectrpc/connect";
@@ -10,6 +11,9 @@ import { ConfigurationError, NoBrokerError, UnavailableError, type ValetkeyError
 import { errorOf, isBrokers, printable } from "./status.js";
 import { VERSION } from "./version.js";
 
+/** The header with the token of the person that a call is for. */
+export const ON_BEHALF_OF = "x-valetkey-on-behalf-of";
+
 /** How calls reach a broker. */
 export interface Link {
   readonly transport: Transport;
@@ -19,6 +23,8 @@ export interface Link {
   readonly isRenewable: boolean;
   /** Waits for a connection. What it throws, no call was sent before. */
   ready(): Promise<void>;
+  /** Waits until the other end has answered, or the connection is gone. */
+  probe(): Promise<void>;
   /** Cuts the connection, and with it all streams. */
   close(): void;
 }
@@ -30,14 +36,14 @@ export class Http2Link implements Link {
   wasReached = false;
   readonly #address: Address;
   readonly #credentials: Credentials;
-  readonly #sessions: Http2SessionManager;
+  readonly #sessions: Sessions;
   #dialError: unknown;
 
   constructor(address: Address, credentials: Credentials) {
     this.#address = address;
     this.#credentials = credentials;
     this.isRenewable = isRenewable(credentials);
-    this.#sessions = new Http2SessionManager(
+    this.#sessions = new Sessions(
       address.origin,
       { pingIntervalMs: KEEP_ALIVE_INTERVAL, pingTimeoutMs: KEEP_ALIVE_MAX },
       { createConnection: () => this.#dial() },
@@ -55,6 +61,10 @@ export class Http2Link implements Link {
   async ready(): Promise<void> {
     if ((await this.#sessions.connect()) !== "error") return;
     throw this.#unreachable(this.#dialError ?? this.#sessions.error());
+  }
+
+  async probe(): Promise<void> {
+    await this.#sessions.probe();
   }
 
   close(): void {
@@ -102,6 +112,9 @@ export class Http2Link implements Link {
     try {
       const socket = this.#open();
       const timer = setTimeout(() => socket.destroy(new Error("nobody answers within 5 s")), CONNECT_MAX);
+      // Whoever waits for it has a timer of their own: a connection that nobody wants any more keeps no process.
+      timer.unref();
+      socket.unref();
       socket.once("error", (error) => {
         this.#dialError ??= error;
       });
@@ -153,6 +166,24 @@ export class Http2Link implements Link {
   }
 }
 
+/** Connections whose secret headers stay out of the tables of their compression, here and in every proxy. */
+class Sessions extends Http2SessionManager {
+  #newest: Http2Session | undefined;
+
+  override async request(...[method, path, headers, options]: Parameters<Http2SessionManager["request"]>) {
+    const stream = await super.request(method, path, { ...headers, [sensitiveHeaders]: SECRET_HEADERS }, options);
+    this.#newest = stream.session;
+    return stream;
+  }
+
+  async probe(): Promise<void> {
+    const session = this.#newest;
+    if (session === undefined || session.closed || session.destroyed) return;
+    // It is told too where the connection ends before the answer.
+    await new Promise<void>((resolve) => session.ping(() => resolve()));
+  }
+}
+
 /** What TLS says, where a failure is its. */
 function tlsFault(error: unknown): string | undefined {
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
@@ -161,9 +192,14 @@ function tlsFault(error: unknown): string | undefined {
 
 /** How Node names what one side of a handshake has against the other. */
 const TLS_FAULT = /^(ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|INVALID_CA|HOSTNAME_MISMATCH|EPROTO)/;
+/** Tokens: the caller's own, and that of the person it acts for. */
+const SECRET_HEADERS = ["authorization", ON_BEHALF_OF];
 const CONNECT_MAX = 5000;
-/** A broker that vanished without a word is noticed after these two together. */
-const KEEP_ALIVE_INTERVAL = 3000;
+/**
+ * A broker that vanished without a word is noticed after these two together. The broker gives up on a silent network
+ * after 2 to 4 s, so that no handle is shown for more than a second after it died.
+ */
+const KEEP_ALIVE_INTERVAL = 1000;
 const KEEP_ALIVE_MAX = 2000;
 /** The broker takes no more either. */
 const MESSAGE_MAX = 1024 * 1024;

@@ -84,7 +84,7 @@ export interface ResolveReferenceError {
   readonly reason: string;
 }
 
-/** A value. The broker does not say by which ids: those are empty. */
+/** A value. The broker does not say by which ids: they are those of the reference, and empty where it has names. */
 export interface ResolvedReference {
   readonly secret: string;
   readonly itemId: string;
@@ -149,7 +149,7 @@ export class Secrets {
 
   /**
    * The value that the reference points to. Throws `RateLimitExceededError`, `AuthExpiredError`, or another
-   * `ValetkeyError`: `DeniedError`, `NotFoundError`, …
+   * `ValetkeyError`: `DeniedError`, `ApprovalRequiredError`, `NotFoundError`, …
    */
   async resolve(secretReference: string): Promise<string> {
     return await named(async () => {
@@ -198,7 +198,8 @@ export class Secrets {
 
   async #answer(lease: Lease, reference: string): Promise<Response<ResolvedReference, ResolveReferenceError>> {
     try {
-      return { content: { secret: await this.#value(lease, reference), itemId: "", vaultId: "" } };
+      const [vaultId = "", itemId = ""] = reference.slice("op://".length).split("/").map(idOf);
+      return { content: { secret: await this.#value(lease, reference), itemId, vaultId } };
     } catch (error) {
       if (error instanceof TypeError)
         return { error: { type: "unsupportedFileFormat", message: error.message, reason: "" } };
@@ -266,6 +267,11 @@ function reported(error: ValetkeyError): ResolveReferenceError {
   return { type: kind, message, reason };
 }
 
+/** A part of a reference, where it is an id. Policies permit nothing by a name that looks like one. */
+function idOf(part: string): string {
+  return ID.test(part) ? part : "";
+}
+
 function absent(what: string): never {
   throw new PreconditionError(`a broker resolves secrets and shows no \`${what}\`; use 1Password's own SDK for that`);
 }
@@ -284,6 +290,7 @@ const KINDS = new Map<string, ResolveReferenceErrorType>([
   ["FILE_NOT_TEXT", "unsupportedFileFormat"],
 ]);
 const REFERENCE = /^op:\/\/(?<path>[\w .-]+(?:\/[\w .-]+){2,3})(?:\?(?:attribute=t?otp|ssh-format=openssh))?$/;
+const ID = /^[a-z0-9]{26}$/;
 const REFERENCES_MAX = 64;
 const TOOL_LENGTH_MAX = 128;
 const PURPOSE_LENGTH_MAX = 512;

@@ -13,7 +13,7 @@ import {
   type ValetkeyError,
 } from "./errors.js";
 import { type HandleIssued, Redeemer, type ReferenceRefused } from "./gen/valetkey/v1/lease_pb.js";
-import { handleNotActive, printable } from "./status.js";
+import { approvalRequired, handleNotActive, printable } from "./status.js";
 
 /** A handle and its terms. */
 export interface Issued {
@@ -87,6 +87,10 @@ export class Slot {
   /** Takes a refusal. */
   refuse({ reason, message, recordId }: ReferenceRefused): void {
     const facts = { reason: printable(reason), recordId: printable(recordId), reference: this.reference };
+    if (facts.reason === "APPROVAL_REQUIRED") {
+      this.failure = approvalRequired(printable(message), facts);
+      return;
+    }
     this.failure = new (kindOf(facts.reason))(`${printable(message)} (audit record ${facts.recordId})`, facts);
   }
 
