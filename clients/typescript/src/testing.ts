@@ -199,7 +199,14 @@ export class FakeBroker implements AsyncDisposable {
     const ready = async () => {
       if (this.#isAway) throw new UnavailableError("no broker answers: the fake one vanished", { nothingDone: true });
     };
-    const link: Link = { transport, ready, wasReached: true, isRenewable: false, probe: async () => {}, close: () => {} };
+    const link: Link = {
+      transport,
+      ready,
+      wasReached: true,
+      isRenewable: false,
+      probe: async () => {},
+      close: () => {},
+    };
     const broker = new Broker({ ...patience, [LINK]: link } as Patience);
     this.#brokers.push(broker);
     return broker;
@@ -318,7 +325,8 @@ export class FakeBroker implements AsyncDisposable {
 
   #refusalOf(reference: string): ConnectError {
     const approval = this.#approvals.get(reference);
-    if (this.#reasonAgainst(reference) !== "APPROVAL_REQUIRED" || approval === undefined) return this.#denied(reference);
+    if (this.#reasonAgainst(reference) !== "APPROVAL_REQUIRED" || approval === undefined)
+      return this.#denied(reference);
     const { id, url } = approval;
     const facts = { reference, approval_id: id };
     const help = url === undefined ? [] : [{ desc: HelpSchema, value: { links: [{ description: "approve", url }] } }];

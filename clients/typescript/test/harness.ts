@@ -157,6 +157,7 @@ export class Network implements AsyncDisposable {
   readonly #sockets = new Set<Socket>();
   #isCut = false;
   #isSilent = false;
+  #delay = 0;
 
   private constructor(target: string) {
     const { hostname, port } = new URL(target);
@@ -171,7 +172,11 @@ export class Network implements AsyncDisposable {
         [far, near],
       ] as const) {
         this.#sockets.add(from);
-        from.on("data", (bytes) => this.#isSilent || to.write(bytes));
+        from.on("data", (bytes) => {
+          if (this.#isSilent) return;
+          if (this.#delay === 0) to.write(bytes);
+          else setTimeout(() => to.write(bytes), this.#delay);
+        });
         from.on("error", () => {});
         from.on("close", () => {
           this.#sockets.delete(from);
@@ -199,6 +204,11 @@ export class Network implements AsyncDisposable {
   /** Loses everything that is sent, without a word. */
   silence(): void {
     this.#isSilent = true;
+  }
+
+  /** Takes so many milliseconds for each way, for ever. */
+  slow(ms: number): void {
+    this.#delay = ms;
   }
 
   restore(): void {

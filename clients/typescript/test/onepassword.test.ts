@@ -12,6 +12,9 @@ import { AuthExpiredError, createClient, DesktopAuth, Secrets } from "valetkey/o
 import { BOOKING, NAVAN, NAVAN_PASSWORD, PACKAGE, TestBroker, thrown } from "./harness.js";
 
 let broker: TestBroker;
+/** As in the vault of the travel story. */
+const VAULT = "tutorialxxxxxxxxxxxxxxxxxx";
+const ITEM = "navanxxxxxxxxxxxxxxxxxxxxx";
 const INTEGRATION = { integrationName: "My 1Password Integration", integrationVersion: "v1.0.0" };
 
 before(async () => {
@@ -30,14 +33,14 @@ async function client(name = "travel-bot") {
   return await createClient({ ...INTEGRATION, broker: broker.as(name) });
 }
 
-test("the README's example runs with another import, and ends by itself", async () => {
-  const example = `
+test("the README's examples run with another import, and end by themselves", async () => {
+  const example = (auth: string) => `
 const sdk = require("valetkey/onepassword");
 
 async function main() {
   // Creates an authenticated client.
   const client = await sdk.createClient({
-    auth: process.env.OP_SERVICE_ACCOUNT_TOKEN,
+    auth: ${auth},
     // Set the following to your own integration name and version.
     integrationName: "My 1Password Integration",
     integrationVersion: "v1.0.0",
@@ -54,9 +57,10 @@ main()
   try {
     mkdirSync(join(folder, "node_modules"));
     symlinkSync(PACKAGE, join(folder, "node_modules/valetkey"));
-    writeFileSync(join(folder, "example.js"), example);
-    const run = (more: Record<string, string>) =>
-      promisify(execFile)(process.execPath, [join(folder, "example.js")], {
+    writeFileSync(join(folder, "example.js"), example("process.env.OP_SERVICE_ACCOUNT_TOKEN"));
+    writeFileSync(join(folder, "desktop.js"), example('new sdk.DesktopAuth("your-account-name")'));
+    const run = (more: Record<string, string>, file = "example.js") =>
+      promisify(execFile)(process.execPath, [join(folder, file)], {
         env: { ...process.env, ...broker.env("travel-bot"), ...more },
         timeout: 20_000,
       });
@@ -66,6 +70,9 @@ main()
     assert.equal(stdout, `${NAVAN_PASSWORD}\n`);
     assert.match(stderr, /take a service account's token out of this environment/);
     assert.doesNotMatch(stderr, /hunter2/);
+    const desktop = await run({}, "desktop.js");
+    assert.equal(desktop.stdout, `${NAVAN_PASSWORD}\n`);
+    assert.match(desktop.stderr, /`auth` is not needed/);
     // A token of the broker's in its place is one.
     const own = {
       VALETKEY_TOKEN: "",
@@ -105,6 +112,15 @@ test("all of several, or why not", async () => {
   assert.equal(answer("op://Tutorial/Nobody/password")?.error?.type, "itemNotFound");
   assert.equal(answer("op://Production/Database/password")?.error?.reason, "ACCESS_DENIED");
   assert.equal(answer("nonsense")?.error?.type, "parsing");
+  assert.equal(answer(NAVAN.password)?.content?.itemId, "");
+});
+
+test("ids are told where the reference has them", async () => {
+  const { secrets } = await client();
+  const reference = `op://${VAULT}/${ITEM}/password`;
+  const { individualResponses } = await secrets.resolveAll([reference]);
+  const { secret, vaultId, itemId } = individualResponses[reference]?.content ?? {};
+  assert.deepEqual([secret, vaultId, itemId], [NAVAN_PASSWORD, VAULT, ITEM]);
 });
 
 test("what fails has the SDK's classes where it has any", async () => {

@@ -1,11 +1,13 @@
 /** What needs no broker. */
 
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { format, inspect } from "node:util";
+import { deserialize, serialize } from "node:v8";
 import { Broker, CONCEALED, ConfigurationError, Secret, VERSION } from "valetkey";
 import { PACKAGE } from "./harness.js";
 
@@ -89,6 +91,20 @@ test("a secret shows itself to nobody but `expose`", () => {
     JSON.stringify({ ...secret }),
   ];
   for (const text of shown) assert.doesNotMatch(text, /hunter2|104, ?117/);
+  const bytes = serialize({ secret, nested: new Map([["secret", secret]]) });
+  assert.ok(!bytes.includes("hunter2"));
+  assert.doesNotMatch(inspect(deserialize(bytes), { depth: 9, showHidden: true }), /hunter2|104, ?117/);
+  const error = new Error(`with ${secret}`, { cause: secret });
+  const all = new AggregateError([error], "several", { cause: { secret, errors: [error] } });
+  for (const depth of [0, 9, Infinity]) {
+    const options = { depth, showHidden: true, getters: true, showProxy: true };
+    for (const it of [error, all, [secret], new Proxy(secret, {}), new WeakSet([secret]), { secret }])
+      assert.doesNotMatch(inspect(it, options), /hunter2|104, ?117|68 75 6e/);
+  }
+  assert.throws(
+    () => assert.deepStrictEqual({ secret }, { secret: 1 }),
+    (why) => !/hunter2|104, ?117/.test(inspect(why, { depth: 9 })),
+  );
   assert.equal(String(secret), CONCEALED);
   assert.equal(secret.expose(), "hunter2");
   assert.deepEqual(secret.exposeBytes(), Uint8Array.from(Buffer.from("hunter2")));
@@ -96,6 +112,24 @@ test("a secret shows itself to nobody but `expose`", () => {
   assert.equal(secret.expose(), "hunter2");
   secret.wipe();
   assert.equal(secret.expose(), "");
+});
+
+test("a secret shows itself on no console", () => {
+  const script = `
+    import { Secret } from "valetkey";
+    const secret = new Secret(Buffer.from(process.env.VALUE));
+    for (const say of ["log", "info", "warn", "error", "debug", "dir", "dirxml"]) console[say](secret, { secret });
+    console.dir({ secret }, { showHidden: true, depth: null });
+    console.table([{ secret }]);
+    console.log("%s %o %O %j", secret, secret, secret, secret);
+    throw new Error("uncaught", { cause: secret });`;
+  const words = ["--input-type=module", "--eval", script];
+  const env = { ...process.env, VALUE: "hunter2" };
+  const { stdout, stderr, status } = spawnSync(process.execPath, words, { cwd: PACKAGE, encoding: "utf8", env });
+  assert.equal(status, 1);
+  assert.match(stderr, /uncaught/);
+  assert.match(stdout, /<concealed by valetkey>/);
+  assert.doesNotMatch(stdout + stderr, /hunter2|104, ?117/);
 });
 
 test("what is no text is not turned into another value", () => {
