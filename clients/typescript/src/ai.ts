@@ -46,7 +46,7 @@ export function withSecrets<T extends Executable>(tool: T, options: SecretsOptio
   const run = execute.bind(tool);
   const isStream = Object.prototype.toString.call(execute) === "[object AsyncGeneratorFunction]";
   const wrapped = isStream
-    ? async function* (input: unknown, call: Call) {
+    ? async function* (input: unknown, call: Call = {}) {
         const concealer = new Concealer();
         try {
           const output = run(await filled(input, call, options, concealer), call) as AsyncIterable<unknown>;
@@ -55,7 +55,7 @@ export function withSecrets<T extends Executable>(tool: T, options: SecretsOptio
           throw concealer.error(error);
         }
       }
-    : async (input: unknown, call: Call) => {
+    : async (input: unknown, call: Call = {}) => {
         const concealer = new Concealer();
         try {
           const output = await run(await filled(input, call, options, concealer), call);
@@ -72,7 +72,10 @@ interface Call {
   readonly abortSignal?: AbortSignal;
 }
 
-/** The input with values in it. */
+/**
+ * The input with values in it. What it throws is for the model: that a reference is denied and what to do instead, or that
+ * a person must approve it first, and where.
+ */
 async function filled(input: unknown, call: Call, options: SecretsOptions, concealer: Concealer): Promise<unknown> {
   const { broker, with: asTool, lease, references: allowed, fields, ...ask } = options;
   const found = new Set<string>();
@@ -92,6 +95,14 @@ async function filled(input: unknown, call: Call, options: SecretsOptions, conce
     concealer.add(secret.expose());
     secret.wipe();
   };
+  const foreign = references.find((reference) => allowed !== undefined && !allowed.includes(reference));
+  if (foreign !== undefined) {
+    const takes = allowed?.join(", ") || "no reference";
+    throw new DeniedError(`access denied for \`${foreign}\`; this tool takes ${takes}`, { reference: foreign });
+  }
+  // Before any handle is spent: what is refused now, or waits for a person, may be asked for again with the same input.
+  const wanted = Object.fromEntries(references.map((reference) => [reference, reference]));
+  await using own = references.length > 0 ? await broker.lease(wanted, { ...ask, ...signal }) : undefined;
   const { destination } = ask;
   const how = { ...signal, ...(destination !== undefined && { destination }) };
   const redeem = (leased: LeasedSecret) => leased.redeem({ ...how, ...(asTool !== undefined && { with: asTool }) });
@@ -99,20 +110,7 @@ async function filled(input: unknown, call: Call, options: SecretsOptions, conce
     const leased = lease?.find(handle);
     keep(handle, await (leased ? redeem(leased) : (asTool ?? broker).redeem(handle, how)));
   }
-  const foreign = references.find((reference) => allowed !== undefined && !allowed.includes(reference));
-  if (foreign !== undefined) {
-    throw new DeniedError(
-      `access denied for \`${foreign}\`; this tool takes ${allowed?.join(", ") || "no reference"}`,
-      {
-        reference: foreign,
-      },
-    );
-  }
-  if (references.length > 0) {
-    const wanted = Object.fromEntries(references.map((reference) => [reference, reference]));
-    await using own = await broker.lease(wanted, { ...ask, ...signal });
-    for (const reference of references) keep(reference, await redeem(own.get(reference)));
-  }
+  if (own !== undefined) for (const reference of references) keep(reference, await redeem(own.get(reference)));
   return replacedIn(fields, input, (name) => values.get(name) ?? name);
 }
 

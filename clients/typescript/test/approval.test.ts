@@ -102,6 +102,17 @@ test("a model is told to ask a person, and where, and gets it done once they hav
   assert.ok(!JSON.stringify([result.steps, scripted.doGenerateCalls]).includes(VALUE));
 });
 
+test("no handle is spent before a person has approved the rest", async () => {
+  await using fake = waiting(URL);
+  await using lease = await fake.agent().lease({ password: OTHER }, ASK);
+  const pay = { execute: async (input: { password: string; card: string }) => Object.values(input).join().length };
+  const wrapped = withSecrets(pay, { broker: fake.agent(), with: fake.tool("book"), lease, ...ASK });
+  const input = { password: lease.get("password").handle, card: REFERENCE };
+  const { approvalId } = await thrown(ApprovalRequiredError, wrapped.execute(input));
+  fake.approve(approvalId);
+  assert.equal(await wrapped.execute(input), `hunter2,${VALUE}`.length);
+});
+
 function paying(got: string[], broker: Broker, asTool: Broker) {
   const pay = tool({
     inputSchema: jsonSchema<{ card: string }>({ type: "object", properties: { card: { type: "string" } } }),

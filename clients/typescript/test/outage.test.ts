@@ -258,6 +258,10 @@ test("a policy that is taken back revokes the lease, and its signal says so", as
   broker.policy("travel.cedar", (text) => text.replaceAll('"username", "password"', '"username"'));
   await eventually("the password goes", () => lease.get("password").failure !== undefined);
   assert.throws(() => lease.get("password").handle, LeaseLostError);
+  // What uses it must stop, though the rest of the lease is good.
+  assert.ok(lease.revoked.reason instanceof LeaseLostError);
+  assert.equal(lease.revoked.reason.reference, NAVAN.password);
+  assert.equal(lease.isLive, true);
   await thrown(HandleNotActiveError, tool.redeem(handle));
   assert.equal((await lease.get("username").redeem({ with: tool })).expose(), "demo-navan-user@travel.example");
   await thrown(DeniedError, agent.lease(NAVAN, BOOKING));
