@@ -19,10 +19,13 @@ const INTEGRATION = { integrationName: "My 1Password Integration", integrationVe
 
 before(async () => {
   broker = await TestBroker.start("", "");
-  broker.policy("travel.cedar", (text) => text + AGENT_REDEEMS);
   const agent = broker.as("travel-bot");
-  for (let n = 0; n < 200; n += 1) {
+  // The signal that loads policies would end a broker that has only just begun to listen.
+  await agent.check(NAVAN.password, BOOKING);
+  broker.policy("travel.cedar", (text) => text + AGENT_REDEEMS);
+  for (let n = 0; n < 800; n += 1) {
     if ((await agent.check(NAVAN.password, { tool: "My-1Password-Integration" })).allowed) break;
+    await new Promise((resolve) => setTimeout(resolve, 25));
   }
   await agent.close();
 });
