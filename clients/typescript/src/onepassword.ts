@@ -7,7 +7,7 @@
  * as the SDK does, so it is for code that no model reads along with; policy must say `@redeem_by("agent")`, or the call's
  * own `with` must name the tool's broker. Where a model is near, use `Broker` and hand it handles.
  *
- * Not here: items, vaults, environments and groups. This is no package of 1Password's.
+ * Not here: items, vaults, environments, groups and made-up passwords. This is no package of 1Password's.
  */
 
 import { Broker } from "./broker.js";
@@ -25,12 +25,14 @@ import { errorOf } from "./status.js";
 export const DEFAULT_INTEGRATION_NAME = "Unknown";
 export const DEFAULT_INTEGRATION_VERSION = "Unknown";
 
-/** As there; the last four are ours. */
+/** As there; the last four are ours. What belongs to other ways of signing in is accepted, and not used. */
 export interface ClientConfiguration {
   /** A token of the broker's, or of an issuer that it knows. Without one the environment says who calls. */
   readonly auth?: string | DesktopAuth | undefined;
   readonly integrationName: string;
   readonly integrationVersion: string;
+  readonly oidcFetcher?: (audience: string) => Promise<string>;
+  readonly workloadDetails?: object;
   /** Default: `VALETKEY_TOOL`, or else the integration's name: `My agent` is `My-agent`. */
   readonly tool?: string;
   /** Default: says the integration's name and version. */
