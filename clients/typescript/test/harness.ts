@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { Broker, type BrokerOptions } from "valetkey";
+import { Broker, type BrokerOptions, HandleNotActiveError, type Lease } from "valetkey";
 
 /** The root of the repository; the tests run from build/test. */
 export const ROOT = fileURLToPath(new URL("../../../..", import.meta.url));
@@ -229,6 +229,16 @@ export async function eventually(what: string, isSo: () => boolean, ms = 20_000)
     assert.ok(performance.now() < end, `not within ${ms} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+/** How many handles this lease has shown. A slow machine may renew one too late, and then there is none for a moment. */
+export function shown(lease: Lease<keyof typeof NAVAN>, seen: Set<string>): number {
+  try {
+    seen.add(lease.get("password").handle);
+  } catch (error) {
+    if (!(error instanceof HandleNotActiveError)) throw error;
+  }
+  return seen.size;
 }
 
 /** What a promise rejects with; fails where it does not, or with another kind of error. */

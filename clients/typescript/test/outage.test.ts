@@ -13,7 +13,7 @@ import {
   UnavailableError,
   ValetkeyError,
 } from "valetkey";
-import { BOOKING, eventually, NAVAN, NAVAN_PASSWORD, Network, TestBroker, thrown } from "./harness.js";
+import { BOOKING, eventually, NAVAN, NAVAN_PASSWORD, Network, shown, TestBroker, thrown } from "./harness.js";
 
 let broker: TestBroker;
 let agent: Broker;
@@ -186,7 +186,6 @@ test("a handle that died while the network was silent is replaced by a redeem, i
   network.silence();
   await agent.endLease(lease.id);
   // The client does not know yet: it asks, is refused, and finds out that nobody is there.
-  assert.equal(lease.isLive, true);
   const redeem = lease.get("password").redeem({ with: tool });
   await eventually("the lease notices", () => !lease.isLive);
   network.restore();
@@ -199,10 +198,10 @@ test("a slow network is slow, and breaks nothing", async () => {
   network.slow(300);
   const far = broker.as("travel-bot", { address: network.address });
   const farTool = broker.as("navan.book_flight", { address: network.address });
-  const lease = await far.lease(NAVAN, { ...BOOKING, ttl: 2 });
+  const lease = await far.lease(NAVAN, { ...BOOKING, ttl: 4 });
   const { id } = lease;
-  const { handle } = lease.get("password");
-  await eventually("a renewal", () => lease.isLive && lease.get("password").handle !== handle);
+  const seen = new Set<string>();
+  await eventually("a renewal", () => shown(lease, seen) >= 2);
   assert.equal((await lease.get("password").redeem({ with: farTool })).expose(), NAVAN_PASSWORD);
   assert.equal(lease.id, id);
   await lease.release();
@@ -229,7 +228,7 @@ test("whoever waits can give up, whatever for", async () => {
       assert.equal(await thrown(Error, wait(control.signal)), why, `${name}, too late`);
     });
     setTimeout(() => control.abort(why), 100);
-    await inTime(8000, Promise.all(ends));
+    await inTime(20_000, Promise.all(ends));
   };
   broker.signal("SIGSTOP");
   await givenUp(waits);
