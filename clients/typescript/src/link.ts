@@ -1,9 +1,9 @@
 /** The connection: where a token may travel, who the other end is, and how a dead peer is noticed. */
 
-import { type Http2Session, sensitiveHeaders } from "node:http2";
+import { constants, type Http2Session, sensitiveHeaders } from "node:http2";
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
-import type { Interceptor, Transport } from "@connectrpc/connect";
+import { Code, ConnectError, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import type { Address } from "./address.js";
 import { bearer, type Credentials, isRenewable, tlsFiles } from "./credentials.js";
@@ -45,7 +45,7 @@ export class Http2Link implements Link {
     this.isRenewable = isRenewable(credentials);
     this.#sessions = new Sessions(
       address.origin,
-      { pingIntervalMs: KEEP_ALIVE_INTERVAL, pingTimeoutMs: KEEP_ALIVE_MAX },
+      { pingIntervalMs: KEEP_ALIVE_INTERVAL, pingTimeoutMs: KEEP_ALIVE_LAST },
       { createConnection: () => this.#dial() },
     );
     this.transport = createGrpcTransport({
@@ -166,14 +166,38 @@ export class Http2Link implements Link {
   }
 }
 
-/** Connections whose secret headers stay out of the tables of their compression, here and in every proxy. */
+/**
+ * Connections whose secret headers stay out of the tables of their compression, here and in every proxy; and whose silence
+ * is noticed, but not that of a process which had no time to listen.
+ */
 class Sessions extends Http2SessionManager {
   #newest: Http2Session | undefined;
 
   override async request(...[method, path, headers, options]: Parameters<Http2SessionManager["request"]>) {
     const stream = await super.request(method, path, { ...headers, [sensitiveHeaders]: SECRET_HEADERS }, options);
-    this.#newest = stream.session;
+    if (stream.session !== this.#newest) this.#watch(stream.session);
     return stream;
+  }
+
+  #watch(session: Http2Session | undefined): void {
+    this.#newest = session;
+    if (session === undefined || session.destroyed) return;
+    const timer = setInterval(() => {
+      if (session.destroyed) return;
+      let isAnswered = false;
+      session.ping(() => {
+        isAnswered = true;
+      });
+      const decide = () => {
+        if (isAnswered || session.destroyed) return;
+        const error = new ConnectError("the broker went silent", Code.Unavailable);
+        session.destroy(error, constants.NGHTTP2_CANCEL);
+      };
+      // An answer may be here, and nobody had the time to read it: what was received is read before an immediate runs.
+      setTimeout(() => setImmediate(decide), KEEP_ALIVE_MAX).unref();
+    }, KEEP_ALIVE_INTERVAL);
+    timer.unref();
+    session.once("close", () => clearInterval(timer));
   }
 
   async probe(): Promise<void> {
@@ -201,5 +225,7 @@ const CONNECT_MAX = 5000;
  */
 const KEEP_ALIVE_INTERVAL = 1000;
 const KEEP_ALIVE_MAX = 2000;
+/** Connect's own keep-alive, which cannot tell silence from a busy process, comes last. */
+const KEEP_ALIVE_LAST = 10_000;
 /** The broker takes no more either. */
 const MESSAGE_MAX = 1024 * 1024;
