@@ -1,13 +1,15 @@
 /** The connection: where a token may travel, who the other end is, and how a dead peer is noticed. */
 
-import { constants, type Http2Session, sensitiveHeaders } from "node:http2";
+import { type OutgoingHttpHeaders, sensitiveHeaders } from "node:http2";
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
-import { Code, ConnectError, type Interceptor, type Transport } from "@connectrpc/connect";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import type { Interceptor, Transport } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
 import type { Address } from "./address.js";
 import { bearer, type Credentials, isRenewable, tlsFiles } from "./credentials.js";
 import { ConfigurationError, NoBrokerError, UnavailableError, type ValetkeyError } from "./errors.js";
+import { Sessions } from "./session.js";
+import { shown } from "./shown.js";
 import { errorOf, isBrokers, printable } from "./status.js";
 import { VERSION } from "./version.js";
 
@@ -43,11 +45,7 @@ export class Http2Link implements Link {
     this.#address = address;
     this.#credentials = credentials;
     this.isRenewable = isRenewable(credentials);
-    this.#sessions = new Sessions(
-      address.origin,
-      { pingIntervalMs: KEEP_ALIVE_INTERVAL, pingTimeoutMs: KEEP_ALIVE_LAST },
-      { createConnection: () => this.#dial() },
-    );
+    this.#sessions = new DiscreetSessions(address.origin, () => this.#dial());
     this.transport = createGrpcTransport({
       baseUrl: address.origin,
       sessionManager: this.#sessions,
@@ -59,8 +57,11 @@ export class Http2Link implements Link {
   }
 
   async ready(): Promise<void> {
-    if ((await this.#sessions.connect()) !== "error") return;
-    throw this.#unreachable(this.#dialError ?? this.#sessions.error());
+    try {
+      await this.#sessions.ready();
+    } catch (error) {
+      throw this.#unreachable(this.#dialError ?? error);
+    }
   }
 
   async probe(): Promise<void> {
@@ -115,7 +116,8 @@ export class Http2Link implements Link {
       // Whoever waits for it has a timer of their own: a connection that nobody wants any more keeps no process.
       timer.unref();
       socket.unref();
-      socket.once("error", (error) => {
+      // For its whole life: an error that nobody listens to ends the process.
+      socket.on("error", (error) => {
         this.#dialError ??= error;
       });
       for (const event of [this.#address.kind === "tls" ? "secureConnect" : "connect", "close"]) {
@@ -145,7 +147,7 @@ export class Http2Link implements Link {
     if (!(error instanceof UnavailableError) || this.#address.kind !== "plain") return error;
     const why = error.message.split(";")[0];
     return new UnavailableError(
-      `what listens at \`${this.#address.origin}\` does not answer as a broker (${why}); one with TLS has an address that ` +
+      `what listens at \`${shown(this.#address.origin)}\` does not answer as a broker (${why}); one with TLS has an address that ` +
         "begins with `https://`",
     );
   }
@@ -153,8 +155,8 @@ export class Http2Link implements Link {
   #unreachable(error: unknown): ValetkeyError {
     if (error instanceof ConfigurationError) return error;
     const { origin } = this.#address;
-    const where = this.#address.kind === "unix" ? `unix:${this.#address.path}` : origin;
-    const why = printable(error instanceof Error ? error.message : String(error));
+    const where = this.#address.kind === "unix" ? `unix:${shown(this.#address.path)}` : shown(origin);
+    const why = shown(printable(error instanceof Error ? error.message : String(error)));
     if (tlsFault(error) !== undefined) {
       return new ConfigurationError(
         `no TLS with \`${where}\` (${why}); \`valetkey doctor --connect\` says which step fails`,
@@ -166,45 +168,10 @@ export class Http2Link implements Link {
   }
 }
 
-/**
- * Connections whose secret headers stay out of the tables of their compression, here and in every proxy; and whose silence
- * is noticed, but not that of a process which had no time to listen.
- */
-class Sessions extends Http2SessionManager {
-  #newest: Http2Session | undefined;
-
-  override async request(...[method, path, headers, options]: Parameters<Http2SessionManager["request"]>) {
-    const stream = await super.request(method, path, { ...headers, [sensitiveHeaders]: SECRET_HEADERS }, options);
-    if (stream.session !== this.#newest) this.#watch(stream.session);
-    return stream;
-  }
-
-  #watch(session: Http2Session | undefined): void {
-    this.#newest = session;
-    if (session === undefined || session.destroyed) return;
-    const timer = setInterval(() => {
-      if (session.destroyed) return;
-      let isAnswered = false;
-      session.ping(() => {
-        isAnswered = true;
-      });
-      const decide = () => {
-        if (isAnswered || session.destroyed) return;
-        const error = new ConnectError("the broker went silent", Code.Unavailable);
-        session.destroy(error, constants.NGHTTP2_CANCEL);
-      };
-      // An answer may be here, and nobody had the time to read it: what was received is read before an immediate runs.
-      setTimeout(() => setImmediate(decide), KEEP_ALIVE_MAX).unref();
-    }, KEEP_ALIVE_INTERVAL);
-    timer.unref();
-    session.once("close", () => clearInterval(timer));
-  }
-
-  async probe(): Promise<void> {
-    const session = this.#newest;
-    if (session === undefined || session.closed || session.destroyed) return;
-    // It is told too where the connection ends before the answer.
-    await new Promise<void>((resolve) => session.ping(() => resolve()));
+/** Connections whose secret headers stay out of the tables of their compression, here and in every proxy. */
+class DiscreetSessions extends Sessions {
+  override async request(method: string, path: string, headers: OutgoingHttpHeaders) {
+    return await super.request(method, path, { ...headers, [sensitiveHeaders]: SECRET_HEADERS });
   }
 }
 
@@ -219,13 +186,5 @@ const TLS_FAULT = /^(ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|INV
 /** Tokens: the caller's own, and that of the person it acts for. */
 const SECRET_HEADERS = ["authorization", ON_BEHALF_OF];
 const CONNECT_MAX = 5000;
-/**
- * A broker that vanished without a word is noticed after these two together. The broker gives up on a silent network
- * after 2 to 4 s, so that no handle is shown for more than a second after it died.
- */
-const KEEP_ALIVE_INTERVAL = 1000;
-const KEEP_ALIVE_MAX = 2000;
-/** Connect's own keep-alive, which cannot tell silence from a busy process, comes last. */
-const KEEP_ALIVE_LAST = 10_000;
 /** The broker takes no more either. */
 const MESSAGE_MAX = 1024 * 1024;
