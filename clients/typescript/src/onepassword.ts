@@ -11,7 +11,9 @@
  */
 
 import { Broker } from "./broker.js";
+import { isForeign, isOwn } from "./credentials.js";
 import {
+  ConfigurationError,
   InvalidRequestError,
   LimitReachedError,
   PreconditionError,
@@ -222,15 +224,20 @@ async function named<T>(work: () => Promise<T>): Promise<T> {
 }
 
 function brokerFor(auth: string | DesktopAuth | undefined): Broker {
-  const isForeign = auth instanceof DesktopAuth || (typeof auth === "string" && auth.trim().startsWith("ops_"));
-  if (isForeign) {
+  const isUnused = auth instanceof DesktopAuth || (typeof auth === "string" && isForeign(auth.trim()));
+  if (isUnused) {
     // A service account's token opens a whole account: it goes nowhere.
     process.emitWarning(
       "a broker is asked instead of 1Password, so `auth` is not needed, and was not used; take a service account's " +
         "token out of this environment",
     );
   }
-  if (isForeign || !auth) return Broker.fromEnv();
+  if (isUnused || !auth) return Broker.fromEnv();
+  if (!isOwn(auth.trim())) {
+    throw new ConfigurationError(
+      "`auth` is no token that a broker knows, so it was not sent; leave it out, and name the token in `VALETKEY_TOKEN`",
+    );
+  }
   const { VALETKEY_TOKEN_FILE, ...env } = process.env;
   return Broker.fromEnv({ env: { ...env, VALETKEY_TOKEN: auth } });
 }

@@ -6,8 +6,8 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { promisify } from "node:util";
-import { DeniedError, InvalidRequestError, PreconditionError } from "valetkey";
+import { inspect, promisify } from "node:util";
+import { ConfigurationError, DeniedError, InvalidRequestError, PreconditionError } from "valetkey";
 import { AuthExpiredError, createClient, DesktopAuth, Secrets } from "valetkey/onepassword";
 import { BOOKING, NAVAN, NAVAN_PASSWORD, PACKAGE, TestBroker, thrown } from "./harness.js";
 
@@ -69,10 +69,12 @@ main()
       });
     assert.equal((await run({})).stdout, `${NAVAN_PASSWORD}\n`);
     // A service account's token goes nowhere, and is said to be one too many.
-    const { stdout, stderr } = await run({ OP_SERVICE_ACCOUNT_TOKEN: "ops_hunter2" });
-    assert.equal(stdout, `${NAVAN_PASSWORD}\n`);
-    assert.match(stderr, /take a service account's token out of this environment/);
-    assert.doesNotMatch(stderr, /hunter2/);
+    for (const token of ["ops_hunter2", '"ops_hunter2"', "OPS_hunter2"]) {
+      const { stdout, stderr } = await run({ OP_SERVICE_ACCOUNT_TOKEN: token });
+      assert.equal(stdout, `${NAVAN_PASSWORD}\n`);
+      assert.match(stderr, /take a service account's token out of this environment/);
+      assert.doesNotMatch(stderr, /hunter2/);
+    }
     const desktop = await run({}, "desktop.js");
     assert.equal(desktop.stdout, `${NAVAN_PASSWORD}\n`);
     assert.match(desktop.stderr, /`auth` is not needed/);
@@ -85,6 +87,14 @@ main()
     assert.equal((await run(own)).stdout, `${NAVAN_PASSWORD}\n`);
   } finally {
     rmSync(folder, { recursive: true });
+  }
+});
+
+test("what is no token of a broker's is sent to none", async () => {
+  for (const auth of ["your-token", "op_hunter2", "Bearer vkt_a"]) {
+    await assert.rejects(createClient({ ...INTEGRATION, auth }), (error) => {
+      return error instanceof ConfigurationError && !inspect(error).includes("hunter2");
+    });
   }
 });
 

@@ -71,6 +71,62 @@ test("addresses and credentials that cannot be used are refused before anything 
   assert.throws(() => new Broker({ token, deadline: 0 }), /`deadline` must be/);
 });
 
+test("a message repeats no token that stands in the wrong place", () => {
+  for (const wrong of [
+    "vkt_a_hunter2",
+    "OPS_hunter2",
+    "eyJhunter2",
+    "-----BEGIN PRIVATE KEY-----hunter2",
+    "vkh_hunter2",
+  ]) {
+    for (const options of [
+      { address: wrong, token },
+      { address: `http://${wrong}`, token },
+      { address: `ftp://${wrong}`, token },
+      { address: "http://127.0.0.1:1", tokenFile: wrong },
+      { address: "https://127.0.0.1:1", token, ca: wrong },
+      { address: "https://127.0.0.1:1", token, ca: pem, certificate: pem, key: wrong },
+    ]) {
+      assert.throws(
+        () => new Broker(options),
+        (error) =>
+          error instanceof ConfigurationError && !/hunter2/i.test(inspect(error, { showHidden: true, depth: 9 })),
+      );
+    }
+  }
+});
+
+test("a service account's token is shown to no broker", () => {
+  for (const wrong of ["ops_eyJhunter2", '"ops_eyJhunter2"', "'ops_a'", "OPS_eyJ", "op=ops_eyJ"]) {
+    for (const make of [
+      () => Broker.fromEnv({ env: { VALETKEY_TOKEN: wrong } }),
+      () => Broker.fromEnv({ env: { VALETKEY_TOKEN_FILE: file("ops", `${wrong}\n`) } }),
+      () => new Broker({ token: () => wrong }),
+    ]) {
+      assert.throws(make, (error) => error instanceof ConfigurationError && /service account/.test(error.message));
+    }
+  }
+  for (const own of ["vkt_0123456789abcops_abc", "eyJhbGciOiJ.eyJpc3MiOi.c2lnbmF0ops_dXJl"])
+    assert.ok(new Broker({ token: own }));
+});
+
+test("what is no file keeps nobody waiting", () => {
+  const pipe = join(folder, "pipe");
+  assert.equal(spawnSync("mkfifo", [pipe]).status, 0);
+  for (const no of [pipe, "/dev/zero", "/dev/null", folder]) {
+    const script = `
+      import { Broker } from "valetkey";
+      for (const make of [
+        () => new Broker({ tokenFile: process.argv[1] }),
+        () => new Broker({ address: "https://127.0.0.1:1", token: "vkt_a", ca: process.argv[1] }),
+      ]) try { make(); } catch (error) { console.log(error.name, error.message); }`;
+    const words = ["--input-type=module", "--eval", script, no];
+    const { stdout } = spawnSync(process.execPath, words, { cwd: PACKAGE, encoding: "utf8", timeout: 20_000 });
+    assert.match(stdout, /^(ConfigurationError `.*` is no regular file\n){2}$/, no);
+  }
+  assert.throws(() => new Broker({ tokenFile: file("large", "a".repeat(1024 * 1024 + 1)) }), /more than 1048576 bytes/);
+});
+
 test("a token in the environment counts before one in a file", () => {
   assert.ok(Broker.fromEnv({ env: { VALETKEY_TOKEN: token, VALETKEY_TOKEN_FILE: join(folder, "nowhere") } }));
 });
