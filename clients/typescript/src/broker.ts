@@ -9,6 +9,7 @@ import { ConfigurationError, InvalidRequestError, UnavailableError, type Valetke
 import { Decision, Redeemer } from "./gen/valetkey/v1/lease_pb.js";
 import { LeaseService } from "./gen/valetkey/v1/lease_service_pb.js";
 import { Lease } from "./lease.js";
+import type { LeasedSecret } from "./leased.js";
 import { Http2Link, type Link, ON_BEHALF_OF } from "./link.js";
 import { Secret } from "./secret.js";
 
@@ -118,9 +119,14 @@ export class Broker implements AsyncDisposable {
         resume: this.#resume,
         isRenewable: this.#link.isRenewable,
         mayRetry: this.#mayRetry(),
-        open: async (references, signal) => {
+        open: async (references, signal, onTime) => {
           await this.#ready();
-          return this.#client.acquireLease({ ...request, references }, { signal, headers })[Symbol.asyncIterator]();
+          const onHeader = (answered: Headers) => {
+            const time = Date.parse(answered.get("date") ?? "");
+            if (!Number.isNaN(time)) onTime(time);
+          };
+          const how = { signal, headers, onHeader };
+          return this.#client.acquireLease({ ...request, references }, how)[Symbol.asyncIterator]();
         },
         probe: () => this.#link.probe(),
         end: (leaseId, signal) => this.endLease(leaseId, { signal }),
@@ -132,6 +138,15 @@ export class Broker implements AsyncDisposable {
     void lease.ended.then(() => this.#leases.delete(lease));
     if (this.#isClosed) await lease.release();
     return lease;
+  }
+
+  /** The secret of an open lease of this broker's that the handle is or was for; `undefined` where it is none of them. */
+  find(handle: string): LeasedSecret | undefined {
+    for (const lease of this.#leases) {
+      const leased = lease.find(handle);
+      if (leased !== undefined) return leased;
+    }
+    return undefined;
   }
 
   /**
