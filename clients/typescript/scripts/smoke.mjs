@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, lstatSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Broker, Secret, VERSION } from "valetkey";
-import { withSecrets } from "valetkey/ai";
+import { Guard } from "valetkey/ai";
 import { createClient } from "valetkey/onepassword";
 import { FakeBroker } from "valetkey/testing";
 
@@ -17,7 +17,7 @@ for (const folder of ["src", "test", "build", "node_modules"]) {
 }
 const manifest = JSON.parse(readFileSync(new URL("package.json", home), "utf8"));
 assert.equal(manifest.version, VERSION);
-for (const it of [Broker, Secret, createClient, withSecrets]) assert.equal(typeof it, "function");
+for (const it of [Broker, Secret, createClient, Guard]) assert.equal(typeof it, "function");
 
 const fake = new FakeBroker().allow("op://Travel/Navan/password", "hunter2");
 const lease = await fake.agent().lease({ password: "op://Travel/Navan/password" }, { tool: "book", purpose: "try it" });

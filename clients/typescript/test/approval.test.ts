@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { generateText, isStepCount, jsonSchema, tool } from "ai";
 import { MockLanguageModelV4 } from "ai/test";
 import { ApprovalRequiredError, type Broker } from "valetkey";
-import { withSecrets } from "valetkey/ai";
+import { Guard } from "valetkey/ai";
 import { createClient } from "valetkey/onepassword";
 import { FakeBroker } from "valetkey/testing";
 import { thrown } from "./harness.js";
@@ -95,7 +95,7 @@ test("a model is told to ask a person, and where, and gets it done once they hav
     assert.ok(told.includes(`a person must approve this first; ask one to open ${URL}`), told);
     fake.approve(/approval approve (vkl_\w+)/.exec(told)?.[1] ?? "");
   });
-  const tools = { pay: paying(got, fake.agent(), fake.tool("book")) };
+  const tools = paying(got, fake.agent(), fake.tool("book"));
   const result = await generateText({ model: scripted, tools, prompt: "pay", stopWhen: isStepCount(5) });
   assert.equal(result.text, "paid");
   assert.deepEqual(got, [VALUE]);
@@ -106,7 +106,8 @@ test("no handle is spent before a person has approved the rest", async () => {
   await using fake = waiting(URL);
   await using lease = await fake.agent().lease({ password: OTHER }, ASK);
   const pay = { execute: async (input: { password: string; card: string }) => Object.values(input).join().length };
-  const wrapped = withSecrets(pay, { broker: fake.agent(), with: fake.tool("book"), lease, ...ASK });
+  const book = { name: "book", fields: ["password", "card"], redeemWith: fake.tool("book") };
+  const wrapped = new Guard(fake.agent(), { pay: book }).wrap({ pay }).pay;
   const input = { password: lease.get("password").handle, card: REFERENCE };
   const { approvalId } = await thrown(ApprovalRequiredError, wrapped.execute(input));
   fake.approve(approvalId);
@@ -121,7 +122,7 @@ function paying(got: string[], broker: Broker, asTool: Broker) {
       return `paid with ${card}`;
     },
   });
-  return withSecrets(pay, { broker, with: asTool, ...ASK });
+  return new Guard(broker, { pay: { name: "book", fields: ["card"], redeemWith: asTool } }).wrap({ pay });
 }
 
 /** A model that calls the tool, asks a person where that fails, and calls it again. */

@@ -86,6 +86,7 @@ const KNOWN = [
   "declare const lease: import('valetkey').Lease;",
   "declare const signal: AbortSignal;",
   "declare const bookFlight: { execute: (input: { password: string }) => Promise<string> };",
+  "declare const listBookings: { execute: (input: object) => Promise<string[]> };",
 ];
 
 function declares(piece: string, line: string): boolean {
