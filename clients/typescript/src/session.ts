@@ -36,8 +36,15 @@ export class Sessions {
   }
 
   async request(method: string, path: string, headers: OutgoingHttpHeaders): Promise<ClientHttp2Stream> {
-    const session = await this.#usable();
-    return session.request({ ...headers, ":method": method, ":path": path });
+    for (;;) {
+      const session = await this.#usable();
+      try {
+        return session.request({ ...headers, ":method": method, ":path": path });
+      } catch (error) {
+        // Closed just now: nothing was sent.
+        if (session.isUsable) throw error;
+      }
+    }
   }
 
   notifyResponseByteRead(stream: ClientHttp2Stream): void {
