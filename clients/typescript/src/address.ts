@@ -2,6 +2,7 @@
 
 import { isIP } from "node:net";
 import { ConfigurationError } from "./errors.js";
+import { shown } from "./shown.js";
 
 /** The address of a broker. */
 export type Address =
@@ -44,19 +45,19 @@ function isLoopback(host: string): boolean {
 
 function bad(text: string): ConfigurationError {
   return new ConfigurationError(
-    `\`${shown(text)}\` is no address of a broker; it looks like \`https://broker.example.com:7447\`, ` +
+    `\`${named(text)}\` is no address of a broker; it looks like \`https://broker.example.com:7447\`, ` +
       "`http://127.0.0.1:7447` or `unix:/run/valetkey/broker.sock`",
   );
 }
 
 function notLoopback(text: string): ConfigurationError {
   return new ConfigurationError(
-    `\`${shown(text)}\` is not a loopback address, and nothing travels there in clear text; use \`https\` and name the ` +
+    `\`${named(text)}\` is not a loopback address, and nothing travels there in clear text; use \`https\` and name the ` +
       "broker's authority (`VALETKEY_CA`)",
   );
 }
 
-/** An address may hold a password before its `@`, and a broken one may hold anything. */
-function shown(text: string): string {
-  return (text.split("@").at(-1) ?? "").replace(/\p{Cc}/gu, "").slice(0, 128);
+/** An address may hold a password before its `@`. */
+function named(text: string): string {
+  return shown(text.includes("@") ? (text.split("@").at(-1) ?? "") : text);
 }

@@ -2,33 +2,45 @@
  * Secrets for tools of the Vercel AI SDK: the model writes a handle or a reference, the tool gets the value, and what the
  * tool gives back is concealed before anybody else sees it.
  *
- *     import { withSecrets } from "valetkey/ai";
+ *     import { Guard } from "valetkey/ai";
  *
- *     const tools = { bookFlight: withSecrets(tool({ inputSchema, execute }), { broker, with: asTool, tool: "navan.book_flight", … }) };
+ *     const guard = new Guard(agent, {
+ *       book_flight: { name: "navan.book_flight", fields: ["username", "password"], redeemWith: navan },
+ *     });
+ *     await generateText({ model, prompt, tools: guard.wrap({ book_flight: bookFlight, search }) });
  *
- * The value is put in after the model spoke, inside of `execute`: no message, step or span ever holds it. This module
- * imports nothing of the SDK, and so works with every version whose tools have an `execute`.
+ * A tool gets a value only if it is named, only in the fields named for it, and by the identity named for it. The value is
+ * put in after the model spoke, inside of `execute`: no message, step or span ever holds it. This module imports nothing of
+ * the SDK, and so works with every version whose tools have an `execute`.
  */
 
 import type { Broker, LeaseOptions } from "./broker.js";
 import { Concealer } from "./conceal.js";
 import { DeniedError, InvalidRequestError } from "./errors.js";
 import type { Lease } from "./lease.js";
-import type { LeasedSecret } from "./leased.js";
+import { Released } from "./released.js";
 import type { Secret } from "./secret.js";
 
-/** On whose behalf, and for what, a tool's secrets are asked for. */
-export interface SecretsOptions extends Omit<LeaseOptions, "partial" | "signal"> {
-  /** The broker as the agent sees it: it asks for what the model names by reference. */
-  readonly broker: Broker;
-  /** The broker as the tool sees it: it redeems. Default: the agent itself, where policy says `@redeem_by("agent")`. */
-  readonly with?: Broker;
-  /** The lease whose handles the model was given. What it was given is then good even where it was renewed since. */
-  readonly lease?: Lease;
+/** A tool that may be given values. */
+export interface GuardedTool {
+  /** What policies call it. */
+  readonly name: string;
+  /** The properties of its input in which a handle or a reference, if it is the whole text, gives way to the value. */
+  readonly fields: readonly string[];
+  /** Who redeems: the broker as this tool sees it, or the guard's own where policy says `@redeem_by("agent")`. */
+  readonly redeemWith: Broker;
   /** The references that the model may name. Default: all that policy allows. */
   readonly references?: readonly string[];
-  /** The properties of the input that take secrets; a handle in any other stays one. Default: all. */
-  readonly fields?: readonly string[];
+  /** The reason, for reviewers. Default: the guard's. */
+  readonly purpose?: string;
+  /** The host that the values are sent to; policies may look at it. */
+  readonly destination?: string;
+}
+
+/** With what a guard asks for the references that a model writes. */
+export interface GuardOptions extends Pick<LeaseOptions, "ttl" | "session" | "onBehalfOf"> {
+  /** The reason, for reviewers. Default: `called by a model`. */
+  readonly purpose?: string;
 }
 
 /** What a tool of the SDK has, as far as this module looks. */
@@ -37,101 +49,201 @@ interface Executable {
   readonly execute?: ((input: any, options: any) => unknown) | undefined;
 }
 
-/** The tool, with values in place of the handles and references that a model writes into its input. */
-export function withSecrets<T extends Executable>(tool: T, options: SecretsOptions): T {
-  const { execute } = tool;
-  if (execute === undefined) {
-    throw new TypeError("the tool has no `execute`: it runs elsewhere, where nothing can be put in");
-  }
-  const run = execute.bind(tool);
-  const isStream = Object.prototype.toString.call(execute) === "[object AsyncGeneratorFunction]";
-  const wrapped = isStream
-    ? async function* (input: unknown, call: Call) {
-        const concealer = new Concealer();
-        try {
-          const output = run(await filled(input, call, options, concealer), call) as AsyncIterable<unknown>;
-          for await (const part of output) yield concealer.data(part);
-        } catch (error) {
-          throw concealer.error(error);
-        }
-      }
-    : async (input: unknown, call: Call) => {
-        const concealer = new Concealer();
-        try {
-          const output = await run(await filled(input, call, options, concealer), call);
-          return concealer.data(isIterable(output) ? await last(output) : output);
-        } catch (error) {
-          throw concealer.error(error);
-        }
-      };
-  return { ...tool, execute: wrapped };
-}
-
 /** What the SDK tells a tool of its call, as far as this module looks. */
 interface Call {
   readonly abortSignal?: AbortSignal;
 }
 
-/** The input with values in it. */
-async function filled(input: unknown, call: Call, options: SecretsOptions, concealer: Concealer): Promise<unknown> {
-  const { broker, with: asTool, lease, references: allowed, fields, ...ask } = options;
-  const found = new Set<string>();
-  const note = (name: string) => {
-    found.add(name);
-    return name;
-  };
-  replacedIn(fields, input, note);
-  if (found.size > PLACES_MAX) throw new InvalidRequestError(`the tool's input names more than ${PLACES_MAX} secrets`);
-  const names = [...found];
-  const signal = call.abortSignal === undefined ? {} : { signal: call.abortSignal };
-  const handles = names.filter((name) => !name.startsWith("op://"));
-  const references = names.filter((name) => name.startsWith("op://"));
-  const values = new Map<string, string>();
-  const keep = (name: string, secret: Secret) => {
-    values.set(name, secret.expose());
-    concealer.add(secret.expose());
-    secret.wipe();
-  };
-  const { destination } = ask;
-  const how = { ...signal, ...(destination !== undefined && { destination }) };
-  const redeem = (leased: LeasedSecret) => leased.redeem({ ...how, ...(asTool !== undefined && { with: asTool }) });
-  for (const handle of handles) {
-    const leased = lease?.find(handle);
-    keep(handle, await (leased ? redeem(leased) : (asTool ?? broker).redeem(handle, how)));
+/**
+ * Puts values into the inputs of tools, and takes them out of what they give back.
+ *
+ * It remembers the values that it put in, the last 256 for an hour, and conceals them in what every tool that it wraps
+ * returns, streams or throws, whether or not that one is given values. A call in which the model itself wrote one of them
+ * is refused: what is concealed would tell it which of its guesses was right.
+ */
+export class Guard {
+  readonly #agent: Broker;
+  readonly #tools: ReadonlyMap<string, GuardedTool>;
+  readonly #options: GuardOptions;
+  readonly #released = new Released();
+
+  /**
+   * `agent` is the broker as the agent sees it: it asks for what the model names by reference. `tools` has the tools that may
+   * be given values, by the names that the model calls them by.
+   */
+  constructor(agent: Broker, tools: Readonly<Record<string, GuardedTool>>, options: GuardOptions = {}) {
+    this.#agent = agent;
+    this.#tools = new Map(Object.entries(tools));
+    this.#options = options;
   }
-  const foreign = references.find((reference) => allowed !== undefined && !allowed.includes(reference));
-  if (foreign !== undefined) {
-    throw new DeniedError(
-      `access denied for \`${foreign}\`; this tool takes ${allowed?.join(", ") || "no reference"}`,
-      {
-        reference: foreign,
-      },
-    );
+
+  /** The same tools, guarded. Name them as the model does. */
+  wrap<T extends Readonly<Record<string, Executable>>>(tools: T): T {
+    const wrapped = Object.entries(tools).map(([name, tool]) => [name, this.#wrapped(name, tool)]);
+    return Object.fromEntries(wrapped);
   }
-  if (references.length > 0) {
+
+  #wrapped(name: string, tool: Executable): Executable {
+    const guarded = this.#tools.get(name);
+    const { execute } = tool;
+    if (execute === undefined) {
+      if (guarded === undefined) return tool;
+      throw new TypeError(`\`${name}\` has no \`execute\`: it runs elsewhere, where nothing can be put in`);
+    }
+    const run = execute.bind(tool);
+    const begin = async (input: unknown, call: Call, own: Concealer) =>
+      run(await this.#filled(guarded, input, call, own), call);
+    const all = (own: Concealer) => new Concealer(own, this.#released.known);
+    const isStream = Object.prototype.toString.call(execute) === "[object AsyncGeneratorFunction]";
+    const wrapped = isStream
+      ? async function* (input: unknown, call: Call = {}) {
+          const own = new Concealer();
+          try {
+            for await (const part of (await begin(input, call, own)) as AsyncIterable<unknown>)
+              yield all(own).data(part);
+          } catch (error) {
+            throw all(own).error(error);
+          }
+        }
+      : async (input: unknown, call: Call = {}) => {
+          const own = new Concealer();
+          try {
+            const output = await begin(input, call, own);
+            return all(own).data(isIterable(output) ? await last(output) : output);
+          } catch (error) {
+            throw all(own).error(error);
+          }
+        };
+    return { ...tool, execute: wrapped };
+  }
+
+  /**
+   * The input with values in it. What it throws is for the model: that a reference is denied and what to do instead, or
+   * that a person must approve it first, and where.
+   */
+  async #filled(guarded: GuardedTool | undefined, input: unknown, call: Call, own: Concealer): Promise<unknown> {
+    const fields = guarded?.fields ?? [];
+    const names = namesIn(fields, input);
+    const written = replacedIn(fields, input, () => "");
+    refuseKnown(this.#released.known, written);
+    if (guarded === undefined) return input;
+    const { destination, redeemWith } = guarded;
+    const { abortSignal: signal } = call;
+    const how = { ...(signal && { signal }), ...(destination !== undefined && { destination }) };
+    const values = new Map<string, string>();
+    const keep = (name: string, secret: Secret) => {
+      const value = secret.expose();
+      secret.wipe();
+      values.set(name, value);
+      own.add(value);
+      this.#released.add(value);
+    };
+    // Before any handle is spent: what is refused now, or waits for a person, may be asked for again with the same input.
+    const secrets = names.filter(isHandle).map((handle) => this.#behind(guarded, handle));
+    await using lease = await this.#leased(guarded, names.filter(isReference), how);
+    for (const { name, redeem } of [...secrets, ...this.#ofLease(lease, redeemWith)]) keep(name, await redeem(how));
+    refuseKnown(own, written);
+    return replacedIn(fields, input, (name) => values.get(name) ?? name);
+  }
+
+  /** What is behind a handle, if it is one of the tool's. */
+  #behind({ name, redeemWith }: GuardedTool, handle: string): Redeemable {
+    const leased = this.#agent.find(handle);
+    if (leased !== undefined && leased.tool !== name) {
+      throw new DeniedError(`access denied: this handle is for \`${leased.tool}\`, not for \`${name}\``);
+    }
+    if (leased !== undefined) {
+      return { name: handle, redeem: (how) => leased.redeem({ ...how, ...by(redeemWith, this.#agent) }) };
+    }
+    // The broker gives a tool what is its own. An agent holds handles for others too, so it redeems those that it knows.
+    if (redeemWith !== this.#agent) return { name: handle, redeem: (how) => redeemWith.redeem(handle, how) };
+    throw new DeniedError(`access denied: this handle is of no open lease for \`${name}\`; use a fresh one`);
+  }
+
+  /** A lease on the references that the model wrote. */
+  async #leased(guarded: GuardedTool, references: string[], how: How): Promise<Lease | undefined> {
+    if (references.length === 0) return undefined;
+    const { name: tool, references: allowed, purpose = this.#options.purpose ?? PURPOSE_USUAL } = guarded;
+    const foreign = references.find((reference) => allowed !== undefined && !allowed.includes(reference));
+    if (foreign !== undefined) {
+      const takes = allowed?.join(", ") || "no reference";
+      throw new DeniedError(`access denied for \`${foreign}\`; this tool takes ${takes}`, { reference: foreign });
+    }
     const wanted = Object.fromEntries(references.map((reference) => [reference, reference]));
-    await using own = await broker.lease(wanted, { ...ask, ...signal });
-    for (const reference of references) keep(reference, await redeem(own.get(reference)));
+    return await this.#agent.lease(wanted, { ...this.#options, ...how, tool, purpose });
   }
-  return replacedIn(fields, input, (name) => values.get(name) ?? name);
+
+  #ofLease(lease: Lease | undefined, redeemWith: Broker): Redeemable[] {
+    if (lease === undefined) return [];
+    return lease.names.map((name) => ({
+      name,
+      redeem: (how) => lease.get(name).redeem({ ...how, ...by(redeemWith, this.#agent) }),
+    }));
+  }
 }
 
-/** The same as `replaced`, for these properties alone where there are any. */
-function replacedIn(fields: readonly string[] | undefined, input: unknown, by: (name: string) => string): unknown {
-  if (fields === undefined || typeof input !== "object" || input === null) return replaced(input, by);
+interface How {
+  readonly signal?: AbortSignal;
+  readonly destination?: string;
+}
+
+/** What stands in the input for a value, and the way to it. */
+interface Redeemable {
+  readonly name: string;
+  readonly redeem: (how: How) => Promise<Secret>;
+}
+
+/** An agent that redeems for a tool does so as the holder of the lease. */
+function by(redeemWith: Broker, agent: Broker): { readonly with?: Broker } {
+  return redeemWith === agent ? {} : { with: redeemWith };
+}
+
+/** A model that writes a value would learn from what is concealed that it is one. */
+function refuseKnown(concealer: Concealer, written: unknown): void {
+  if (typeof written !== "object" || written === null) return;
+  if (!concealer.shows(Object.values(written))) return;
+  throw new InvalidRequestError(
+    "the input has a value in it that is kept from you; write its handle or its reference, and nothing of the value",
+  );
+}
+
+/** The handles and references in these properties, each once. */
+function namesIn(fields: readonly string[], input: unknown): string[] {
+  const names = new Set<string>();
+  replacedIn(fields, input, (name) => {
+    names.add(name);
+    return name;
+  });
+  if (names.size > PLACES_MAX) throw new InvalidRequestError(`the tool's input names more than ${PLACES_MAX} secrets`);
+  return [...names];
+}
+
+/** A copy of the input with something else in these properties, for each text that is a handle or a reference. */
+function replacedIn(fields: readonly string[], input: unknown, by: (name: string) => string): unknown {
+  if (typeof input !== "object" || input === null) return input;
   const some = Object.entries(input).map(([key, inner]) => [key, fields.includes(key) ? replaced(inner, by) : inner]);
   return Object.fromEntries(some);
 }
 
-/** A copy of the input with something else for each handle, and for each text that is a reference. */
 function replaced(input: unknown, by: (name: string) => string, depth = 0): unknown {
   if (typeof input === "string") {
-    return REFERENCE.test(input) ? by(input) : input.replace(HANDLE, (handle) => by(handle));
+    const name = input.trim();
+    if (isHandle(name) || isReference(name)) return by(name);
+    if (!HANDLE.test(input)) return input;
+    throw new InvalidRequestError("the input has a handle among other text; write the handle alone");
   }
   if (typeof input !== "object" || input === null) return input;
   if (depth > DEPTH_MAX) throw new InvalidRequestError("the tool's input is nested too deeply");
   if (Array.isArray(input)) return input.map((inner) => replaced(inner, by, depth + 1));
   return Object.fromEntries(Object.entries(input).map(([key, inner]) => [key, replaced(inner, by, depth + 1)]));
+}
+
+function isHandle(text: string): boolean {
+  return HANDLE.exec(text)?.[0] === text;
+}
+
+function isReference(text: string): boolean {
+  return REFERENCE.test(text);
 }
 
 function isIterable(it: unknown): it is AsyncIterable<unknown> {
@@ -145,7 +257,8 @@ async function last(parts: AsyncIterable<unknown>): Promise<unknown> {
   return final;
 }
 
-const HANDLE = /vkh_[0-9a-v]{16}_[0-9a-v]{40}/g;
+const HANDLE = /vkh_[0-9a-v]{16}_[0-9a-v]{40}/;
 const REFERENCE = /^op:\/\/[^\s/][^/]*\/.+$/;
+const PURPOSE_USUAL = "called by a model";
 const PLACES_MAX = 64;
 const DEPTH_MAX = 32;

@@ -1,11 +1,35 @@
 /** Waiting, but never for ever. All of it by a clock that only goes forward: the wall clock may be wrong. */
 
+import { uptime } from "node:os";
 import { LimitReachedError, TimedOutError, UnavailableError, type ValetkeyError } from "./errors.js";
 import { errorOf } from "./status.js";
 
 /** Milliseconds of a clock that only goes forward. */
 export function now(): number {
   return performance.now();
+}
+
+/** A moment, by the clocks of this machine that only go forward. */
+export interface Moment {
+  readonly at: number;
+  /** By a clock that does not stop where the machine sleeps, if there is one. */
+  readonly uptime: number;
+}
+
+/** This moment. */
+export function moment(): Moment {
+  // Elsewhere the uptime follows the wall clock.
+  const counts = process.platform === "linux" || process.platform === "win32";
+  return { at: now(), uptime: counts ? uptime() * 1000 : 0 };
+}
+
+/** Milliseconds since a moment, with those for which the machine slept. */
+export function since(then: Moment): number {
+  const current = moment();
+  const awake = current.at - then.at;
+  const all = current.uptime - then.uptime;
+  // Some count it in whole seconds.
+  return all > awake + 1000 ? all : awake;
 }
 
 /** A moment by which something must be over. */

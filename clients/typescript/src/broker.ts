@@ -9,7 +9,8 @@ import { ConfigurationError, InvalidRequestError, UnavailableError, type Valetke
 import { Decision, Redeemer } from "./gen/valetkey/v1/lease_pb.js";
 import { LeaseService } from "./gen/valetkey/v1/lease_service_pb.js";
 import { Lease } from "./lease.js";
-import { Http2Link, type Link } from "./link.js";
+import type { LeasedSecret } from "./leased.js";
+import { Http2Link, type Link, ON_BEHALF_OF } from "./link.js";
 import { Secret } from "./secret.js";
 
 /** How long to wait. */
@@ -53,6 +54,8 @@ export type CheckOptions = Pick<LeaseOptions, "tool" | "ttl" | "session" | "dest
 export interface Access {
   /** Whether a lease would be granted. */
   readonly allowed: boolean;
+  /** Whether a person would have to approve it first, and none has yet. */
+  readonly approvalRequired: boolean;
   /** What the caller can do about a refusal; empty where policy gives no advice. */
   readonly advice: string;
   /** The audit record of the check. */
@@ -95,7 +98,8 @@ export class Broker implements AsyncDisposable {
 
   /**
    * Acquires a lease on these references, as an agent; returns when every handle is there. Throws `DeniedError`,
-   * `NotFoundError`, `InvalidRequestError` and whatever else stands in the way of the request as a whole.
+   * `ApprovalRequiredError`, `NotFoundError`, `InvalidRequestError` and whatever else stands in the way of the request as a
+   * whole. It stays open, and keeps the process running as an open connection does, until it is released or over.
    */
   async lease<Name extends string>(
     references: Readonly<Record<Name, string>>,
@@ -115,10 +119,16 @@ export class Broker implements AsyncDisposable {
         resume: this.#resume,
         isRenewable: this.#link.isRenewable,
         mayRetry: this.#mayRetry(),
-        open: async (references, signal) => {
+        open: async (references, signal, onTime) => {
           await this.#ready();
-          return this.#client.acquireLease({ ...request, references }, { signal, headers })[Symbol.asyncIterator]();
+          const onHeader = (answered: Headers) => {
+            const time = Date.parse(answered.get("date") ?? "");
+            if (!Number.isNaN(time)) onTime(time);
+          };
+          const how = { signal, headers, onHeader };
+          return this.#client.acquireLease({ ...request, references }, how)[Symbol.asyncIterator]();
         },
+        probe: () => this.#link.probe(),
         end: (leaseId, signal) => this.endLease(leaseId, { signal }),
       },
       references,
@@ -128,6 +138,15 @@ export class Broker implements AsyncDisposable {
     void lease.ended.then(() => this.#leases.delete(lease));
     if (this.#isClosed) await lease.release();
     return lease;
+  }
+
+  /** The secret of an open lease of this broker's that the handle is or was for; `undefined` where it is none of them. */
+  find(handle: string): LeasedSecret | undefined {
+    for (const lease of this.#leases) {
+      const leased = lease.find(handle);
+      if (leased !== undefined) return leased;
+    }
+    return undefined;
   }
 
   /**
@@ -162,6 +181,7 @@ export class Broker implements AsyncDisposable {
     const { decision, advice, recordId, ttlMax, uses, redeemer, certificateBound } = answer;
     return {
       allowed: decision === Decision.ALLOW,
+      approvalRequired: "approvalRequired" in answer && answer.approvalRequired === true,
       advice,
       recordId,
       ttlMax: ttlMax && durationMs(ttlMax) / 1000,
@@ -234,7 +254,7 @@ function linkOf(options: BrokerOptions & { readonly [LINK]?: Link }): Link {
 }
 
 function behalf(person: string | undefined): Record<string, string> {
-  return person === undefined ? {} : { "x-valetkey-on-behalf-of": parseToken(person) };
+  return person === undefined ? {} : { [ON_BEHALF_OF]: parseToken(person) };
 }
 
 function life(ttl: number | undefined) {

@@ -1,8 +1,9 @@
 /** What a client shows, and whom it trusts; found as the `valetkey` program finds it. */
 
-import { readFileSync, statSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import type { Address } from "./address.js";
 import { ConfigurationError } from "./errors.js";
+import { shown } from "./shown.js";
 
 /** Who the caller is, and whom it trusts to be the broker. */
 export interface Credentials {
@@ -101,27 +102,57 @@ export function parseToken(text: string): string {
   if (!/^[!-~]+$/.test(token)) {
     throw new ConfigurationError("the token has a character that no token has; is it the right file?");
   }
+  if (isForeign(token)) {
+    throw new ConfigurationError(
+      "this is a service account's token, which opens a whole account and is not for a broker, so it was not sent; " +
+        "`valetkey token create` makes one",
+    );
+  }
   return token;
+}
+
+/** Whether a text has the form of a token that a broker may know: its own, or an issuer's. */
+export function isOwn(token: string): boolean {
+  return OWN.test(token);
+}
+
+/** Whether a service account's token of 1Password's is in it. */
+export function isForeign(token: string): boolean {
+  return /ops_/i.test(token) && !isOwn(token);
 }
 
 function pem(file: string, wanted: string): Buffer {
   const content = read(file);
   if (!content.includes(`${wanted}-----`)) {
-    throw new ConfigurationError(`\`${file}\` has no ${wanted.toLowerCase()} in PEM form`);
+    throw new ConfigurationError(`\`${shown(file)}\` has no ${wanted.toLowerCase()} in PEM form`);
   }
   return content;
 }
 
+/** A file's content. What is no file may have no end, or keep everybody waiting. */
 function read(file: string): Buffer {
+  let descriptor: number | undefined;
   try {
-    if (statSync(file).size <= FILE_SIZE_MAX) return readFileSync(file);
+    descriptor = openSync(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+    if (!fstatSync(descriptor).isFile()) throw new ConfigurationError(`\`${shown(file)}\` is no regular file`);
+    const content = Buffer.alloc(FILE_SIZE_MAX + 1);
+    let size = 0;
+    for (let more = 1; more > 0 && size < content.length; size += more) {
+      more = readSync(descriptor, content, size, content.length - size, null);
+    }
+    if (size <= FILE_SIZE_MAX) return Buffer.from(content.subarray(0, size));
   } catch (error) {
+    if (error instanceof ConfigurationError) throw error;
     const why = error instanceof Error && "code" in error ? String(error.code) : "it cannot be opened";
-    throw new ConfigurationError(`\`${file}\` cannot be read: ${why}`);
+    throw new ConfigurationError(`\`${shown(file)}\` cannot be read: ${why}`);
+  } finally {
+    if (descriptor !== undefined) closeSync(descriptor);
   }
-  throw new ConfigurationError(`\`${file}\` has more than ${FILE_SIZE_MAX} bytes`);
+  throw new ConfigurationError(`\`${shown(file)}\` has more than ${FILE_SIZE_MAX} bytes`);
 }
 
+/** `vkt_…`, or a JSON web token. */
+const OWN = /^(?:vkt_\w+|eyJ[\w-]*\.[\w-]+\.[\w-]*)$/;
 /** More than any bearer token or signed identity that fits into a header. */
 const TOKEN_LENGTH_MAX = 8192;
 /** Far more than a chain or a bundle has. */

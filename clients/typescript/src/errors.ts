@@ -47,6 +47,27 @@ export class DeniedError extends ValetkeyError {
   }
 }
 
+/**
+ * Policy allows it once a person has approved it, and none has yet. It is not asked again by itself, because a person
+ * needs minutes: show them `approvalId` or `url`, and ask again, with the same tool and references, when they have approved.
+ */
+export class ApprovalRequiredError extends ValetkeyError {
+  override readonly name = "ApprovalRequiredError";
+  /** What they approve, `vkl_…`; no secret. Empty where the broker did not say it. */
+  readonly approvalId: string;
+  /** Where they approve it, where the broker knows a place. */
+  readonly url: string | undefined;
+
+  constructor(
+    message: string,
+    facts: Facts & { readonly approvalId?: string | undefined; readonly url?: string | undefined } = {},
+  ) {
+    super(message, facts);
+    this.approvalId = facts.approvalId ?? "";
+    this.url = facts.url;
+  }
+}
+
 /** Policy allows, but there is no such vault, item, section or field. */
 export class NotFoundError extends ValetkeyError {
   override readonly name = "NotFoundError";
@@ -133,14 +154,14 @@ export type LeaseEndCause =
   | "unavailable"
   | "unknown";
 
-/** The lease is over, and its handles are dead. */
+/** The lease is over, and its handles are dead; or one of them was taken back, for `reference`. */
 export class LeaseLostError extends ValetkeyError {
   override readonly name = "LeaseLostError";
   /** Why. */
   readonly end: LeaseEndCause;
 
-  constructor(message: string, end: LeaseEndCause, cause?: ValetkeyError) {
-    super(message, cause ?? {});
+  constructor(message: string, end: LeaseEndCause, cause?: ValetkeyError, reference?: string) {
+    super(message, { ...cause, reference: reference ?? cause?.reference });
     this.end = end;
     if (cause !== undefined) this.cause = cause;
   }

@@ -1,16 +1,23 @@
 /** A lease: its handles, renewed while it lives, and asked for again where the broker went away. */
 
 import { setMaxListeners } from "node:events";
-import { Deadline, isTransient, persist, sleep, within } from "./bounds.js";
+import { Deadline, isTransient, moment, persist, sleep, within } from "./bounds.js";
 import type { Broker, LeaseOptions } from "./broker.js";
-import { type LeaseEndCause, LeaseLostError, TimedOutError, UnavailableError, type ValetkeyError } from "./errors.js";
+import {
+  type LeaseEndCause,
+  LeaseLostError,
+  NoBrokerError,
+  TimedOutError,
+  UnavailableError,
+  type ValetkeyError,
+} from "./errors.js";
 import { EndCause } from "./gen/valetkey/v1/lease_pb.js";
 import type { AcquireLeaseResponse } from "./gen/valetkey/v1/lease_service_pb.js";
 import { LeasedSecret } from "./leased.js";
-import { deadHandle, type Issued, lifeOf, Slot } from "./slot.js";
+import { deadHandle, digestOf, type Issued, type Opened, Slot } from "./slot.js";
 import { errorOf } from "./status.js";
 
-/** What a lease needs of its broker. */
+/** @internal What a lease needs of its broker. */
 export interface Ask {
   readonly broker: Broker;
   readonly options: LeaseOptions;
@@ -18,8 +25,14 @@ export interface Ask {
   readonly resume: number;
   /** Whether the caller may show another token tomorrow. */
   readonly isRenewable: boolean;
-  /** Opens a stream, which lives until its signal aborts. */
-  readonly open: (references: string[], signal: AbortSignal) => Promise<AsyncIterator<AcquireLeaseResponse>>;
+  /** Opens a stream, which lives until its signal aborts; tells before its first event what the time is there. */
+  readonly open: (
+    references: string[],
+    signal: AbortSignal,
+    onTime: (time: number) => void,
+  ) => Promise<AsyncIterator<AcquireLeaseResponse>>;
+  /** Waits until the broker was heard from, or the connection is gone. */
+  readonly probe: () => Promise<void>;
   /** Ends a lease by its id. */
   readonly end: (leaseId: string, signal: AbortSignal) => Promise<void>;
   /** What opening may be retried after. */
@@ -37,7 +50,7 @@ interface Broken {
  * ends with `release`, with its `await using` block, or with its signal. Nothing of it is good afterwards.
  */
 export class Lease<Name extends string = string> implements AsyncDisposable {
-  /** Aborts when the lease is over and nobody here released it; its reason is a `LeaseLostError`. */
+  /** Aborts when a handle was taken back, or the lease is over and nobody here released it; its reason is a `LeaseLostError`. */
   readonly revoked: AbortSignal;
   /** Resolves when the lease is over: to why, or to nothing where it was released. Never rejects. */
   readonly ended: Promise<LeaseLostError | undefined>;
@@ -50,7 +63,8 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
   readonly #closing = new AbortController();
   #stream = new AbortController();
   #id = "";
-  #life: number | undefined;
+  /** When the stream of now was opened, where the broker says it. */
+  #opened: Opened | undefined;
   #isLive = false;
   #over: LeaseLostError | undefined;
   #losses = 0;
@@ -60,10 +74,9 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
   /** @internal Use `Broker.lease`. */
   constructor(ask: Ask, references: Readonly<Record<Name, string>>) {
     const pairs = Object.entries<string>(references) as [Name, string][];
-    this.#slots = new Map(pairs.map(([, reference]) => [reference, new Slot(reference)]));
+    this.#slots = new Map(pairs.map(([, reference]) => [reference, new Slot(reference, ask.options)]));
     this.#names = new Map(pairs.map(([name, reference]) => [name, this.#slots.get(reference) as Slot]));
     this.#ask = ask;
-    this.#life = lifeOf(ask.options);
     this.revoked = this.#revoke.signal;
     this.ended = new Promise((resolve) => {
       this.#finish = resolve;
@@ -113,8 +126,8 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
 
   /** The secret that this handle is or was for; `undefined` where it is none of this lease. */
   find(handle: string): LeasedSecret | undefined {
-    const id = handle.slice(0, handle.lastIndexOf("_"));
-    const slot = [...this.#slots.values()].find((slot) => slot.knows(id));
+    const digest = digestOf(handle);
+    const slot = [...this.#slots.values()].find((slot) => slot.knows(digest));
     return slot && new LeasedSecret(this.#ask.broker, this, slot, this.#ask.deadline);
   }
 
@@ -161,18 +174,24 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
     if (this.#over) throw this.#over;
     if (slot.failure) throw slot.failure;
     if (!this.#isLive) throw interrupted();
-    const issued = slot.live(this.#life);
+    const issued = slot.live();
     if (issued === undefined || slot.isSpent) throw deadHandle(slot);
     return issued;
   }
 
-  /** @internal Waits a little for this handle to be replaced, or to die with its stream; whether it came to that. */
+  /**
+   * @internal Waits a little, and until the broker was heard from, for this handle to be replaced or to die with its stream;
+   * whether it came to that. On a network that went silent the broker knows before the client that a handle is dead.
+   */
   async isOutdated(slot: Slot, issued: Issued, ms: number, signal: AbortSignal): Promise<boolean> {
-    const end = new Deadline(ms / 1000);
-    const isCurrent = () => this.#isLive && slot.live(this.#life) === issued;
-    while (isCurrent() && end.left() > 0) {
-      await Promise.race([this.#change(signal), sleep(end.left(), signal)]);
-    }
+    const isCurrent = () => this.#isLive && slot.live() === issued;
+    let isOver = false;
+    const over = Promise.all([sleep(ms, signal), this.#ask.probe()]).then(() => {
+      isOver = true;
+    });
+    // Where the handle is replaced first, nobody waits for it.
+    over.catch(() => {});
+    while (isCurrent() && !isOver) await Promise.race([this.#change(signal), over]);
     return !isCurrent();
   }
 
@@ -195,7 +214,7 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
 
   async #begin(stream: AbortController, signal: AbortSignal): Promise<AsyncIterator<AcquireLeaseResponse>> {
     signal.addEventListener("abort", () => stream.abort(), { once: true });
-    this.#life = lifeOf(this.#ask.options);
+    this.#opened = undefined;
     const wanted = this.#wanted();
     for (const slot of wanted) {
       slot.clear();
@@ -204,13 +223,20 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
     const events = await this.#ask.open(
       wanted.map((slot) => slot.reference),
       stream.signal,
+      (time) => {
+        this.#opened = { time, moment: moment() };
+      },
     );
-    // `opened` comes first, and there is at least one reference.
-    while (!wanted.every((slot) => slot.isSettled)) {
+    // There is at least one reference.
+    for (let isFirst = true; !wanted.every((slot) => slot.isSettled); isFirst = false) {
       const { done, value } = await events.next();
       if (done) throw new UnavailableError("the stream of the lease closed before its handles were there");
+      if ((value.event.case === "opened") !== isFirst)
+        throw new NoBrokerError("a lease begins with `opened`; no broker answers so");
       const broken = this.#apply(value);
-      if (broken) throw new UnavailableError(`the broker ended the lease at once (${broken.end})`);
+      if (broken === undefined) continue;
+      if (!this.#mayMend(broken.end)) throw lost(broken.end);
+      throw new UnavailableError(`the broker ended the lease at once (${broken.end})`);
     }
     if (!this.#over) this.#isLive = true;
     this.#tell();
@@ -240,7 +266,8 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
       } catch (thrown) {
         const error = errorOf(thrown);
         const isAway = isTransient(error) || error instanceof TimedOutError;
-        return this.#end(isAway ? "unavailable" : "refused", error);
+        const end = error instanceof LeaseLostError ? error.end : "refused";
+        return this.#end(isAway ? "unavailable" : end, error);
       }
       if (this.#over) {
         // Released while it was asked for again.
@@ -270,15 +297,14 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
         this.#id = event.value.leaseId;
         return undefined;
       case "issued":
-        this.#slots.get(event.value.reference)?.take(event.value);
+        this.#slots.get(event.value.reference)?.take(event.value, this.#opened);
         break;
       case "refused":
         this.#slots.get(event.value.reference)?.refuse(event.value);
         break;
       case "renewed": {
         const { issued } = event.value;
-        const life = issued && this.#slots.get(issued.reference)?.take(issued);
-        this.#life ??= life;
+        if (issued) this.#slots.get(issued.reference)?.take(issued, undefined);
         break;
       }
       case "revoked":
@@ -297,13 +323,19 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
 
   #revokeHandle(reference: string, handleId: string, cause: EndCause): void {
     const slot = this.#slots.get(reference);
-    if (slot?.live(undefined)?.handleId !== handleId) return;
+    if (slot?.issued?.handleId !== handleId) return;
     slot.clear();
-    slot.failure = lost(CAUSES.get(cause) ?? "unknown");
+    slot.failure = takenBack(slot.reference, CAUSES.get(cause) ?? "unknown");
+    this.#revoke.abort(slot.failure);
   }
 
   #mayComeBack({ end }: Broken): boolean {
     if (this.#losses > LOSSES_MAX) return false;
+    return this.#mayMend(end);
+  }
+
+  /** Whether asking again may help. */
+  #mayMend(end: LeaseEndCause): boolean {
     return end === "unavailable" || (end === "credential" && this.#ask.isRenewable);
   }
 
@@ -346,6 +378,11 @@ export class Lease<Name extends string = string> implements AsyncDisposable {
 function lost(end: LeaseEndCause, cause?: ValetkeyError): LeaseLostError {
   const why = cause === undefined ? "" : `: ${cause.message}`;
   return new LeaseLostError(`the lease is over (${ENDS[end]}${why}); its handles are dead`, end, cause);
+}
+
+function takenBack(reference: string, end: LeaseEndCause): LeaseLostError {
+  const message = `the handle for \`${reference}\` was taken back (${ENDS[end]})`;
+  return new LeaseLostError(message, end, undefined, reference);
 }
 
 function interrupted(): UnavailableError {

@@ -36,6 +36,11 @@ export class LeasedSecret {
     return this.#slot.reference;
   }
 
+  /** The program that the handle is for. */
+  get tool(): string {
+    return this.#lease.tool;
+  }
+
   /**
    * The handle that is good now, `vkh_…`: safe in a prompt. Never one that is known to be dead: throws `LeaseLostError`
    * where the lease is over, `DeniedError` where the reference was refused (`partial`), `HandleNotActiveError` where it was

@@ -1,14 +1,20 @@
 /** The connection: where a token may travel, who the other end is, and how a dead peer is noticed. */
 
+import { type OutgoingHttpHeaders, sensitiveHeaders } from "node:http2";
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import type { Interceptor, Transport } from "@connectrpc/connect";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { createGrpcTransport } from "@connectrpc/connect-node";
 import type { Address } from "./address.js";
 import { bearer, type Credentials, isRenewable, tlsFiles } from "./credentials.js";
 import { ConfigurationError, NoBrokerError, UnavailableError, type ValetkeyError } from "./errors.js";
+import { Sessions } from "./session.js";
+import { shown } from "./shown.js";
 import { errorOf, isBrokers, printable } from "./status.js";
 import { VERSION } from "./version.js";
+
+/** The header with the token of the person that a call is for. */
+export const ON_BEHALF_OF = "x-valetkey-on-behalf-of";
 
 /** How calls reach a broker. */
 export interface Link {
@@ -19,6 +25,8 @@ export interface Link {
   readonly isRenewable: boolean;
   /** Waits for a connection. What it throws, no call was sent before. */
   ready(): Promise<void>;
+  /** Waits until the other end has answered, or the connection is gone. */
+  probe(): Promise<void>;
   /** Cuts the connection, and with it all streams. */
   close(): void;
 }
@@ -30,18 +38,14 @@ export class Http2Link implements Link {
   wasReached = false;
   readonly #address: Address;
   readonly #credentials: Credentials;
-  readonly #sessions: Http2SessionManager;
+  readonly #sessions: Sessions;
   #dialError: unknown;
 
   constructor(address: Address, credentials: Credentials) {
     this.#address = address;
     this.#credentials = credentials;
     this.isRenewable = isRenewable(credentials);
-    this.#sessions = new Http2SessionManager(
-      address.origin,
-      { pingIntervalMs: KEEP_ALIVE_INTERVAL, pingTimeoutMs: KEEP_ALIVE_MAX },
-      { createConnection: () => this.#dial() },
-    );
+    this.#sessions = new DiscreetSessions(address.origin, () => this.#dial());
     this.transport = createGrpcTransport({
       baseUrl: address.origin,
       sessionManager: this.#sessions,
@@ -53,8 +57,15 @@ export class Http2Link implements Link {
   }
 
   async ready(): Promise<void> {
-    if ((await this.#sessions.connect()) !== "error") return;
-    throw this.#unreachable(this.#dialError ?? this.#sessions.error());
+    try {
+      await this.#sessions.ready();
+    } catch (error) {
+      throw this.#unreachable(this.#dialError ?? error);
+    }
+  }
+
+  async probe(): Promise<void> {
+    await this.#sessions.probe();
   }
 
   close(): void {
@@ -102,7 +113,11 @@ export class Http2Link implements Link {
     try {
       const socket = this.#open();
       const timer = setTimeout(() => socket.destroy(new Error("nobody answers within 5 s")), CONNECT_MAX);
-      socket.once("error", (error) => {
+      // Whoever waits for it has a timer of their own: a connection that nobody wants any more keeps no process.
+      timer.unref();
+      socket.unref();
+      // For its whole life: an error that nobody listens to ends the process.
+      socket.on("error", (error) => {
         this.#dialError ??= error;
       });
       for (const event of [this.#address.kind === "tls" ? "secureConnect" : "connect", "close"]) {
@@ -132,7 +147,7 @@ export class Http2Link implements Link {
     if (!(error instanceof UnavailableError) || this.#address.kind !== "plain") return error;
     const why = error.message.split(";")[0];
     return new UnavailableError(
-      `what listens at \`${this.#address.origin}\` does not answer as a broker (${why}); one with TLS has an address that ` +
+      `what listens at \`${shown(this.#address.origin)}\` does not answer as a broker (${why}); one with TLS has an address that ` +
         "begins with `https://`",
     );
   }
@@ -140,8 +155,8 @@ export class Http2Link implements Link {
   #unreachable(error: unknown): ValetkeyError {
     if (error instanceof ConfigurationError) return error;
     const { origin } = this.#address;
-    const where = this.#address.kind === "unix" ? `unix:${this.#address.path}` : origin;
-    const why = printable(error instanceof Error ? error.message : String(error));
+    const where = this.#address.kind === "unix" ? `unix:${shown(this.#address.path)}` : shown(origin);
+    const why = shown(printable(error instanceof Error ? error.message : String(error)));
     if (tlsFault(error) !== undefined) {
       return new ConfigurationError(
         `no TLS with \`${where}\` (${why}); \`valetkey doctor --connect\` says which step fails`,
@@ -153,6 +168,13 @@ export class Http2Link implements Link {
   }
 }
 
+/** Connections whose secret headers stay out of the tables of their compression, here and in every proxy. */
+class DiscreetSessions extends Sessions {
+  override async request(method: string, path: string, headers: OutgoingHttpHeaders) {
+    return await super.request(method, path, { ...headers, [sensitiveHeaders]: SECRET_HEADERS });
+  }
+}
+
 /** What TLS says, where a failure is its. */
 function tlsFault(error: unknown): string | undefined {
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
@@ -161,9 +183,8 @@ function tlsFault(error: unknown): string | undefined {
 
 /** How Node names what one side of a handshake has against the other. */
 const TLS_FAULT = /^(ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO|INVALID_CA|HOSTNAME_MISMATCH|EPROTO)/;
+/** Tokens: the caller's own, and that of the person it acts for. */
+const SECRET_HEADERS = ["authorization", ON_BEHALF_OF];
 const CONNECT_MAX = 5000;
-/** A broker that vanished without a word is noticed after these two together. */
-const KEEP_ALIVE_INTERVAL = 3000;
-const KEEP_ALIVE_MAX = 2000;
 /** The broker takes no more either. */
 const MESSAGE_MAX = 1024 * 1024;

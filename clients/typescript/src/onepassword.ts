@@ -7,11 +7,13 @@
  * as the SDK does, so it is for code that no model reads along with; policy must say `@redeem_by("agent")`, or the call's
  * own `with` must name the tool's broker. Where a model is near, use `Broker` and hand it handles.
  *
- * Not here: items, vaults, environments and groups. This is no package of 1Password's.
+ * Not here: items, vaults, environments, groups and made-up passwords. This is no package of 1Password's.
  */
 
 import { Broker } from "./broker.js";
+import { isForeign, isOwn } from "./credentials.js";
 import {
+  ConfigurationError,
   InvalidRequestError,
   LimitReachedError,
   PreconditionError,
@@ -25,12 +27,14 @@ import { errorOf } from "./status.js";
 export const DEFAULT_INTEGRATION_NAME = "Unknown";
 export const DEFAULT_INTEGRATION_VERSION = "Unknown";
 
-/** As there; the last four are ours. */
+/** As there; the last four are ours. What belongs to other ways of signing in is accepted, and not used. */
 export interface ClientConfiguration {
   /** A token of the broker's, or of an issuer that it knows. Without one the environment says who calls. */
   readonly auth?: string | DesktopAuth | undefined;
   readonly integrationName: string;
   readonly integrationVersion: string;
+  readonly oidcFetcher?: (audience: string) => Promise<string>;
+  readonly workloadDetails?: object;
   /** Default: `VALETKEY_TOOL`, or else the integration's name: `My agent` is `My-agent`. */
   readonly tool?: string;
   /** Default: says the integration's name and version. */
@@ -84,7 +88,7 @@ export interface ResolveReferenceError {
   readonly reason: string;
 }
 
-/** A value. The broker does not say by which ids: those are empty. */
+/** A value. The broker does not say by which ids: they are those of the reference, and empty where it has names. */
 export interface ResolvedReference {
   readonly secret: string;
   readonly itemId: string;
@@ -149,7 +153,7 @@ export class Secrets {
 
   /**
    * The value that the reference points to. Throws `RateLimitExceededError`, `AuthExpiredError`, or another
-   * `ValetkeyError`: `DeniedError`, `NotFoundError`, …
+   * `ValetkeyError`: `DeniedError`, `ApprovalRequiredError`, `NotFoundError`, …
    */
   async resolve(secretReference: string): Promise<string> {
     return await named(async () => {
@@ -198,7 +202,8 @@ export class Secrets {
 
   async #answer(lease: Lease, reference: string): Promise<Response<ResolvedReference, ResolveReferenceError>> {
     try {
-      return { content: { secret: await this.#value(lease, reference), itemId: "", vaultId: "" } };
+      const [vaultId = "", itemId = ""] = reference.slice("op://".length).split("/").map(idOf);
+      return { content: { secret: await this.#value(lease, reference), itemId, vaultId } };
     } catch (error) {
       if (error instanceof TypeError)
         return { error: { type: "unsupportedFileFormat", message: error.message, reason: "" } };
@@ -219,15 +224,20 @@ async function named<T>(work: () => Promise<T>): Promise<T> {
 }
 
 function brokerFor(auth: string | DesktopAuth | undefined): Broker {
-  const isForeign = auth instanceof DesktopAuth || (typeof auth === "string" && auth.trim().startsWith("ops_"));
-  if (isForeign) {
+  const isUnused = auth instanceof DesktopAuth || (typeof auth === "string" && isForeign(auth.trim()));
+  if (isUnused) {
     // A service account's token opens a whole account: it goes nowhere.
     process.emitWarning(
       "a broker is asked instead of 1Password, so `auth` is not needed, and was not used; take a service account's " +
         "token out of this environment",
     );
   }
-  if (isForeign || !auth) return Broker.fromEnv();
+  if (isUnused || !auth) return Broker.fromEnv();
+  if (!isOwn(auth.trim())) {
+    throw new ConfigurationError(
+      "`auth` is no token that a broker knows, so it was not sent; leave it out, and name the token in `VALETKEY_TOKEN`",
+    );
+  }
   const { VALETKEY_TOKEN_FILE, ...env } = process.env;
   return Broker.fromEnv({ env: { ...env, VALETKEY_TOKEN: auth } });
 }
@@ -266,6 +276,11 @@ function reported(error: ValetkeyError): ResolveReferenceError {
   return { type: kind, message, reason };
 }
 
+/** A part of a reference, where it is an id. Policies permit nothing by a name that looks like one. */
+function idOf(part: string): string {
+  return ID.test(part) ? part : "";
+}
+
 function absent(what: string): never {
   throw new PreconditionError(`a broker resolves secrets and shows no \`${what}\`; use 1Password's own SDK for that`);
 }
@@ -284,6 +299,7 @@ const KINDS = new Map<string, ResolveReferenceErrorType>([
   ["FILE_NOT_TEXT", "unsupportedFileFormat"],
 ]);
 const REFERENCE = /^op:\/\/(?<path>[\w .-]+(?:\/[\w .-]+){2,3})(?:\?(?:attribute=t?otp|ssh-format=openssh))?$/;
+const ID = /^[a-z0-9]{26}$/;
 const REFERENCES_MAX = 64;
 const TOOL_LENGTH_MAX = 128;
 const PURPOSE_LENGTH_MAX = 512;

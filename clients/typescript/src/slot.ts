@@ -1,6 +1,7 @@
 /** One reference of a lease, and the handle that is good for it now. */
 
-import { now } from "./bounds.js";
+import { createHash, timingSafeEqual } from "node:crypto";
+import { type Moment, moment, since } from "./bounds.js";
 import type { LeaseOptions } from "./broker.js";
 import {
   DeniedError,
@@ -13,7 +14,7 @@ import {
   type ValetkeyError,
 } from "./errors.js";
 import { type HandleIssued, Redeemer, type ReferenceRefused } from "./gen/valetkey/v1/lease_pb.js";
-import { handleNotActive, printable } from "./status.js";
+import { approvalRequired, handleNotActive, printable } from "./status.js";
 
 /** A handle and its terms. */
 export interface Issued {
@@ -28,21 +29,33 @@ export interface Issued {
   readonly certificateBound: boolean;
 }
 
+/** When a lease was opened. */
+export interface Opened {
+  /** By the broker's clock, in milliseconds: for differences only, it may be hours from ours. */
+  readonly time: number;
+  /** By ours. */
+  readonly moment: Moment;
+}
+
 /** What a lease knows of one reference. */
 export class Slot {
   readonly reference: string;
   /** Why there is no handle and will be none, where that is so. */
   failure: ValetkeyError | undefined;
   #issued: Issued | undefined;
-  #receivedAt = 0;
+  #received = moment();
+  /** How long its handles live, in milliseconds, as far as that is known. */
+  #life: number | undefined;
+  readonly #lifeAsked: number | undefined;
   /** The broker's clock, for differences only: it may be hours from ours. */
   #expires = 0;
   #redeemed = 0;
-  /** The ids of its handles, past ones too: what a model was given may have been renewed since. */
-  readonly #ids: string[] = [];
+  /** The digests of its handles, past ones too: what a model was given may have been renewed since. */
+  readonly #digests: Buffer[] = [];
 
-  constructor(reference: string) {
+  constructor(reference: string, { ttl }: LeaseOptions) {
     this.reference = reference;
+    this.#lifeAsked = ttl === undefined ? undefined : ttl * 1000;
   }
 
   /** Whether the broker has answered for it. */
@@ -55,20 +68,30 @@ export class Slot {
     return this.#issued !== undefined && this.#redeemed >= this.#issued.uses;
   }
 
-  /** The handle of now, if it is not past its life as this clock counts it. */
-  live(life: number | undefined): Issued | undefined {
-    if (life !== undefined && now() >= this.#receivedAt + life) return undefined;
+  /** The handle of now, past its life or not. */
+  get issued(): Issued | undefined {
     return this.#issued;
   }
 
-  /** Takes a handle. What it tells of the life of handles, in milliseconds: nothing, for a first one. */
-  take(issued: HandleIssued): number | undefined {
+  /** The handle of now, if it is not past its life as the clocks here count it. */
+  live(): Issued | undefined {
+    if (this.#life !== undefined && since(this.#received) >= this.#life) return undefined;
+    return this.#issued;
+  }
+
+  /** Takes a handle. `opened` is when its lease was opened. */
+  take(issued: HandleIssued, opened: Opened | undefined): void {
     const expires = Number(issued.expireTime?.seconds ?? 0n) * 1000 + (issued.expireTime?.nanos ?? 0) / 1e6;
-    // A handle is renewed when a fifth of its life is left.
-    const isRenewed = this.#issued !== undefined && expires > this.#expires;
-    const life = isRenewed ? (expires - this.#expires) / 0.8 : undefined;
+    if (this.#lifeAsked !== undefined) {
+      this.#life = this.#lifeAsked;
+    } else if (this.#issued !== undefined && expires > this.#expires) {
+      // A handle is renewed when a fifth of its life is left.
+      this.#life = (expires - this.#expires) / 0.8;
+    } else if (this.#issued === undefined) {
+      this.#life = opened && expires - opened.time - since(opened.moment);
+    }
     this.#expires = expires;
-    this.#receivedAt = now();
+    this.#received = moment();
     this.#redeemed = 0;
     this.failure = undefined;
     this.#issued = {
@@ -79,14 +102,17 @@ export class Slot {
       redeemer: REDEEMERS.get(issued.redeemer) ?? "unknown",
       certificateBound: issued.certificateBound,
     };
-    this.#ids.push(issued.handleId);
-    if (this.#ids.length > IDS_MAX) this.#ids.shift();
-    return life;
+    this.#digests.push(digestOf(issued.handle));
+    if (this.#digests.length > DIGESTS_MAX) this.#digests.shift();
   }
 
   /** Takes a refusal. */
   refuse({ reason, message, recordId }: ReferenceRefused): void {
     const facts = { reason: printable(reason), recordId: printable(recordId), reference: this.reference };
+    if (facts.reason === "APPROVAL_REQUIRED") {
+      this.failure = approvalRequired(printable(message), facts);
+      return;
+    }
     this.failure = new (kindOf(facts.reason))(`${printable(message)} (audit record ${facts.recordId})`, facts);
   }
 
@@ -100,9 +126,9 @@ export class Slot {
     this.#issued = undefined;
   }
 
-  /** Whether a handle with this id was ever its own. */
-  knows(handleId: string): boolean {
-    return this.#ids.includes(handleId);
+  /** Whether the handle with this digest was ever its own: all of it, for its id is no secret. */
+  knows(digest: Buffer): boolean {
+    return this.#digests.some((own) => timingSafeEqual(own, digest));
   }
 }
 
@@ -121,9 +147,9 @@ export function deadHandle(slot: Slot): HandleNotActiveError {
   return new HandleNotActiveError(message, { reason: "HANDLE_NOT_ACTIVE", reference: slot.reference });
 }
 
-/** The life that was asked for, in milliseconds. */
-export function lifeOf({ ttl }: LeaseOptions): number | undefined {
-  return ttl === undefined ? undefined : ttl * 1000;
+/** What a handle is known by where it need not be shown. */
+export function digestOf(handle: string): Buffer {
+  return createHash("sha256").update(handle).digest();
 }
 
 const REDEEMERS = new Map<Redeemer, "tool" | "agent">([
@@ -138,4 +164,4 @@ const UNAVAILABLE = new Set([
   "RESOLVER_UNAVAILABLE",
   "SHUTTING_DOWN",
 ]);
-const IDS_MAX = 64;
+const DIGESTS_MAX = 64;

@@ -3,7 +3,9 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import {
+  ApprovalRequiredError,
   DeniedError,
+  type Facts,
   HandleNotActiveError,
   InternalError,
   InvalidRequestError,
@@ -19,6 +21,7 @@ import {
 import {
   BadRequestSchema,
   ErrorInfoSchema,
+  HelpSchema,
   RequestInfoSchema,
   RetryInfoSchema,
 } from "./gen/google/rpc/error_details_pb.js";
@@ -36,6 +39,8 @@ interface Status {
   readonly retryAfter: number | undefined;
   readonly violations: readonly Violation[];
   readonly requestId: string | undefined;
+  readonly approvalId: string | undefined;
+  readonly url: string | undefined;
 }
 
 /** The error of this package for whatever a call threw. */
@@ -56,6 +61,7 @@ export function errorOf(thrown: unknown): ValetkeyError {
       );
     case Code.FailedPrecondition:
       if (status.reason === "HANDLE_NOT_ACTIVE") return handleNotActive(status.recordId);
+      if (status.reason === "APPROVAL_REQUIRED") return approvalRequired(status.message, status);
       return new PreconditionError(status.message + record(status.recordId), status);
     case Code.Unauthenticated:
       return unauthenticated(status);
@@ -83,6 +89,21 @@ export function isBrokers(thrown: unknown): boolean {
 export function handleNotActive(recordId?: string): HandleNotActiveError {
   const message = `the handle is not active; ask the agent for a fresh one${record(recordId)}`;
   return new HandleNotActiveError(message, { reason: "HANDLE_NOT_ACTIVE", recordId });
+}
+
+/** What a person must approve. Where no field has its id, as in a partial lease, the message names it. */
+export function approvalRequired(
+  message: string,
+  facts: Facts & { readonly approvalId?: string | undefined; readonly url?: string | undefined },
+): ApprovalRequiredError {
+  const approvalId = APPROVAL_ID.exec(facts.approvalId ?? message)?.[0];
+  const run = approvalId ? `run \`valetkey approval approve ${approvalId}\`` : "look at `valetkey approval list`";
+  const ways = facts.url === undefined ? `to ${run}` : `to open ${facts.url}, or to ${run}`;
+  return new ApprovalRequiredError(
+    `a person must approve this first; ask one ${ways}; when they have, ask again with the same tool and references` +
+      record(facts.recordId),
+    { ...facts, approvalId },
+  );
 }
 
 function denied(status: Status): DeniedError {
@@ -128,6 +149,7 @@ function statusOf(error: ConnectError): Status {
   const wait = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
   const rules = error.findDetails(BadRequestSchema)[0]?.fieldViolations ?? [];
   const request = error.findDetails(RequestInfoSchema)[0]?.requestId;
+  const links = error.findDetails(HelpSchema).flatMap((help) => help.links.map(({ url }) => printable(url)));
   const fact = (key: string) => {
     const text = info?.metadata[key];
     return text ? printable(text) : undefined;
@@ -146,6 +168,9 @@ function statusOf(error: ConnectError): Status {
       description: printable(description),
     })),
     requestId: request ? printable(request) : undefined,
+    approvalId: fact("approval_id"),
+    // It is shown to a person to click on.
+    url: links.find((url) => /^https?:\/\/\S+$/.test(url)),
   };
 }
 
@@ -164,5 +189,6 @@ function again(seconds: number | undefined): string {
 
 /** What a connection says that breaks in mid-call; it has no details, as everything has that a broker says itself. */
 const BROKEN = new Set([Code.Unavailable, Code.Canceled, Code.DeadlineExceeded, Code.Aborted, Code.Unknown]);
+const APPROVAL_ID = /vkl_[0-9A-Za-z]{1,64}/;
 const VIOLATIONS_MAX = 128;
 const TEXT_MAX = 2048;

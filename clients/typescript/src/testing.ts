@@ -15,7 +15,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, createRouterTransport, type HandlerContext, type Interceptor } from "@connectrpc/connect";
 import { Broker, LINK, type Patience } from "./broker.js";
 import { UnavailableError } from "./errors.js";
-import { ErrorInfoSchema } from "./gen/google/rpc/error_details_pb.js";
+import { ErrorInfoSchema, HelpSchema } from "./gen/google/rpc/error_details_pb.js";
 import { Decision, EndCause, Redeemer } from "./gen/valetkey/v1/lease_pb.js";
 import {
   type AcquireLeaseRequest,
@@ -37,6 +37,21 @@ export interface Call {
   readonly refusal: string;
 }
 
+/** A gRPC status code. */
+export type CodeName =
+  | "Aborted"
+  | "Canceled"
+  | "DeadlineExceeded"
+  | "FailedPrecondition"
+  | "Internal"
+  | "InvalidArgument"
+  | "NotFound"
+  | "PermissionDenied"
+  | "ResourceExhausted"
+  | "Unauthenticated"
+  | "Unavailable";
+
+type OutgoingDetail = NonNullable<ConstructorParameters<typeof ConnectError>[3]>[number];
 type Event = MessageInitShape<typeof AcquireLeaseResponseSchema>;
 
 interface FakeHandle {
@@ -61,6 +76,7 @@ export class FakeBroker implements AsyncDisposable {
   readonly calls: Call[] = [];
   readonly #values = new Map<string, string>();
   readonly #advice = new Map<string, string>();
+  readonly #approvals = new Map<string, { readonly id: string; readonly url: string | undefined }>();
   readonly #handles = new Map<string, FakeHandle>();
   readonly #leases = new Map<string, FakeLease>();
   readonly #brokers: Broker[] = [];
@@ -88,9 +104,22 @@ export class FakeBroker implements AsyncDisposable {
     return this;
   }
 
-  /** Answers the next call with a status of this reason, such as `AUDIT_UNAVAILABLE`. */
-  failNext(reason: string, code: Code = Code.Unavailable): this {
-    this.#failures.push(this.#refusal(code, reason, "scripted by the test"));
+  /** Has leases on this reference wait for a person: refused until `approve`. `url` is where they would approve. */
+  requireApproval(reference: string, url?: string): this {
+    this.#approvals.set(reference, { id: `vkl_${random(16)}`, url });
+    return this;
+  }
+
+  /** Approves, as a person would, what was refused with this id. */
+  approve(approvalId: string): void {
+    const [reference] = [...this.#approvals].find(([, { id }]) => id === approvalId) ?? [];
+    if (reference === undefined) throw new TypeError(`nothing waits for an approval as \`${approvalId}\``);
+    this.#approvals.delete(reference);
+  }
+
+  /** Answers the next call with a status of this reason, such as `AUDIT_UNAVAILABLE`, and gRPC code. */
+  failNext(reason: string, code: CodeName = "Unavailable"): this {
+    this.#failures.push(this.#refusal(Code[code], reason, "scripted by the test"));
     return this;
   }
 
@@ -170,7 +199,14 @@ export class FakeBroker implements AsyncDisposable {
     const ready = async () => {
       if (this.#isAway) throw new UnavailableError("no broker answers: the fake one vanished", { nothingDone: true });
     };
-    const link: Link = { transport, ready, wasReached: true, isRenewable: false, close: () => {} };
+    const link: Link = {
+      transport,
+      ready,
+      wasReached: true,
+      isRenewable: false,
+      probe: async () => {},
+      close: () => {},
+    };
     const broker = new Broker({ ...patience, [LINK]: link } as Patience);
     this.#brokers.push(broker);
     return broker;
@@ -180,15 +216,15 @@ export class FakeBroker implements AsyncDisposable {
     const { tool, references, purpose, partial } = request;
     const note = (refusal: string) => this.#note("acquire", context, { tool, references, purpose, refusal });
     this.#scripted(note);
-    const denied = references.find((reference) => !this.#values.has(reference));
-    note(denied === undefined ? "" : "ACCESS_DENIED");
-    if (denied !== undefined && !partial) throw this.#denied(denied);
+    const refused = references.find((reference) => this.#reasonAgainst(reference) !== "");
+    note(refused === undefined ? "" : this.#reasonAgainst(refused));
+    if (refused !== undefined && !partial) throw this.#refusalOf(refused);
     const lease: FakeLease = { id: `vkl_${random(16)}`, tool, queue: [], wake: () => {}, failure: undefined };
     this.#leases.set(lease.id, lease);
     try {
       yield { event: { case: "opened", value: { leaseId: lease.id, references } } };
       for (const reference of references) {
-        yield this.#values.has(reference)
+        yield this.#reasonAgainst(reference) === ""
           ? { event: { case: "issued", value: this.#issue(lease, reference) } }
           : { event: { case: "refused", value: this.#refused(reference) } };
       }
@@ -240,6 +276,7 @@ export class FakeBroker implements AsyncDisposable {
     note(isAllowed ? "" : "ACCESS_DENIED");
     return {
       decision: isAllowed ? Decision.ALLOW : Decision.DENY,
+      ...{ approvalRequired: isAllowed && this.#approvals.has(reference) },
       advice: isAllowed ? "" : (this.#advice.get(reference) ?? ""),
       recordId: String(this.#record),
       uses: isAllowed ? 1 : 0,
@@ -270,9 +307,30 @@ export class FakeBroker implements AsyncDisposable {
     };
   }
 
+  /** Why a lease on this reference is refused; empty where it is not. */
+  #reasonAgainst(reference: string): string {
+    if (!this.#values.has(reference)) return "ACCESS_DENIED";
+    return this.#approvals.has(reference) ? "APPROVAL_REQUIRED" : "";
+  }
+
   #refused(reference: string) {
+    const reason = this.#reasonAgainst(reference);
     const advice = this.#advice.get(reference) ?? "ask a reviewer for the reason";
-    return { reference, reason: "ACCESS_DENIED", message: `access denied; ${advice}`, recordId: String(this.#record) };
+    const message =
+      reason === "APPROVAL_REQUIRED"
+        ? `needs the approval of a person: ${this.#approvals.get(reference)?.id}`
+        : `access denied; ${advice}`;
+    return { reference, reason, message, recordId: String(this.#record) };
+  }
+
+  #refusalOf(reference: string): ConnectError {
+    const approval = this.#approvals.get(reference);
+    if (this.#reasonAgainst(reference) !== "APPROVAL_REQUIRED" || approval === undefined)
+      return this.#denied(reference);
+    const { id, url } = approval;
+    const facts = { reference, approval_id: id };
+    const help = url === undefined ? [] : [{ desc: HelpSchema, value: { links: [{ description: "approve", url }] } }];
+    return this.#refusal(Code.FailedPrecondition, "APPROVAL_REQUIRED", "a person must approve this", facts, help);
   }
 
   #denied(reference: string): ConnectError {
@@ -280,9 +338,15 @@ export class FakeBroker implements AsyncDisposable {
     return this.#refusal(Code.PermissionDenied, "ACCESS_DENIED", "policy does not allow this", { reference, advice });
   }
 
-  #refusal(code: Code, reason: string, message: string, metadata: Record<string, string> = {}): ConnectError {
+  #refusal(
+    code: Code,
+    reason: string,
+    message: string,
+    metadata: Record<string, string> = {},
+    more: OutgoingDetail[] = [],
+  ): ConnectError {
     const value = { reason, domain: "valetkey", metadata: { record_id: String(this.#record), ...metadata } };
-    return new ConnectError(message, code, undefined, [{ desc: ErrorInfoSchema, value }]);
+    return new ConnectError(message, code, undefined, [{ desc: ErrorInfoSchema, value }, ...more]);
   }
 
   #scripted(note: (refusal: string) => void): void {

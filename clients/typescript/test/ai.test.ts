@@ -7,10 +7,9 @@ import { inspect } from "node:util";
 import { generateText, isStepCount, jsonSchema, registerTelemetry, streamText, tool } from "ai";
 import { MockLanguageModelV4, simulateReadableStream } from "ai/test";
 import type { Broker } from "valetkey";
-import { CONCEALED, Secret } from "valetkey";
-import { withSecrets } from "valetkey/ai";
-import { Concealer } from "../src/conceal.js";
-import { BOOKING, eventually, NAVAN, NAVAN_PASSWORD, TestBroker } from "./harness.js";
+import { CONCEALED } from "valetkey";
+import { Guard, type GuardedTool } from "valetkey/ai";
+import { BOOKING, eventually, NAVAN, NAVAN_PASSWORD, shown, TestBroker } from "./harness.js";
 
 let broker: TestBroker;
 let agent: Broker;
@@ -47,7 +46,7 @@ interface Login {
 }
 
 /** A tool that repeats everything that it is told, in every form it can think of. */
-function booking(got: Login[], options: Partial<Parameters<typeof withSecrets>[1]> = {}) {
+function booking(got: Login[], options: Partial<GuardedTool> = {}) {
   const chatty = tool({
     description: "books a flight",
     inputSchema: jsonSchema<Login>({ type: "object", properties: { username: {}, password: {} } }),
@@ -63,7 +62,14 @@ function booking(got: Login[], options: Partial<Parameters<typeof withSecrets>[1
       };
     },
   });
-  return withSecrets(chatty, { broker: agent, with: asTool, ...BOOKING, ...options });
+  return guarded({ book: chatty }, options);
+}
+
+/** These tools, of which `book` gets values. */
+function guarded<T extends { book: object }>(tools: T, options: Partial<GuardedTool> = {}): T {
+  const { tool: name, purpose } = BOOKING;
+  const book = { name, purpose, fields: ["username", "password"], redeemWith: asTool, ...options };
+  return new Guard(agent, { book }).wrap(tools);
 }
 
 type Part = Awaited<ReturnType<MockLanguageModelV4["doStream"]>>["stream"] extends ReadableStream<infer P> ? P : never;
@@ -130,13 +136,13 @@ test("the model writes handles and references, the tool gets values, and nobody 
   await using lease = await agent.lease(NAVAN, BOOKING);
   const got: Login[] = [];
   const scripted = model([
-    { username: lease.get("username").handle, password: `pw=${lease.get("password").handle};` },
+    { username: lease.get("username").handle, password: ` ${lease.get("password").handle}\n` },
     { username: "somebody", password: NAVAN.password },
   ]);
-  const tools = { book: booking(got, { lease }) };
+  const tools = booking(got);
   const result = await generateText({ model: scripted, tools, prompt: "book", stopWhen: isStepCount(5) });
   assert.deepEqual(got, [
-    { username: "demo-navan-user@travel.example", password: `pw=${NAVAN_PASSWORD};` },
+    { username: "demo-navan-user@travel.example", password: NAVAN_PASSWORD },
     { username: "somebody", password: NAVAN_PASSWORD },
   ]);
   holdsNoValue(result, result.steps, result.response.messages, scripted.doGenerateCalls);
@@ -155,7 +161,7 @@ test("streams too, and what fails", async () => {
   ]);
   const result = streamText({
     model: scripted,
-    tools: { book: booking(got) },
+    tools: booking(got),
     prompt: "book",
     stopWhen: isStepCount(5),
   });
@@ -170,18 +176,16 @@ test("streams too, and what fails", async () => {
 });
 
 test("a tool that streams is concealed part by part", async () => {
-  const streaming = withSecrets(
-    tool({
-      inputSchema: jsonSchema<Login>({ type: "object" }),
-      async *execute({ password }: Login) {
-        yield `with ${password}`;
-        yield { final: password };
-      },
-    }),
-    { broker: agent, with: asTool, ...BOOKING },
-  );
+  const streaming = tool({
+    inputSchema: jsonSchema<Login>({ type: "object" }),
+    async *execute({ password }: Login) {
+      yield `with ${password}`;
+      yield { final: password };
+    },
+  });
   const scripted = model([{ username: "a", password: NAVAN.password }]);
-  const result = streamText({ model: scripted, tools: { book: streaming }, prompt: "book", stopWhen: isStepCount(3) });
+  const tools = guarded({ book: streaming });
+  const result = streamText({ model: scripted, tools, prompt: "book", stopWhen: isStepCount(3) });
   const parts: unknown[] = [];
   for await (const part of result.fullStream) parts.push(part);
   holdsNoValue(parts, await result.steps);
@@ -189,12 +193,12 @@ test("a tool that streams is concealed part by part", async () => {
 });
 
 test("a handle that was renewed since the model was told is as good as the fresh one", async () => {
-  await using lease = await agent.lease(NAVAN, { ...BOOKING, ttl: 1 });
+  await using lease = await agent.lease(NAVAN, { ...BOOKING, ttl: 2 });
   const { handle } = lease.get("password");
-  await eventually("two renewals", () => lease.get("password").handle !== handle);
-  await new Promise((resolve) => setTimeout(resolve, 500));
+  const seen = new Set([handle]);
+  await eventually("two renewals", () => shown(lease, seen) >= 3);
   const got: Login[] = [];
-  const tools = { book: booking(got, { lease }) };
+  const tools = booking(got);
   await generateText({
     model: model([{ username: "a", password: handle }]),
     tools,
@@ -206,62 +210,18 @@ test("a handle that was renewed since the model was told is as good as the fresh
 
 test("a model names only what it may", async () => {
   const got: Login[] = [];
-  const tools = { book: booking(got, { references: [NAVAN.username] }) };
+  const tools = booking(got, { references: [NAVAN.username] });
   const scripted = model([{ username: NAVAN.username, password: NAVAN.password }]);
   await generateText({ model: scripted, tools, prompt: "book", stopWhen: isStepCount(3) });
   assert.equal(got.length, 0);
   assert.match(JSON.stringify(scripted.doGenerateCalls), /this tool takes op:\/\/Tutorial\/Navan\/username/);
-  assert.throws(() => withSecrets({}, { broker: agent, ...BOOKING }), TypeError);
+  assert.throws(() => guarded({ book: {} }), TypeError);
 });
 
 test("a secret goes where secrets go, and nowhere else", async () => {
   const got: Login[] = [];
-  const tools = { book: booking(got, { fields: ["password"] }) };
+  const tools = booking(got, { fields: ["password"] });
   const scripted = model([{ username: NAVAN.username, password: NAVAN.password }]);
   await generateText({ model: scripted, tools, prompt: "book", stopWhen: isStepCount(3) });
   assert.deepEqual(got, [{ username: NAVAN.username, password: NAVAN_PASSWORD }]);
-});
-
-test("values are concealed in whatever form", () => {
-  const concealer = new Concealer();
-  const value = 'h"nter2 + påss/word?';
-  concealer.add(value);
-  concealer.add("4111111111111111");
-  concealer.add("");
-  const bytes = Buffer.from(value);
-  const forms = [
-    value,
-    JSON.stringify(value),
-    encodeURIComponent(value),
-    new URLSearchParams({ value }).toString(),
-    bytes.toString("base64"),
-    bytes.toString("base64url"),
-    bytes.toString("hex"),
-    ...["u:", "us:", "use:"].map((before) => Buffer.from(`${before}${value}`).toString("base64")),
-    Buffer.from(`u:${value}:more`).toString("base64"),
-  ];
-  for (const form of forms) assert.match(concealer.text(`a ${form} b`), /^a .*<concealed by valetkey>.* b$/, form);
-  const told = concealer.data({
-    [value]: [
-      value,
-      new Map([[value, 1]]),
-      new Set([value]),
-      bytes,
-      new Secret(bytes),
-      new URL(`https://x/${encodeURIComponent(value)}`),
-    ],
-    card: 4111111111111111,
-    kept: [1, true, null, undefined, new Date(0), "text"],
-    error: new Error(value, { cause: value }),
-  });
-  assert.doesNotMatch(inspect(told, { depth: 9, showHidden: true }), /nter2|4111/);
-  assert.match(
-    inspect(told, { depth: 9 }),
-    /kept: \[ 1, true, null, undefined, '1970-01-01T00:00:00\.000Z', 'text' \]/,
-  );
-  const plain = new TypeError("nothing in it");
-  assert.equal(concealer.error(plain), plain);
-  const ring: Record<string, unknown> = { value };
-  ring.self = ring;
-  assert.doesNotMatch(inspect(concealer.data(ring), { depth: 99 }), /nter2/);
 });

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { Broker, type BrokerOptions } from "valetkey";
+import { Broker, type BrokerOptions, HandleNotActiveError, type Lease } from "valetkey";
 
 /** The root of the repository; the tests run from build/test. */
 export const ROOT = fileURLToPath(new URL("../../../..", import.meta.url));
@@ -157,6 +157,7 @@ export class Network implements AsyncDisposable {
   readonly #sockets = new Set<Socket>();
   #isCut = false;
   #isSilent = false;
+  #delay = 0;
 
   private constructor(target: string) {
     const { hostname, port } = new URL(target);
@@ -171,7 +172,11 @@ export class Network implements AsyncDisposable {
         [far, near],
       ] as const) {
         this.#sockets.add(from);
-        from.on("data", (bytes) => this.#isSilent || to.write(bytes));
+        from.on("data", (bytes) => {
+          if (this.#isSilent) return;
+          if (this.#delay === 0) to.write(bytes);
+          else setTimeout(() => to.write(bytes), this.#delay);
+        });
         from.on("error", () => {});
         from.on("close", () => {
           this.#sockets.delete(from);
@@ -201,6 +206,11 @@ export class Network implements AsyncDisposable {
     this.#isSilent = true;
   }
 
+  /** Takes so many milliseconds for each way, for ever. */
+  slow(ms: number): void {
+    this.#delay = ms;
+  }
+
   restore(): void {
     this.#isCut = false;
     this.#isSilent = false;
@@ -219,6 +229,16 @@ export async function eventually(what: string, isSo: () => boolean, ms = 20_000)
     assert.ok(performance.now() < end, `not within ${ms} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+/** How many handles this lease has shown. A slow machine may renew one too late, and then there is none for a moment. */
+export function shown(lease: Lease<keyof typeof NAVAN>, seen: Set<string>): number {
+  try {
+    seen.add(lease.get("password").handle);
+  } catch (error) {
+    if (!(error instanceof HandleNotActiveError)) throw error;
+  }
+  return seen.size;
 }
 
 /** What a promise rejects with; fails where it does not, or with another kind of error. */

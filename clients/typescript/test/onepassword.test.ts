@@ -6,20 +6,26 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { promisify } from "node:util";
-import { DeniedError, InvalidRequestError, PreconditionError } from "valetkey";
+import { inspect, promisify } from "node:util";
+import { ConfigurationError, DeniedError, InvalidRequestError, PreconditionError } from "valetkey";
 import { AuthExpiredError, createClient, DesktopAuth, Secrets } from "valetkey/onepassword";
 import { BOOKING, NAVAN, NAVAN_PASSWORD, PACKAGE, TestBroker, thrown } from "./harness.js";
 
 let broker: TestBroker;
+/** As in the vault of the travel story. */
+const VAULT = "tutorialxxxxxxxxxxxxxxxxxx";
+const ITEM = "navanxxxxxxxxxxxxxxxxxxxxx";
 const INTEGRATION = { integrationName: "My 1Password Integration", integrationVersion: "v1.0.0" };
 
 before(async () => {
   broker = await TestBroker.start("", "");
-  broker.policy("travel.cedar", (text) => text + AGENT_REDEEMS);
   const agent = broker.as("travel-bot");
-  for (let n = 0; n < 200; n += 1) {
+  // The signal that loads policies would end a broker that has only just begun to listen.
+  await agent.check(NAVAN.password, BOOKING);
+  broker.policy("travel.cedar", (text) => text + AGENT_REDEEMS);
+  for (let n = 0; n < 800; n += 1) {
     if ((await agent.check(NAVAN.password, { tool: "My-1Password-Integration" })).allowed) break;
+    await new Promise((resolve) => setTimeout(resolve, 25));
   }
   await agent.close();
 });
@@ -30,14 +36,14 @@ async function client(name = "travel-bot") {
   return await createClient({ ...INTEGRATION, broker: broker.as(name) });
 }
 
-test("the README's example runs with another import, and ends by itself", async () => {
-  const example = `
+test("the README's examples run with another import, and end by themselves", async () => {
+  const example = (auth: string) => `
 const sdk = require("valetkey/onepassword");
 
 async function main() {
   // Creates an authenticated client.
   const client = await sdk.createClient({
-    auth: process.env.OP_SERVICE_ACCOUNT_TOKEN,
+    auth: ${auth},
     // Set the following to your own integration name and version.
     integrationName: "My 1Password Integration",
     integrationVersion: "v1.0.0",
@@ -54,18 +60,24 @@ main()
   try {
     mkdirSync(join(folder, "node_modules"));
     symlinkSync(PACKAGE, join(folder, "node_modules/valetkey"));
-    writeFileSync(join(folder, "example.js"), example);
-    const run = (more: Record<string, string>) =>
-      promisify(execFile)(process.execPath, [join(folder, "example.js")], {
+    writeFileSync(join(folder, "example.js"), example("process.env.OP_SERVICE_ACCOUNT_TOKEN"));
+    writeFileSync(join(folder, "desktop.js"), example('new sdk.DesktopAuth("your-account-name")'));
+    const run = (more: Record<string, string>, file = "example.js") =>
+      promisify(execFile)(process.execPath, [join(folder, file)], {
         env: { ...process.env, ...broker.env("travel-bot"), ...more },
         timeout: 20_000,
       });
     assert.equal((await run({})).stdout, `${NAVAN_PASSWORD}\n`);
     // A service account's token goes nowhere, and is said to be one too many.
-    const { stdout, stderr } = await run({ OP_SERVICE_ACCOUNT_TOKEN: "ops_hunter2" });
-    assert.equal(stdout, `${NAVAN_PASSWORD}\n`);
-    assert.match(stderr, /take a service account's token out of this environment/);
-    assert.doesNotMatch(stderr, /hunter2/);
+    for (const token of ["ops_hunter2", '"ops_hunter2"', "OPS_hunter2"]) {
+      const { stdout, stderr } = await run({ OP_SERVICE_ACCOUNT_TOKEN: token });
+      assert.equal(stdout, `${NAVAN_PASSWORD}\n`);
+      assert.match(stderr, /take a service account's token out of this environment/);
+      assert.doesNotMatch(stderr, /hunter2/);
+    }
+    const desktop = await run({}, "desktop.js");
+    assert.equal(desktop.stdout, `${NAVAN_PASSWORD}\n`);
+    assert.match(desktop.stderr, /`auth` is not needed/);
     // A token of the broker's in its place is one.
     const own = {
       VALETKEY_TOKEN: "",
@@ -75,6 +87,14 @@ main()
     assert.equal((await run(own)).stdout, `${NAVAN_PASSWORD}\n`);
   } finally {
     rmSync(folder, { recursive: true });
+  }
+});
+
+test("what is no token of a broker's is sent to none", async () => {
+  for (const auth of ["your-token", "op_hunter2", "Bearer vkt_a"]) {
+    await assert.rejects(createClient({ ...INTEGRATION, auth }), (error) => {
+      return error instanceof ConfigurationError && !inspect(error).includes("hunter2");
+    });
   }
 });
 
@@ -105,6 +125,15 @@ test("all of several, or why not", async () => {
   assert.equal(answer("op://Tutorial/Nobody/password")?.error?.type, "itemNotFound");
   assert.equal(answer("op://Production/Database/password")?.error?.reason, "ACCESS_DENIED");
   assert.equal(answer("nonsense")?.error?.type, "parsing");
+  assert.equal(answer(NAVAN.password)?.content?.itemId, "");
+});
+
+test("ids are told where the reference has them", async () => {
+  const { secrets } = await client();
+  const reference = `op://${VAULT}/${ITEM}/password`;
+  const { individualResponses } = await secrets.resolveAll([reference]);
+  const { secret, vaultId, itemId } = individualResponses[reference]?.content ?? {};
+  assert.deepEqual([secret, vaultId, itemId], [NAVAN_PASSWORD, VAULT, ITEM]);
 });
 
 test("what fails has the SDK's classes where it has any", async () => {

@@ -13,7 +13,7 @@ import {
   UnavailableError,
   ValetkeyError,
 } from "valetkey";
-import { BOOKING, eventually, NAVAN, NAVAN_PASSWORD, Network, TestBroker, thrown } from "./harness.js";
+import { BOOKING, eventually, NAVAN, NAVAN_PASSWORD, Network, shown, TestBroker, thrown } from "./harness.js";
 
 let broker: TestBroker;
 let agent: Broker;
@@ -155,6 +155,89 @@ test("a network that loses everything without a word is noticed", async () => {
   await far.close();
 });
 
+test("a handle that had its time is not shown, however silent the network is", async () => {
+  await using network = await Network.to(broker.address);
+  const far = broker.as("travel-bot", { address: network.address });
+  const lease = await far.lease(NAVAN, { ...BOOKING, ttl: 1 });
+  network.silence();
+  // It may be a renewal that was on its way.
+  const seen = new Map<string, number>();
+  for (;;) {
+    const before = performance.now();
+    try {
+      const { handle } = lease.get("password");
+      const first = seen.get(handle) ?? performance.now();
+      seen.set(handle, first);
+      assert.ok(before - first < 1000, "it outlived its life");
+    } catch (error) {
+      assert.ok(error instanceof HandleNotActiveError || error instanceof UnavailableError, String(error));
+      break;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  network.cut();
+  await far.close();
+});
+
+test("a handle that died while the network was silent is replaced by a redeem, in silence", async () => {
+  await using network = await Network.to(broker.address);
+  const far = broker.as("travel-bot", { address: network.address });
+  const lease = await far.lease(NAVAN, BOOKING);
+  network.silence();
+  await agent.endLease(lease.id);
+  // The client does not know yet: it asks, is refused, and finds out that nobody is there.
+  const redeem = lease.get("password").redeem({ with: tool });
+  await eventually("the lease notices", () => !lease.isLive);
+  network.restore();
+  assert.equal((await redeem).expose(), NAVAN_PASSWORD);
+  await far.close();
+});
+
+test("a slow network is slow, and breaks nothing", async () => {
+  await using network = await Network.to(broker.address);
+  network.slow(300);
+  const far = broker.as("travel-bot", { address: network.address });
+  const farTool = broker.as("navan.book_flight", { address: network.address });
+  const lease = await far.lease(NAVAN, { ...BOOKING, ttl: 4 });
+  const { id } = lease;
+  const seen = new Set<string>();
+  await eventually("a renewal", () => shown(lease, seen) >= 2);
+  assert.equal((await lease.get("password").redeem({ with: farTool })).expose(), NAVAN_PASSWORD);
+  assert.equal(lease.id, id);
+  await lease.release();
+  await far.close();
+  await farTool.close();
+});
+
+test("whoever waits can give up, whatever for", async () => {
+  const lease = await agent.lease(NAVAN, BOOKING);
+  await tool.check(NAVAN.password, BOOKING).catch(() => {});
+  const { handle } = lease.get("password");
+  const waits: Record<string, (signal: AbortSignal) => Promise<unknown>> = {
+    lease: (signal) => agent.lease(NAVAN, { ...BOOKING, signal }),
+    redeem: (signal) => tool.redeem(handle, { signal }),
+    "redeem of a lease": (signal) => lease.get("password").redeem({ with: tool, signal }),
+    check: (signal) => agent.check(NAVAN.password, { ...BOOKING, signal }),
+    end: (signal) => agent.endLease(lease.id, { signal }),
+  };
+  const givenUp = async (all: typeof waits) => {
+    const why = new Error("changed my mind");
+    const control = new AbortController();
+    const ends = Object.entries(all).map(async ([name, wait]) => {
+      assert.equal(await thrown(Error, wait(control.signal)), why, name);
+      assert.equal(await thrown(Error, wait(control.signal)), why, `${name}, too late`);
+    });
+    setTimeout(() => control.abort(why), 100);
+    await inTime(20_000, Promise.all(ends));
+  };
+  broker.signal("SIGSTOP");
+  await givenUp(waits);
+  await eventually("the lease notices", () => !lease.isLive);
+  // Now they wait for the broker to come back, or connect to one that does not answer.
+  await givenUp({ ...waits, ready: (signal) => lease.ready({ signal }) });
+  broker.signal("SIGCONT");
+});
+
 test("an answer that got lost is not asked for again with the same handle", async () => {
   await using network = await Network.to(broker.address);
   const far = broker.as("navan.book_flight", { address: network.address });
@@ -174,6 +257,10 @@ test("a policy that is taken back revokes the lease, and its signal says so", as
   broker.policy("travel.cedar", (text) => text.replaceAll('"username", "password"', '"username"'));
   await eventually("the password goes", () => lease.get("password").failure !== undefined);
   assert.throws(() => lease.get("password").handle, LeaseLostError);
+  // What uses it must stop, though the rest of the lease is good.
+  assert.ok(lease.revoked.reason instanceof LeaseLostError);
+  assert.equal(lease.revoked.reason.reference, NAVAN.password);
+  assert.equal(lease.isLive, true);
   await thrown(HandleNotActiveError, tool.redeem(handle));
   assert.equal((await lease.get("username").redeem({ with: tool })).expose(), "demo-navan-user@travel.example");
   await thrown(DeniedError, agent.lease(NAVAN, BOOKING));

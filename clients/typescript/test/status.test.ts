@@ -3,9 +3,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { ApprovalRequiredError } from "../src/errors.js";
 import {
   BadRequestSchema,
   ErrorInfoSchema,
+  HelpSchema,
   RequestInfoSchema,
   RetryInfoSchema,
 } from "../src/gen/google/rpc/error_details_pb.js";
@@ -76,6 +78,29 @@ test("each fault says what to do", () => {
   );
   const tls = "the message; no broker answers so; one with TLS has an address that begins with `https://`";
   for (const code of [Code.Internal, Code.Unimplemented, Code.PermissionDenied]) check(code, [], "NoBrokerError", tls);
+});
+
+test("an approval names what to approve, and where", () => {
+  const info_ = info("APPROVAL_REQUIRED", { approval_id: "vkl_0a", record_id: "7", reference: "op://a/b/c" });
+  const help = (...urls: string[]): Detail => ({ desc: HelpSchema, value: { links: urls.map((url) => ({ url })) } });
+  const says = (ways: string) =>
+    `a person must approve this first; ask one ${ways}; when they have, ask again with the same tool and references`;
+  const approve = "to run `valetkey approval approve vkl_0a`";
+  const check_ = (details: Detail[], message: string) =>
+    check(Code.FailedPrecondition, details, "ApprovalRequiredError", message);
+  check_([info_], `${says(approve)} (audit record 7)`);
+  check_([info_, help("https://b/vkl_0a")], `${says(`to open https://b/vkl_0a, or ${approve}`)} (audit record 7)`);
+  // It is shown to a person to click on.
+  check_([info_, help("javascript:alert(1)", "file:///etc", "")], `${says(approve)} (audit record 7)`);
+  check_([info("APPROVAL_REQUIRED")], says("to look at `valetkey approval list`"));
+
+  const error = errorOf(new ConnectError("no", Code.FailedPrecondition, undefined, [info_, help("https://b/vkl_0a")]));
+  assert.ok(error instanceof ApprovalRequiredError);
+  const { approvalId, url, reference, recordId, reason } = error;
+  assert.deepEqual(
+    [approvalId, url, reference, recordId, reason],
+    ["vkl_0a", "https://b/vkl_0a", "op://a/b/c", "7", "APPROVAL_REQUIRED"],
+  );
 });
 
 test("hostile text is harmless", () => {

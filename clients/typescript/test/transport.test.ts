@@ -2,7 +2,10 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type IncomingHttpHeaders, sensitiveHeaders } from "node:http2";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -91,6 +94,31 @@ test("a lease whose token is revoked ends, and one whose token was renewed goes 
   assert.equal((await ends.ended)?.end, "credential");
   await using tool = broker.as("navan.book_flight");
   assert.equal((await goesOn.get("password").redeem({ with: tool })).expose(), NAVAN_PASSWORD);
+});
+
+test("no compression keeps a token, here or in a proxy", async () => {
+  const server = createServer();
+  const headers: IncomingHttpHeaders[] = [];
+  server.on("stream", (stream, those) => {
+    headers.push(those);
+    stream.respond({ ":status": 503 }, { endStream: true });
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  await using agent = new Broker({
+    address: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    token: "vkt_a",
+    deadline: 1,
+  });
+  await thrown(ValetkeyError, agent.check(NAVAN.password, { ...BOOKING, onBehalfOf: "a.b.c" }));
+  await agent.close();
+  server.close();
+  assert.ok(headers.length > 0);
+  for (const those of headers) {
+    assert.equal(those.authorization, "Bearer vkt_a");
+    const secret = Reflect.get(those, sensitiveHeaders) as string[];
+    assert.ok(secret.includes("authorization") && secret.includes("x-valetkey-on-behalf-of"), secret.join());
+  }
 });
 
 function tls(home: string): string {

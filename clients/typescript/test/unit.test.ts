@@ -1,11 +1,13 @@
 /** What needs no broker. */
 
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { format, inspect } from "node:util";
+import { deserialize, serialize } from "node:v8";
 import { Broker, CONCEALED, ConfigurationError, Secret, VERSION } from "valetkey";
 import { PACKAGE } from "./harness.js";
 
@@ -69,6 +71,62 @@ test("addresses and credentials that cannot be used are refused before anything 
   assert.throws(() => new Broker({ token, deadline: 0 }), /`deadline` must be/);
 });
 
+test("a message repeats no token that stands in the wrong place", () => {
+  for (const wrong of [
+    "vkt_a_hunter2",
+    "OPS_hunter2",
+    "eyJhunter2",
+    "-----BEGIN PRIVATE KEY-----hunter2",
+    "vkh_hunter2",
+  ]) {
+    for (const options of [
+      { address: wrong, token },
+      { address: `http://${wrong}`, token },
+      { address: `ftp://${wrong}`, token },
+      { address: "http://127.0.0.1:1", tokenFile: wrong },
+      { address: "https://127.0.0.1:1", token, ca: wrong },
+      { address: "https://127.0.0.1:1", token, ca: pem, certificate: pem, key: wrong },
+    ]) {
+      assert.throws(
+        () => new Broker(options),
+        (error) =>
+          error instanceof ConfigurationError && !/hunter2/i.test(inspect(error, { showHidden: true, depth: 9 })),
+      );
+    }
+  }
+});
+
+test("a service account's token is shown to no broker", () => {
+  for (const wrong of ["ops_eyJhunter2", '"ops_eyJhunter2"', "'ops_a'", "OPS_eyJ", "op=ops_eyJ"]) {
+    for (const make of [
+      () => Broker.fromEnv({ env: { VALETKEY_TOKEN: wrong } }),
+      () => Broker.fromEnv({ env: { VALETKEY_TOKEN_FILE: file("ops", `${wrong}\n`) } }),
+      () => new Broker({ token: () => wrong }),
+    ]) {
+      assert.throws(make, (error) => error instanceof ConfigurationError && /service account/.test(error.message));
+    }
+  }
+  for (const own of ["vkt_0123456789abcops_abc", "eyJhbGciOiJ.eyJpc3MiOi.c2lnbmF0ops_dXJl"])
+    assert.ok(new Broker({ token: own }));
+});
+
+test("what is no file keeps nobody waiting", () => {
+  const pipe = join(folder, "pipe");
+  assert.equal(spawnSync("mkfifo", [pipe]).status, 0);
+  for (const no of [pipe, "/dev/zero", "/dev/null", folder]) {
+    const script = `
+      import { Broker } from "valetkey";
+      for (const make of [
+        () => new Broker({ tokenFile: process.argv[1] }),
+        () => new Broker({ address: "https://127.0.0.1:1", token: "vkt_a", ca: process.argv[1] }),
+      ]) try { make(); } catch (error) { console.log(error.name, error.message); }`;
+    const words = ["--input-type=module", "--eval", script, no];
+    const { stdout } = spawnSync(process.execPath, words, { cwd: PACKAGE, encoding: "utf8", timeout: 20_000 });
+    assert.match(stdout, /^(ConfigurationError `.*` is no regular file\n){2}$/, no);
+  }
+  assert.throws(() => new Broker({ tokenFile: file("large", "a".repeat(1024 * 1024 + 1)) }), /more than 1048576 bytes/);
+});
+
 test("a token in the environment counts before one in a file", () => {
   assert.ok(Broker.fromEnv({ env: { VALETKEY_TOKEN: token, VALETKEY_TOKEN_FILE: join(folder, "nowhere") } }));
 });
@@ -89,6 +147,20 @@ test("a secret shows itself to nobody but `expose`", () => {
     JSON.stringify({ ...secret }),
   ];
   for (const text of shown) assert.doesNotMatch(text, /hunter2|104, ?117/);
+  const bytes = serialize({ secret, nested: new Map([["secret", secret]]) });
+  assert.ok(!bytes.includes("hunter2"));
+  assert.doesNotMatch(inspect(deserialize(bytes), { depth: 9, showHidden: true }), /hunter2|104, ?117/);
+  const error = new Error(`with ${secret}`, { cause: secret });
+  const all = new AggregateError([error], "several", { cause: { secret, errors: [error] } });
+  for (const depth of [0, 9, Infinity]) {
+    const options = { depth, showHidden: true, getters: true, showProxy: true };
+    for (const it of [error, all, [secret], new Proxy(secret, {}), new WeakSet([secret]), { secret }])
+      assert.doesNotMatch(inspect(it, options), /hunter2|104, ?117|68 75 6e/);
+  }
+  assert.throws(
+    () => assert.deepStrictEqual({ secret }, { secret: 1 }),
+    (why) => !/hunter2|104, ?117/.test(inspect(why, { depth: 9 })),
+  );
   assert.equal(String(secret), CONCEALED);
   assert.equal(secret.expose(), "hunter2");
   assert.deepEqual(secret.exposeBytes(), Uint8Array.from(Buffer.from("hunter2")));
@@ -96,6 +168,24 @@ test("a secret shows itself to nobody but `expose`", () => {
   assert.equal(secret.expose(), "hunter2");
   secret.wipe();
   assert.equal(secret.expose(), "");
+});
+
+test("a secret shows itself on no console", () => {
+  const script = `
+    import { Secret } from "valetkey";
+    const secret = new Secret(Buffer.from(process.env.VALUE));
+    for (const say of ["log", "info", "warn", "error", "debug", "dir", "dirxml"]) console[say](secret, { secret });
+    console.dir({ secret }, { showHidden: true, depth: null });
+    console.table([{ secret }]);
+    console.log("%s %o %O %j", secret, secret, secret, secret);
+    throw new Error("uncaught", { cause: secret });`;
+  const words = ["--input-type=module", "--eval", script];
+  const env = { ...process.env, VALUE: "hunter2" };
+  const { stdout, stderr, status } = spawnSync(process.execPath, words, { cwd: PACKAGE, encoding: "utf8", env });
+  assert.equal(status, 1);
+  assert.match(stderr, /uncaught/);
+  assert.match(stdout, /<concealed by valetkey>/);
+  assert.doesNotMatch(stdout + stderr, /hunter2|104, ?117/);
 });
 
 test("what is no text is not turned into another value", () => {

@@ -1,7 +1,7 @@
 /** With valetkey: the model is handed handles, and each tool redeems its own. */
 
 import type { Broker, Lease } from "valetkey";
-import { withSecrets } from "valetkey/ai";
+import { Guard } from "valetkey/ai";
 import { play } from "./model.js";
 import type { Services } from "./services.js";
 import { bookFlight, submitExpense } from "./tools.js";
@@ -19,25 +19,12 @@ export async function handles(services: Services, { agent, navan, ramp }: Broker
   const expense = { tool: "ramp.submit_expense", purpose: "file the expense of the flight" };
   await using flight = await agent.lease(NAVAN, booking);
   await using filing = await agent.lease(RAMP, expense);
-  return await play(
-    { ...handlesOf(flight), ...handlesOf(filing) },
-    {
-      book_flight: withSecrets(bookFlight(services), {
-        broker: agent,
-        with: navan,
-        lease: flight,
-        fields: Object.keys(NAVAN),
-        ...booking,
-      }),
-      submit_expense: withSecrets(submitExpense(services), {
-        broker: agent,
-        with: ramp,
-        lease: filing,
-        fields: Object.keys(RAMP),
-        ...expense,
-      }),
-    },
-  );
+  const guard = new Guard(agent, {
+    book_flight: { name: booking.tool, fields: Object.keys(NAVAN), redeemWith: navan },
+    submit_expense: { name: expense.tool, fields: Object.keys(RAMP), redeemWith: ramp },
+  });
+  const tools = guard.wrap({ book_flight: bookFlight(services), submit_expense: submitExpense(services) });
+  return await play({ ...handlesOf(flight), ...handlesOf(filing) }, tools);
 }
 
 function handlesOf(lease: Lease): Record<string, string> {
