@@ -112,7 +112,7 @@ fn check() -> CheckAccess {
 }
 
 /// A lease of one handle, which lives as long as the first.
-async fn acquire(broker: &Broker) -> Result<(valetkey_client::Lease, Handle)> {
+async fn acquire(broker: &Broker) -> Result<(valetkey_client::LeaseStream, Handle)> {
     let mut lease = broker.acquire(ask()).await?;
     while let Some(event) = lease.next().await? {
         if let LeaseEvent::Issued(issued) = event {

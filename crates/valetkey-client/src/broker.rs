@@ -14,8 +14,8 @@ use valetkey_proto::v1::token_service_client::TokenServiceClient;
 use crate::connect::{ConnectError, Identified, Link, connect};
 use crate::credentials::Credentials;
 use crate::error::CallError;
-use crate::lease::Lease;
 use crate::secret::{Handle, SecretValue, Token};
+use crate::stream::LeaseStream;
 
 /// A connection to a broker, as one identity. Clones share the connection.
 #[derive(Clone)]
@@ -134,7 +134,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`CallError`] where the request as a whole is refused or fails.
-    pub async fn acquire(&self, request: AcquireLease) -> Result<Lease, CallError> {
+    pub async fn acquire(&self, request: AcquireLease) -> Result<LeaseStream, CallError> {
         let AcquireLease { tool, references, purpose, ttl, partial, session, destination } = request;
         let request = v1::AcquireLeaseRequest {
             tool,
@@ -149,7 +149,7 @@ impl Broker {
         // The bound is ours alone: a deadline in the call would end the stream as well.
         let open = async {
             let events = leases.acquire_lease(request).await?.into_inner();
-            Lease::open(events, self.clone()).await
+            LeaseStream::open(events, self.clone()).await
         };
         tokio::time::timeout(ACQUIRE_MAX, open).await.map_err(|_| CallError::TimedOut(ACQUIRE_MAX))?
     }

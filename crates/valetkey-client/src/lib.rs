@@ -45,10 +45,10 @@ mod connect;
 mod credentials;
 mod diagnose;
 mod error;
-mod lease;
 mod operate;
 mod reports;
 mod secret;
+mod stream;
 mod tokens;
 
 pub use audit::{AuditExport, AuditPage, AuditWatch, FoundValue};
@@ -57,9 +57,9 @@ pub use connect::ConnectError;
 pub use credentials::{Credentials, CredentialsError};
 pub use diagnose::{Step, StepResult, diagnose};
 pub use error::{CallError, Violation};
-pub use lease::{Issued, Lease, LeaseEvent, Refused};
 pub use reports::ReportSubject;
 pub use secret::{Handle, SecretValue, Token, TokenError};
+pub use stream::{Issued, LeaseEvent, LeaseStream, Refused};
 pub use tokens::{NewToken, Revoked, TokenPage};
 pub use valetkey_proto::v1::Token as KnownToken;
 pub use valetkey_proto::v1::{

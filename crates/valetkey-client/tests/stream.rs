@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, async_trait};
-use valetkey_client::{AcquireLease, Broker, CallError, EndCause, Handle, Lease, LeaseEvent, Token};
+use valetkey_client::{AcquireLease, Broker, CallError, EndCause, Handle, LeaseEvent, LeaseStream, Token};
 use valetkey_proto::v1;
 use valetkey_proto::v1::acquire_lease_response::Event;
 use valetkey_proto::v1::lease_service_server::{LeaseService, LeaseServiceServer};
@@ -126,7 +126,7 @@ fn request() -> AcquireLease {
     AcquireLease::new("tool", ["a"], "test")
 }
 
-async fn lease(script: Script) -> Lease {
+async fn lease(script: Script) -> LeaseStream {
     broker(script).await.acquire(request()).await.unwrap_or_else(|error| panic!("{error}"))
 }
 

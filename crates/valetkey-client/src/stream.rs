@@ -15,7 +15,7 @@ use crate::secret::Handle;
 
 /// A lease that lives as long as this value: dropping it closes the stream, and its handles are dead
 /// within seconds.
-pub struct Lease {
+pub struct LeaseStream {
     id: String,
     references: Vec<String>,
     /// The handle to use for each reference; a renewal replaces the one before it.
@@ -92,7 +92,7 @@ pub struct Refused {
     pub record_id: String,
 }
 
-impl Lease {
+impl LeaseStream {
     /// Waits for `opened`, which is the first message of every lease.
     pub(crate) async fn open(
         mut events: Streaming<v1::AcquireLeaseResponse>,
@@ -117,7 +117,7 @@ impl Lease {
         &self.references
     }
 
-    /// The handle to use for a reference now, as far as [`Lease::next`] has been told.
+    /// The handle to use for a reference now, as far as [`LeaseStream::next`] has been told.
     #[must_use]
     pub fn handle(&self, reference: &str) -> Option<&Issued> {
         self.handles.get(reference)
