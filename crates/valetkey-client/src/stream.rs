@@ -1,20 +1,26 @@
-//! A lease: its events, and what is alive in it.
+//! The stream of one lease: its events, and what is alive in it.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use time::OffsetDateTime;
-use tonic::Streaming;
+use tokio_stream::Stream;
+use tonic::{Response, Streaming};
 use valetkey_proto::v1;
 use valetkey_proto::v1::acquire_lease_response::Event;
 
 use crate::broker::Broker;
+use crate::clock::Began;
 use crate::error::CallError;
+use crate::retries::{Again, Failed};
 use crate::secret::Handle;
 
-/// A lease that lives as long as this value: dropping it closes the stream, and its handles are dead
-/// within seconds.
+/// The stream of a lease, which lives as long as this value: dropping it closes the stream, and its handles are dead
+/// within seconds. For those who read every event themselves; [`Lease`](crate::Lease) does so in the background.
+#[must_use = "the lease lives as long as its stream"]
 pub struct LeaseStream {
     id: String,
     references: Vec<String>,
@@ -23,6 +29,8 @@ pub struct LeaseStream {
     /// Absent once the lease has ended.
     events: Option<Streaming<v1::AcquireLeaseResponse>>,
     broker: Broker,
+    /// Absent where the broker does not say what time it is.
+    began: Option<Began>,
 }
 
 /// What happens to a lease. May grow.
@@ -56,6 +64,17 @@ pub enum LeaseEvent {
     },
     /// The lease has ended; there are no more events.
     Ended(v1::EndCause),
+    /// Of a [`Lease`](crate::Lease) alone: the stream is lost, its handles are dead, and it is being asked for again.
+    Interrupted(CallError),
+    /// Of a [`Lease`](crate::Lease) alone: it was asked for again, and granted. Its handles follow.
+    Resumed {
+        /// The id of the lease that takes its place.
+        lease_id: String,
+    },
+    /// Of a [`Lease`](crate::Lease) alone: it is over, and was not got back. There are no more events.
+    Lost(CallError),
+    /// Of a [`Lease`](crate::Lease) alone: so many events were not read in time. Look at what is alive now.
+    Missed(u64),
 }
 
 /// A handle and its terms. Its `Debug` form shows no handle.
@@ -92,17 +111,47 @@ pub struct Refused {
     pub record_id: String,
 }
 
+impl Refused {
+    /// The same as the error that a whole request would have got for it.
+    #[must_use]
+    pub fn error(&self) -> CallError {
+        let Self { reference, reason, message, record_id } = self.clone();
+        let (about, record) = (Some(reference), Some(record_id));
+        match reason.as_str() {
+            "ACCESS_DENIED" => {
+                let advice = message.strip_prefix(NOT_ALLOWED).map(str::to_owned);
+                CallError::Denied { reason, advice, reference: about, record_id: record }
+            }
+            "RESOLVER_RATE_LIMITED" => CallError::LimitReached { reason, message, retry_after: None },
+            "RESOLVER_UNAVAILABLE"
+            | "RESOLVER_CREDENTIALS_REFUSED"
+            | "REFERENCE_CHANGED"
+            | "POLICY_CHANGED" => CallError::Unavailable { reason, message, retry_after: None },
+            _ if reason.ends_with("_NOT_FOUND") => {
+                CallError::NotFound { reason, message, reference: about, record_id: record }
+            }
+            _ => CallError::Precondition { reason, message, reference: about, record_id: record },
+        }
+    }
+}
+
 impl LeaseStream {
     /// Waits for `opened`, which is the first message of every lease.
     pub(crate) async fn open(
-        mut events: Streaming<v1::AcquireLeaseResponse>,
+        answer: Response<Streaming<v1::AcquireLeaseResponse>>,
         broker: Broker,
-    ) -> Result<Self, CallError> {
-        let first = events.message().await?.and_then(|message| message.event);
-        let Some(Event::Opened(v1::LeaseOpened { lease_id: id, references })) = first else {
-            return Err(CallError::LeaseLost("its stream does not begin with `opened`".into()));
+    ) -> Result<Self, Failed> {
+        let date = answer.metadata().get("date").and_then(|date| date.to_str().ok());
+        let began = date.and_then(Began::parse);
+        let mut events = answer.into_inner();
+        let lost = |why: &str| CallError::LeaseLost(why.to_owned());
+        let Some(v1::AcquireLeaseResponse { event }) = events.message().await? else {
+            return Err(Failed { error: lost("its stream closed at once"), again: Again::Unsure });
         };
-        Ok(Self { id, references, handles: BTreeMap::new(), events: Some(events), broker })
+        let Some(Event::Opened(v1::LeaseOpened { lease_id: id, references })) = event else {
+            return Err(Failed::for_good(lost("its stream does not begin with `opened`")));
+        };
+        Ok(Self { id, references, handles: BTreeMap::new(), events: Some(events), broker, began })
     }
 
     /// The lease's id, `vkl_…`; not a secret.
@@ -134,19 +183,12 @@ impl LeaseStream {
     /// # Errors
     /// [`CallError::LeaseLost`], once, where the stream closes without saying why.
     pub async fn next(&mut self) -> Result<Option<LeaseEvent>, CallError> {
-        while let Some(events) = &mut self.events {
-            let event = match events.message().await {
-                Ok(Some(v1::AcquireLeaseResponse { event })) => event.and_then(from_wire),
-                Ok(None) => return Err(self.lose("the stream closed".into())),
-                Err(status) => return Err(self.lose(CallError::from(status).to_string())),
-            };
-            // Events that this version does not know are skipped, as the contract says.
-            if let Some(event) = event {
-                self.apply(&event);
-                return Ok(Some(event));
-            }
-        }
-        Ok(None)
+        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await.transpose()
+    }
+
+    /// What the broker's clock said when the stream began.
+    pub(crate) fn began(&self) -> Option<Began> {
+        self.began
     }
 
     /// Ends the lease: its handles are dead when this returns.
@@ -179,8 +221,37 @@ impl LeaseStream {
                 self.handles.retain(|_, issued| issued.handle_id != *handle_id);
             }
             LeaseEvent::Ended(_) => self.close(),
-            LeaseEvent::Refused(_) | LeaseEvent::Draining { .. } => {}
+            LeaseEvent::Refused(_)
+            | LeaseEvent::Draining { .. }
+            | LeaseEvent::Interrupted(_)
+            | LeaseEvent::Resumed { .. }
+            | LeaseEvent::Lost(_)
+            | LeaseEvent::Missed(_) => {}
         }
+    }
+}
+
+/// As [`LeaseStream::next`]: an error is the last item.
+impl Stream for LeaseStream {
+    type Item = Result<LeaseEvent, CallError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        while let Some(events) = &mut this.events {
+            let event = match ready!(Pin::new(events).poll_next(context)) {
+                Some(Ok(v1::AcquireLeaseResponse { event })) => event.and_then(from_wire),
+                None => return Poll::Ready(Some(Err(this.lose("the stream closed".into())))),
+                Some(Err(status)) => {
+                    return Poll::Ready(Some(Err(this.lose(CallError::from(status).to_string()))));
+                }
+            };
+            // Events that this version does not know are skipped, as the contract says.
+            if let Some(event) = event {
+                this.apply(&event);
+                return Poll::Ready(Some(Ok(event)));
+            }
+        }
+        Poll::Ready(None)
     }
 }
 
@@ -237,6 +308,9 @@ fn moment(time: Option<prost_types::Timestamp>) -> OffsetDateTime {
     let nanos = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
     OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
+
+/// What stands before a policy's advice.
+const NOT_ALLOWED: &str = "policy does not allow this: ";
 
 impl fmt::Debug for Issued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ pub(crate) mod template;
 use std::path::Path;
 
 use valetkey_client::{
-    AcquireLease, Broker, Credentials, Issued, LeaseEvent, LeaseStream, Redeemer, SecretValue, Token,
+    AcquireLease, Broker, Credentials, Issued, LeaseEvent, LeaseStream, Redeemer, Retries, SecretValue, Token,
 };
 
 use crate::cli::shell::AskArgs;
@@ -33,7 +33,7 @@ pub(crate) async fn hold(ask: &AskArgs, references: &[String], usual_purpose: &s
             if let Some(ca) = &connection.shown.ca {
                 credentials = credentials.ca(ca);
             }
-            Some(Broker::connect(&connection.address, credentials).await?)
+            Some(Broker::connect(&connection.address, credentials).await?.retries(Retries::none()))
         }
         None => None,
     };
