@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
-use valetkey_client::{AcquireLease, Broker, CheckAccess, Lease, LeaseEvent};
+use valetkey_client::{AcquireLease, Broker, CheckAccess, LeaseEvent, LeaseStream as Lease};
 
 use crate::cli::McpArgs;
 use crate::connection::connect_for;
