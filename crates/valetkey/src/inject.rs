@@ -46,7 +46,7 @@ pub(crate) async fn run(args: InjectArgs) -> Result<Exit, Failure> {
         }
     }
     match out_file {
-        Some(file) => out_file::write(&file, file_mode, &result)?,
+        Some(file) => out_file::write(&file, file_mode, force, &result)?,
         None => {
             let mut out = std::io::stdout().lock();
             out.write_all(&result)?;

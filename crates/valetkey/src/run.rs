@@ -5,16 +5,19 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 use valetkey_client::{LeaseEvent, SecretValue};
 use zeroize::Zeroizing;
 
@@ -22,7 +25,8 @@ use crate::cli::shell::RunArgs;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::shell::env_file;
-use crate::shell::mask::{Forms, Masker};
+use crate::shell::forms::Forms;
+use crate::shell::mask::Masker;
 use crate::shell::template::{self, Part};
 use crate::shell::{Held, add, hold};
 
@@ -70,10 +74,12 @@ pub(crate) async fn run(args: RunArgs) -> Result<Ended, Failure> {
         child.env_remove(name);
     });
     let masked = !no_masking && !values.is_empty();
-    let status = watch(child, masked.then_some(&values), held.as_mut(), &name).await;
+    let mut running = Running::start(child, masked.then_some(&values), name)?;
+    let status = running.wait(held.as_mut()).await;
     if let Some(held) = held {
         held.end().await;
     }
+    running.drain().await;
     status.map(code)
 }
 
@@ -131,69 +137,90 @@ fn plain(parts: &[Part]) -> OsString {
     parts.iter().map(text).collect::<String>().into()
 }
 
-/// Starts the command and waits for its end; passes on its output, and our signals to it.
-async fn watch(
-    mut command: Command,
-    values: Option<&BTreeMap<&str, SecretValue>>,
-    held: Option<&mut Held>,
-    name: &str,
-) -> Result<ExitStatus, Failure> {
-    // Before the start: what cannot be concealed is not begun.
-    let maskers = match values {
-        None => None,
-        Some(values) => {
-            let forms = Forms::of(values.values().map(SecretValue::expose_secret));
-            command.stdout(Stdio::piped()).stderr(Stdio::piped());
-            Some((Masker::new(&forms)?, Masker::new(&forms)?))
+/// The command, what it prints and our signals to it.
+struct Running {
+    name: String,
+    child: Child,
+    pipes: Vec<JoinHandle<io::Result<()>>>,
+    /// Dropped once the command has ended.
+    alive: watch::Sender<()>,
+    signals: Signals,
+}
+
+impl Running {
+    fn start(
+        mut command: Command,
+        values: Option<&BTreeMap<&str, SecretValue>>,
+        name: String,
+    ) -> Result<Self, Failure> {
+        // Before the start: what cannot be concealed is not begun.
+        let masker = match values {
+            None => None,
+            Some(values) => {
+                let forms = Forms::of(values.values().map(SecretValue::expose_secret));
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
+                Some(Masker::new(&forms)?)
+            }
+        };
+        let signals = Signals::take()?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| Failure::new(Exit::Failed, format!("`{name}` cannot be started: {error}")))?;
+        let (alive, ended) = watch::channel(());
+        let mut pipes = Vec::new();
+        if let (Some(masker), Some(out), Some(err)) = (masker, child.stdout.take(), child.stderr.take()) {
+            pipes.push(tokio::spawn(pass(out, masker.twin(), tokio::io::stdout(), ended.clone())));
+            pipes.push(tokio::spawn(pass(err, masker, tokio::io::stderr(), ended)));
         }
-    };
-    let mut signals = Signals::take()?;
-    let mut child = command
-        .spawn()
-        .map_err(|error| Failure::new(Exit::Failed, format!("`{name}` cannot be started: {error}")))?;
-    drop(command);
-    let pipes = maskers.map(|(out, err)| {
-        let out = child.stdout.take().map(|from| tokio::spawn(pass(from, out, io::stdout())));
-        (out, child.stderr.take().map(|from| tokio::spawn(pass(from, err, io::stderr()))))
-    });
-    let status = wait(&mut child, &mut signals, held, name).await?;
-    if let Some((out, err)) = pipes {
-        for pipe in [out, err].into_iter().flatten() {
-            // What the command has left behind may hold the pipes open: its end is the end of ours.
-            if let Ok(Ok(Err(error))) = tokio::time::timeout(OUTPUT_AFTER_END, pipe).await
-                && error.kind() != io::ErrorKind::BrokenPipe
-            {
-                output::note(&format!("some of what `{name}` printed is lost: {error}"));
+        Ok(Self { name, child, pipes, alive, signals })
+    }
+
+    /// Waits for its end, and passes on our signals to it.
+    async fn wait(&mut self, mut held: Option<&mut Held>) -> Result<ExitStatus, Failure> {
+        let Self { name, child, pipes: _, alive: _, signals } = self;
+        loop {
+            tokio::select! {
+                status = child.wait() => return Ok(status?),
+                signal = signals.next() => {
+                    let child = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+                    if let Some(child) = child {
+                        // A child that is gone needs no signal.
+                        let _ = kill_process(child, signal);
+                    }
+                }
+                event = next(&mut held) => match event {
+                    Some(LeaseEvent::Revoked { reference, .. }) => output::note(&format!(
+                        "{reference} was revoked while `{name}` runs; it keeps what it was given"
+                    )),
+                    Some(_) => {}
+                    None => held = None,
+                },
             }
         }
     }
-    Ok(status)
-}
 
-async fn wait(
-    child: &mut Child,
-    signals: &mut Signals,
-    mut held: Option<&mut Held>,
-    name: &str,
-) -> Result<ExitStatus, Failure> {
-    loop {
-        tokio::select! {
-            status = child.wait() => return Ok(status?),
-            signal = signals.next() => {
-                let child = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-                if let Some(child) = child {
-                    // A child that is gone needs no signal.
-                    let _ = kill_process(child, signal);
+    /// Waits until all that it printed is passed on, or a signal says that nobody waits for the rest.
+    async fn drain(self) {
+        let Self { name, child: _, pipes, alive, mut signals } = self;
+        drop(alive);
+        let passed = async {
+            for pipe in pipes {
+                if let Ok(Err(error)) = pipe.await
+                    && error.kind() != io::ErrorKind::BrokenPipe
+                {
+                    output::note(&format!("some of what `{name}` printed is lost: {error}"));
                 }
             }
-            event = next(&mut held) => match event {
-                Some(LeaseEvent::Revoked { reference, .. }) => output::note(&format!(
-                    "{reference} was revoked while `{name}` runs; it keeps what it was given"
-                )),
-                Some(_) => {}
-                None => held = None,
-            },
+        };
+        tokio::pin!(passed);
+        // Now it is for us, wherever it comes from.
+        signals.from_terminal = false;
+        tokio::select! {
+            () = &mut passed => return,
+            _ = signals.next() => {}
         }
+        // It may be the very one that ended the command: what it printed last is worth a moment.
+        let _ = timeout(OUTPUT_AFTER_END, passed).await;
     }
 }
 
@@ -206,23 +233,37 @@ async fn next(held: &mut Option<&mut Held>) -> Option<LeaseEvent> {
     }
 }
 
-/// Passes on what a command prints, with values concealed.
-async fn pass(mut from: impl AsyncRead + Unpin, mut masker: Masker, mut to: impl Write) -> io::Result<()> {
+/// Passes on what a command prints, with values concealed. However long the reader of `to` takes, nothing is lost.
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut masker: Masker,
+    mut to: impl AsyncWrite + Unpin,
+    mut ended: watch::Receiver<()>,
+) -> io::Result<()> {
     let mut bytes = Zeroizing::new(vec![0; PIECE]);
     let mut out = Vec::new();
     loop {
-        let count = from.read(&mut bytes).await?;
+        let count = tokio::select! {
+            count = from.read(&mut bytes) => count?,
+            () = quiet_after(&mut ended) => 0,
+        };
         match bytes.get(..count) {
             Some(piece) if !piece.is_empty() => masker.take(piece, &mut out),
             _ => masker.finish(&mut out),
         }
-        to.write_all(&out)?;
-        to.flush()?;
+        to.write_all(&out).await?;
+        to.flush().await?;
         out.clear();
         if count == 0 {
             return Ok(());
         }
     }
+}
+
+/// Waits for the end of the command, and a moment longer: what it has left behind may hold the pipe open.
+async fn quiet_after(ended: &mut watch::Receiver<()>) {
+    while ended.changed().await.is_ok() {}
+    sleep(OUTPUT_AFTER_END).await;
 }
 
 /// The signals that are passed on.
@@ -269,7 +310,13 @@ fn code(status: ExitStatus) -> Ended {
     Ended(u8::try_from(code).unwrap_or(1))
 }
 
-const NOT_FOR_THE_COMMAND: [&str; 4] =
-    ["VALETKEY_TOKEN", "VALETKEY_TOKEN_FILE", "VALETKEY_TOOL_TOKEN", "VALETKEY_TOOL_TOKEN_FILE"];
+const NOT_FOR_THE_COMMAND: [&str; 6] = [
+    "VALETKEY_TOKEN",
+    "VALETKEY_TOKEN_FILE",
+    "VALETKEY_TOOL_TOKEN",
+    "VALETKEY_TOOL_TOKEN_FILE",
+    "VALETKEY_CERT",
+    "VALETKEY_KEY",
+];
 const PIECE: usize = 16 * 1024;
 const OUTPUT_AFTER_END: std::time::Duration = std::time::Duration::from_secs(2);
