@@ -74,7 +74,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<Ended, Failure> {
         child.env_remove(name);
     });
     let masked = !no_masking && !values.is_empty();
-    let mut running = Running::start(child, masked.then_some(&values), name)?;
+    let mut running = Running::start(child, masked.then_some(&values), handles, name)?;
     let status = running.wait(held.as_mut()).await;
     if let Some(held) = held {
         held.end().await;
@@ -140,6 +140,8 @@ fn plain(parts: &[Part]) -> OsString {
 /// The command, what it prints and our signals to it.
 struct Running {
     name: String,
+    /// Whether it was given handles, which die while it runs.
+    handles: bool,
     child: Child,
     pipes: Vec<JoinHandle<io::Result<()>>>,
     /// Dropped once the command has ended.
@@ -151,6 +153,7 @@ impl Running {
     fn start(
         mut command: Command,
         values: Option<&BTreeMap<&str, SecretValue>>,
+        handles: bool,
         name: String,
     ) -> Result<Self, Failure> {
         // Before the start: what cannot be concealed is not begun.
@@ -172,12 +175,13 @@ impl Running {
             pipes.push(tokio::spawn(pass(out, masker.twin(), tokio::io::stdout(), ended.clone())));
             pipes.push(tokio::spawn(pass(err, masker, tokio::io::stderr(), ended)));
         }
-        Ok(Self { name, child, pipes, alive, signals })
+        Ok(Self { name, handles, child, pipes, alive, signals })
     }
 
     /// Waits for its end, and passes on our signals to it.
     async fn wait(&mut self, mut held: Option<&mut Held>) -> Result<ExitStatus, Failure> {
-        let Self { name, child, pipes: _, alive: _, signals } = self;
+        let Self { name, handles, child, pipes: _, alive: _, signals } = self;
+        let mut told = false;
         loop {
             tokio::select! {
                 status = child.wait() => return Ok(status?),
@@ -192,8 +196,19 @@ impl Running {
                     Some(LeaseEvent::Revoked { reference, .. }) => output::note(&format!(
                         "{reference} was revoked while `{name}` runs; it keeps what it was given"
                     )),
+                    Some(LeaseEvent::Renewed { .. }) if *handles && !told => {
+                        told = true;
+                        output::note(&format!(
+                            "handles that `{name}` has are about to expire, and it gets no others; `--ttl` asks for longer ones"
+                        ));
+                    }
                     Some(_) => {}
-                    None => held = None,
+                    None => {
+                        held = None;
+                        if *handles {
+                            output::note(&format!("the lease has ended while `{name}` runs: its handles are dead"));
+                        }
+                    }
                 },
             }
         }
@@ -201,7 +216,7 @@ impl Running {
 
     /// Waits until all that it printed is passed on, or a signal says that nobody waits for the rest.
     async fn drain(self) {
-        let Self { name, child: _, pipes, alive, mut signals } = self;
+        let Self { name, handles: _, child: _, pipes, alive, mut signals } = self;
         drop(alive);
         let passed = async {
             for pipe in pipes {
