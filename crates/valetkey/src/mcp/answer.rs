@@ -27,12 +27,13 @@ pub(super) fn granted<'a>(
 }
 
 /// What is held.
-pub(super) fn listed(leases: &BTreeMap<String, Held>) -> CallToolResult {
+pub(super) fn listed(leases: &BTreeMap<String, Held>, waiting: Vec<Value>) -> CallToolResult {
     let lease = |(id, held): (&String, &Held)| {
         let access: Vec<_> = held.handles.values().map(handle).collect();
         json!({"lease_id": id, "tool": held.tool, "access": access})
     };
-    CallToolResult::structured(json!({"leases": leases.iter().map(lease).collect::<Vec<_>>()}))
+    let leases: Vec<_> = leases.iter().map(lease).collect();
+    CallToolResult::structured(json!({"leases": leases, "waiting_for_approval": waiting}))
 }
 
 /// What would be decided.
@@ -54,19 +55,45 @@ pub(super) fn failed(error: &CallError) -> CallToolResult {
     let next = match error {
         CallError::Denied { advice: Some(advice), .. } => advice.as_str(),
         CallError::Denied { advice: None, .. } => "asking again does not help; tell the person",
-        CallError::Unavailable { .. } | CallError::NoBroker { .. } | CallError::TimedOut(_) => {
-            "try again later"
+        CallError::Unavailable { .. }
+        | CallError::NoBroker { .. }
+        | CallError::TimedOut(_)
+        | CallError::LeaseLost(_)
+        | CallError::LimitReached { .. } => "try again later",
+        CallError::Unauthenticated | CallError::PersonUnauthenticated | CallError::Internal { .. } => {
+            "tell the person: nothing in the request is wrong"
         }
         _ => "correct the request, or tell the person",
     };
     let record_id = match error {
-        CallError::Denied { record_id, .. } => record_id.as_deref(),
+        CallError::Denied { record_id, .. }
+        | CallError::NotFound { record_id, .. }
+        | CallError::Precondition { record_id, .. }
+        | CallError::Invalid { record_id, .. } => record_id.as_deref(),
         _ => None,
     };
-    let reason = error.reason();
+    let reason = match (error.reason(), error) {
+        ("", CallError::Unauthenticated) => "UNAUTHENTICATED",
+        ("", CallError::TimedOut(_)) => "TIMED_OUT",
+        ("", CallError::Internal { .. }) => "INTERNAL",
+        ("", _) => "UNAVAILABLE",
+        (reason, _) => reason,
+    };
     CallToolResult::structured_error(
         json!({"error": reason, "message": error.to_string(), "next": next, "record_id": record_id}),
     )
+}
+
+/// As many leases are held as may be.
+pub(super) fn too_many() -> CallToolResult {
+    CallToolResult::structured_error(json!({
+        "error": "TOO_MANY_LEASES", "next": "end one that is done with, by `end_lease`",
+    }))
+}
+
+/// The client does not want the answer any more.
+pub(super) fn cancelled() -> CallToolResult {
+    CallToolResult::structured_error(json!({"error": "CANCELLED"}))
 }
 
 /// The lease ended before it had begun.

@@ -3,9 +3,10 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Dev, assert_no_value, valetkey};
+use crate::support::{Dev, assert_no_value, eventually, valetkey};
 
 const PASSWORD: &str = "op://Tutorial/Navan/password";
 const BOOK: &str = "navan.book_flight";
@@ -48,20 +49,32 @@ impl Client {
         stdin.flush().unwrap();
     }
 
-    fn ask(&mut self, method: &str, mut params: Value) -> Value {
+    /// Asks, without waiting for the answer.
+    fn send(&mut self, method: &str, mut params: Value) -> u64 {
         self.id += 1;
         if !self.meta.is_null() {
             params["_meta"] = self.meta.clone();
         }
         self.say(&json!({"jsonrpc": "2.0", "id": self.id, "method": method, "params": params}));
+        self.id
+    }
+
+    /// The next answer: to what, and what.
+    fn next(&mut self) -> (u64, Value) {
+        let mut line = String::new();
+        assert!(self.stdout.read_line(&mut line).unwrap() > 0, "it has gone");
+        self.transcript.push_str(&line);
+        let answer: Value = serde_json::from_str(&line).unwrap();
+        assert!(answer["error"].is_null(), "{answer}");
+        (answer["id"].as_u64().unwrap(), answer["result"].clone())
+    }
+
+    fn ask(&mut self, method: &str, params: Value) -> Value {
+        let id = self.send(method, params);
         loop {
-            let mut line = String::new();
-            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "it has gone");
-            self.transcript.push_str(&line);
-            let answer: Value = serde_json::from_str(&line).unwrap();
-            if answer["id"] == self.id {
-                assert!(answer["error"].is_null(), "{answer}");
-                return answer["result"].clone();
+            let (to, answer) = self.next();
+            if to == id {
+                return answer;
             }
         }
     }
@@ -165,8 +178,67 @@ fn a_refusal_says_what_can_be_done() {
     let (invalid, error) = client.request("op://nonsense", BOOK);
     assert!(error, "{invalid}");
     let (listed, _) = client.call("list_my_access", json!({}));
-    assert_eq!(listed, json!({"leases": []}));
+    assert_eq!(listed, json!({"leases": [], "waiting_for_approval": []}));
     client.leave();
+}
+
+#[test]
+fn there_are_as_many_leases_as_may_be_and_no_more() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let mut client = Client::newest(&dev, "agent:travel-bot");
+    let ask = json!({"references": [PASSWORD], "tool": BOOK, "purpose": "book a flight"});
+    let call = json!({"name": "request_access", "arguments": ask});
+    for _ in 0..70 {
+        client.send("tools/call", call.clone());
+    }
+    let answers: Vec<_> = (0..70).map(|_| client.next().1["structuredContent"].clone()).collect();
+    assert_eq!(answers.iter().filter(|answer| answer["error"] == "TOO_MANY_LEASES").count(), 6);
+    assert_eq!(answers.iter().filter(|answer| answer["error"].is_null()).count(), 64);
+    let lease = answers.iter().find_map(|answer| answer["lease_id"].as_str()).unwrap();
+    assert!(!client.call("end_lease", json!({"lease_id": lease})).1);
+    assert!(!client.request(PASSWORD, BOOK).1, "one that has ended makes room");
+    client.leave();
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_held() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let mut client = Client::newest(&dev, "agent:travel-bot");
+    let ask = json!({"references": [PASSWORD], "tool": BOOK, "purpose": "book a flight"});
+    let call = client.send("tools/call", json!({"name": "request_access", "arguments": ask}));
+    let cancel = json!({"requestId": call});
+    client.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancel}));
+    let list = client.send("tools/call", json!({"name": "list_my_access", "arguments": {}}));
+    let mut answered = false;
+    loop {
+        match client.next() {
+            // It was faster than the cancellation.
+            (to, _) if to == call => answered = true,
+            (to, listed) => {
+                assert_eq!(to, list);
+                let held = listed["structuredContent"]["leases"].as_array().unwrap().len();
+                assert!(answered || held == 0, "{listed}");
+                break;
+            }
+        }
+    }
+    client.leave();
+}
+
+#[test]
+fn a_signal_ends_it_while_its_client_stays() {
+    let dev = Dev::start(&["serve", "--dev"]);
+    let mut client = Client::newest(&dev, "agent:travel-bot");
+    let (granted, _) = client.request(PASSWORD, BOOK);
+    kill_process(Pid::from_child(&client.child), Signal::TERM).unwrap();
+    let mut status = None;
+    eventually(|| {
+        status = client.child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert!(status.unwrap().success());
+    let handle = granted["access"][0]["handle"].as_str().unwrap();
+    assert_eq!(redeem(&dev, handle), (1, String::new()), "and its lease with it");
 }
 
 #[test]
