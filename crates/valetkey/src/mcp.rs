@@ -165,7 +165,12 @@ impl Desk {
                 }
                 approval::waits(&wait).into()
             }
-            Err(error) => failed(&error).into(),
+            Err(error) => {
+                if matches!(error, CallError::Denied { .. }) {
+                    self.waiting.forget(&waits_for);
+                }
+                failed(&error).into()
+            }
         }
     }
 

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpgrp, kill_process};
+use rustix::termios::tcgetpgrp;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -229,7 +230,7 @@ impl Running {
         };
         tokio::pin!(passed);
         // Now it is for us, wherever it comes from.
-        signals.from_terminal = false;
+        signals.ours = true;
         tokio::select! {
             () = &mut passed => return,
             _ = signals.next() => {}
@@ -283,8 +284,8 @@ async fn quiet_after(ended: &mut watch::Receiver<()>) {
 
 /// The signals that are passed on.
 struct Signals {
-    /// What the terminal sends goes to the command as well, so it is not sent twice.
-    from_terminal: bool,
+    /// Whether they are for us: the command has ended.
+    ours: bool,
     taken: Vec<(tokio::signal::unix::Signal, Signal)>,
 }
 
@@ -299,16 +300,17 @@ impl Signals {
             (SignalKind::user_defined2(), Signal::USR2),
         ];
         let taken = kinds.into_iter().map(|(kind, number)| Ok((signal(kind)?, number)));
-        Ok(Self { from_terminal: io::stdin().is_terminal(), taken: taken.collect::<io::Result<_>>()? })
+        Ok(Self { ours: false, taken: taken.collect::<io::Result<_>>()? })
     }
 
     /// The next one to be passed on. Cancel safe.
     async fn next(&mut self) -> Signal {
-        let Self { from_terminal, taken } = self;
+        let Self { ours, taken } = self;
         std::future::poll_fn(|context| {
             for (signal, number) in taken.iter_mut() {
                 while signal.poll_recv(context).is_ready() {
-                    if !(*from_terminal && matches!(*number, Signal::INT | Signal::QUIT)) {
+                    let from_terminal = matches!(*number, Signal::INT | Signal::QUIT) && in_foreground();
+                    if *ours || !from_terminal {
                         return std::task::Poll::Ready(*number);
                     }
                 }
@@ -317,6 +319,12 @@ impl Signals {
         })
         .await
     }
+}
+
+/// Whether the keys of a terminal go to us: then they go to the command as well, and it is not told twice.
+fn in_foreground() -> bool {
+    let group = std::fs::File::open("/dev/tty").and_then(|tty| Ok(tcgetpgrp(tty)?));
+    group.is_ok_and(|group| group == getpgrp())
 }
 
 /// As a shell says it: a command that a signal has ended is 128 and the signal's number.

@@ -35,7 +35,7 @@ impl Waiting {
         all.push((asked, wait));
     }
 
-    /// An ask was granted.
+    /// An ask was granted, or is refused for good.
     pub(super) fn forget(&self, asked: &RequestAccess) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(known, _)| known != asked);
     }
