@@ -39,6 +39,7 @@
 //! ```
 
 mod address;
+mod approvals;
 mod audit;
 mod broker;
 mod connect;
@@ -51,6 +52,7 @@ mod reports;
 mod secret;
 mod tokens;
 
+pub use approvals::{ApprovalDecision, ApprovalPage};
 pub use audit::{AuditExport, AuditPage, AuditWatch, FoundValue};
 pub use broker::{Access, AcquireLease, Broker, CheckAccess};
 pub use connect::ConnectError;
@@ -63,8 +65,9 @@ pub use secret::{Handle, SecretValue, Token, TokenError};
 pub use tokens::{NewToken, Revoked, TokenPage};
 pub use valetkey_proto::v1::Token as KnownToken;
 pub use valetkey_proto::v1::{
-    AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, EventsFeature, ExportAuditRecordsResponse,
-    ExportFormat, FirstUse, GetStatusResponse, GetUsageReportResponse, ListFirstUsesResponse,
-    ListRefusalsResponse, ListUnusedAccessResponse, Redeemer, Refusals, ReportAccess, ReportPeriod,
-    ReportTotals, ReportUsage, SourceQuota, SourceState, SourceStatus, TokenState, TokenUsage, UnusedAccess,
+    Approval, ApprovalReference, AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, EventsFeature,
+    ExportAuditRecordsResponse, ExportFormat, FirstUse, GetStatusResponse, GetUsageReportResponse,
+    ListFirstUsesResponse, ListRefusalsResponse, ListUnusedAccessResponse, Redeemer, Refusals, ReportAccess,
+    ReportPeriod, ReportTotals, ReportUsage, SourceQuota, SourceState, SourceStatus, TokenState, TokenUsage,
+    UnusedAccess,
 };

@@ -10,6 +10,7 @@
 //! - A token is never an argument; values are printed by `redeem`, `read` and `inject` alone.
 //! - Nobody of the same user looks into the process's memory.
 
+mod approval;
 mod audit;
 mod backup;
 mod check;
@@ -62,6 +63,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Policy(command) => block_on(policy::run(command)),
         Command::Token(command) => block_on(token::run(command)),
+        Command::Approval(command) => block_on(approval::run(command)),
         Command::Config(command) => block_on(config::run(command)),
         Command::Backup(args) => block_on(backup::run(args)),
         Command::DevCa(args) => dev_ca::run(args).map(Into::into),

@@ -38,7 +38,16 @@ pub(super) fn listed(leases: &BTreeMap<String, Held>, waiting: Vec<Value>) -> Ca
 
 /// What would be decided.
 pub(super) fn checked(access: &Access) -> CallToolResult {
-    let Access { allowed, advice, record_id, ttl_max, uses: _, redeemer: _, certificate_bound: _ } = access;
+    let Access {
+        allowed,
+        advice,
+        record_id,
+        ttl_max,
+        uses: _,
+        redeemer: _,
+        certificate_bound: _,
+        approval_required: _,
+    } = access;
     let next = match (allowed, advice.as_str()) {
         (true, _) => "it is allowed now: ask by `request_access`",
         (false, "") => "policy gives no advice; tell the person, who can ask a reviewer about the record",
