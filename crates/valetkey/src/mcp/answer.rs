@@ -46,15 +46,18 @@ pub(super) fn checked(access: &Access) -> CallToolResult {
         uses: _,
         redeemer: _,
         certificate_bound: _,
-        approval_required: _,
+        approval_required,
     } = access;
     let next = match (allowed, advice.as_str()) {
+        (true, _) if *approval_required => {
+            "ask by `request_access`: it says which person has to approve it first, and how"
+        }
         (true, _) => "it is allowed now: ask by `request_access`",
         (false, "") => "policy gives no advice; tell the person, who can ask a reviewer about the record",
         (false, advice) => advice,
     };
     CallToolResult::structured(json!({
-        "allowed": allowed, "next": next, "record_id": record_id,
+        "allowed": allowed, "approval_required": approval_required, "next": next, "record_id": record_id,
         "longest_ttl_seconds": ttl_max.map(|life| life.as_secs()),
     }))
 }

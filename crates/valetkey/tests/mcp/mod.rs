@@ -1,5 +1,7 @@
 //! `mcp` as its clients speak to it: JSON-RPC lines over stdio, in the newest protocol and in the one before.
 
+mod approval;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
@@ -23,8 +25,8 @@ struct Client {
 }
 
 impl Client {
-    fn start(dev: &Dev, who: &str) -> Self {
-        let env = [("VALETKEY_ADDRESS", dev.address()), ("VALETKEY_TOKEN", dev.token(who))];
+    fn start(dev: &Dev, token: &str) -> Self {
+        let env = [("VALETKEY_ADDRESS", dev.address()), ("VALETKEY_TOKEN", token)];
         let mut command = valetkey(&["mcp"], &env);
         let mut child = command.stdin(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -32,15 +34,25 @@ impl Client {
     }
 
     /// A client of 2026-07-28: no handshake, every request says who sends it.
-    fn newest(dev: &Dev, who: &str) -> Self {
+    fn newest(dev: &Dev, token: &str) -> Self {
         let meta = json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
             "io.modelcontextprotocol/clientCapabilities": {},
         });
-        let mut client = Self::start(dev, who);
+        let mut client = Self::start(dev, token);
         client.meta = meta;
         client
+    }
+
+    /// The handshake of older protocols.
+    fn greet(&mut self, capabilities: &Value) -> Value {
+        let client = json!({"name": "test", "version": "1"});
+        let hello =
+            json!({"protocolVersion": "2025-06-18", "capabilities": capabilities, "clientInfo": client});
+        let answer = self.ask("initialize", hello);
+        self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        answer
     }
 
     fn say(&mut self, message: &Value) {
@@ -118,7 +130,7 @@ fn redeem(dev: &Dev, handle: &str) -> (i32, String) {
 #[test]
 fn a_model_gets_handles_and_never_values() {
     let dev = Dev::start(&["serve", "--dev"]);
-    let mut client = Client::newest(&dev, "agent:travel-bot");
+    let mut client = Client::newest(&dev, dev.token("agent:travel-bot"));
     let discovered = client.ask("server/discover", json!({}));
     assert!(
         discovered["supportedVersions"].as_array().unwrap().contains(&"2026-07-28".into()),
@@ -161,7 +173,7 @@ fn a_model_gets_handles_and_never_values() {
 #[test]
 fn a_refusal_says_what_can_be_done() {
     let dev = Dev::start(&["serve", "--dev"]);
-    let mut client = Client::newest(&dev, "agent:travel-bot");
+    let mut client = Client::newest(&dev, dev.token("agent:travel-bot"));
     let (refused, error) = client.request("op://Tutorial/Travel Card/number", "web.search");
     assert!(error);
     assert_eq!(refused["error"], "ACCESS_DENIED");
@@ -185,7 +197,7 @@ fn a_refusal_says_what_can_be_done() {
 #[test]
 fn there_are_as_many_leases_as_may_be_and_no_more() {
     let dev = Dev::start(&["serve", "--dev"]);
-    let mut client = Client::newest(&dev, "agent:travel-bot");
+    let mut client = Client::newest(&dev, dev.token("agent:travel-bot"));
     let ask = json!({"references": [PASSWORD], "tool": BOOK, "purpose": "book a flight"});
     let call = json!({"name": "request_access", "arguments": ask});
     for _ in 0..70 {
@@ -203,7 +215,7 @@ fn there_are_as_many_leases_as_may_be_and_no_more() {
 #[test]
 fn what_nobody_waits_for_is_not_held() {
     let dev = Dev::start(&["serve", "--dev"]);
-    let mut client = Client::newest(&dev, "agent:travel-bot");
+    let mut client = Client::newest(&dev, dev.token("agent:travel-bot"));
     let ask = json!({"references": [PASSWORD], "tool": BOOK, "purpose": "book a flight"});
     let call = client.send("tools/call", json!({"name": "request_access", "arguments": ask}));
     let cancel = json!({"requestId": call});
@@ -228,7 +240,7 @@ fn what_nobody_waits_for_is_not_held() {
 #[test]
 fn a_signal_ends_it_while_its_client_stays() {
     let dev = Dev::start(&["serve", "--dev"]);
-    let mut client = Client::newest(&dev, "agent:travel-bot");
+    let mut client = Client::newest(&dev, dev.token("agent:travel-bot"));
     let (granted, _) = client.request(PASSWORD, BOOK);
     kill_process(Pid::from_child(&client.child), Signal::TERM).unwrap();
     let mut status = None;
@@ -244,15 +256,11 @@ fn a_signal_ends_it_while_its_client_stays() {
 #[test]
 fn clients_with_a_handshake_are_served() {
     let dev = Dev::start(&["serve", "--dev"]);
-    let mut client = Client::start(&dev, "agent:travel-bot");
-    let hello = json!({
-        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"},
-    });
-    let answer = client.ask("initialize", hello);
+    let mut client = Client::start(&dev, dev.token("agent:travel-bot"));
+    let answer = client.greet(&json!({}));
     assert_eq!(answer["protocolVersion"], "2025-06-18");
     assert_eq!(answer["serverInfo"]["name"], "valetkey");
     assert!(answer["instructions"].as_str().unwrap().contains("request_access"));
-    client.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
     assert!(!client.request(PASSWORD, BOOK).1);
     client.leave();
 }
