@@ -197,7 +197,8 @@ impl Approvals {
         let about = state.settled.iter().rev().filter(|settled| settled.subject == subject);
         about
             .flat_map(|settled| &settled.targets)
-            .filter_map(|(target, decided)| (*target == request.target).then(|| decided.clone()))
+            .filter(|(target, _)| *target == request.target)
+            .map(|(_, decided)| decided.clone())
             .collect()
     }
 
