@@ -2,12 +2,9 @@
 //! and the log says so. And the other ends of a lease: bounds, renewal, a broker that stops.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 use tonic::transport::Endpoint;
 use tonic_types::StatusExt;
@@ -19,6 +16,7 @@ use valetkey_proto::v1::acquire_lease_response::Event;
 use valetkey_tests::lease::Lease;
 use valetkey_tests::log::Refused;
 use valetkey_tests::process::Process;
+use valetkey_tests::proxy::Proxy;
 use valetkey_tests::{Client, Setup, TestBroker, acquire, reason};
 
 const BOT: &str = "travel-bot";
@@ -78,12 +76,12 @@ async fn a_client_that_is_killed() -> Result<()> {
 #[tokio::test]
 async fn a_connection_that_is_half_open() -> Result<()> {
     let broker = TestBroker::start().await?;
-    let proxy = Proxy::start(broker.address.to_string()).await?;
+    let proxy = Proxy::start(broker.address).await?;
     let mut bot = Client::connect(&proxy.uri, Some(&format!("Bearer {}", broker.token(BOT)?))).await?;
     let lease = Lease::open(&mut bot, acquire(BOOK, &[USERNAME])).await?;
     let handle = lease.handle(0)?.to_owned();
     let cut = async || {
-        proxy.cut.store(true, Ordering::Release);
+        proxy.swallow();
         Ok(())
     };
     check_dead(&broker, &handle, Reason::EndDisconnect, cut).await
@@ -276,49 +274,6 @@ async fn check_dead(
     let answer = tool.redeem(handle).await;
     broker.check_refused("the handle of a client that is gone", mark, (0, 0), answer, DEAD).await?;
     Ok(())
-}
-
-/// Carries bytes both ways until it is cut; then it keeps the sockets and carries nothing.
-struct Proxy {
-    uri: String,
-    cut: Arc<AtomicBool>,
-}
-
-impl Proxy {
-    async fn start(to: String) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let uri = format!("http://{}", listener.local_addr()?);
-        let cut = Arc::new(AtomicBool::new(false));
-        let is_cut = Arc::clone(&cut);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(&to).await else { return };
-                let ((from_client, to_client), (from_server, to_server)) =
-                    (client.into_split(), server.into_split());
-                tokio::spawn(carry(from_client, to_server, Arc::clone(&is_cut)));
-                tokio::spawn(carry(from_server, to_client, Arc::clone(&is_cut)));
-            }
-        });
-        Ok(Self { uri, cut })
-    }
-}
-
-async fn carry(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    is_cut: Arc<AtomicBool>,
-) {
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(count) = from.read(&mut buffer).await {
-        if is_cut.load(Ordering::Acquire) {
-            // For ever: the halves stay open.
-            return std::future::pending().await;
-        }
-        let bytes = buffer.get(..count).unwrap_or_default();
-        if count == 0 || to.write_all(bytes).await.is_err() {
-            return;
-        }
-    }
 }
 
 async fn until(holds: impl Fn() -> bool) -> Result<()> {

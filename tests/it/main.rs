@@ -23,6 +23,7 @@ mod reload;
 mod reports;
 mod reviewers;
 mod rpc_coverage;
+mod rust_client;
 mod sources;
 mod spellings;
 mod story;

@@ -11,7 +11,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use valetkey_audit::StoredRecord;
 use valetkey_client::{
-    AcquireLease, Broker, CallError, CheckAccess, ConnectError, Credentials, Handle, LeaseEvent, Token,
+    AcquireLease, Broker, CallError, CheckAccess, ConnectError, Credentials, Handle, LeaseEvent, Retries,
+    Token,
 };
 use valetkey_core::testing::FakeClock;
 use valetkey_core::{Reason, RecordKind, SpiffePattern, TrustDomain};
@@ -112,7 +113,7 @@ fn check() -> CheckAccess {
 }
 
 /// A lease of one handle, which lives as long as the first.
-async fn acquire(broker: &Broker) -> Result<(valetkey_client::Lease, Handle)> {
+async fn acquire(broker: &Broker) -> Result<(valetkey_client::LeaseStream, Handle)> {
     let mut lease = broker.acquire(ask()).await?;
     while let Some(event) = lease.next().await? {
         if let LeaseEvent::Issued(issued) = event {
@@ -204,6 +205,21 @@ async fn every_bad_certificate_is_refused_and_recorded() -> Result<()> {
     }
     let record = scene.refused("none", Credentials::default().ca(scene.ca())).await?;
     assert_eq!(record.reason, Reason::CertificateMissing);
+    Ok(())
+}
+
+/// What TLS refuses it refuses each time: a lease is not asked for again until time is over.
+#[tokio::test]
+async fn a_lease_with_a_bad_certificate_is_a_refusal_at_once() -> Result<()> {
+    let scene = Scene::new(true).await?;
+    let mallory = Authority::new("mallory")?;
+    let files = mallory.sign_into(&scene.folder, "bad", &Leaf::client(BOT_ID))?;
+    for credentials in [files.credentials(&scene.ca()), Credentials::default().ca(scene.ca())] {
+        let Ok(broker) = scene.connect(credentials).await else { continue };
+        let broker = broker.retries(Retries::within(Duration::from_secs(600)));
+        let refused = tokio::time::timeout(Duration::from_secs(60), broker.lease(ask())).await?;
+        ensure!(refused.is_err(), "it was granted");
+    }
     Ok(())
 }
 

@@ -14,6 +14,7 @@ pub mod log;
 pub mod pki;
 pub mod policies;
 pub mod process;
+pub mod proxy;
 pub mod raw;
 pub mod stop;
 pub mod trace;

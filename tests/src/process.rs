@@ -84,6 +84,17 @@ impl Process {
         Ok(())
     }
 
+    /// Freezes it, as a machine does that is out of memory, or lets it go on.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        use rustix::process::{Pid, Signal, kill_process};
+        let id = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        Ok(kill_process(id.context("the process has ended")?, signal)?)
+    }
+
     /// How long it has been computing, on all cores together; to 10 ms.
     ///
     /// # Errors

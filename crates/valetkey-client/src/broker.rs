@@ -15,8 +15,9 @@ use valetkey_proto::v1::token_service_client::TokenServiceClient;
 use crate::connect::{ConnectError, Identified, Link, connect};
 use crate::credentials::Credentials;
 use crate::error::CallError;
-use crate::lease::Lease;
+use crate::retries::{Attempts, Failed, Retries, ask};
 use crate::secret::{Handle, SecretValue, Token};
+use crate::stream::LeaseStream;
 
 /// A connection to a broker, as one identity. Clones share the connection.
 #[derive(Clone)]
@@ -27,6 +28,7 @@ pub struct Broker {
     pub(crate) reports: ReportServiceClient<Identified>,
     pub(crate) tokens: TokenServiceClient<Identified>,
     pub(crate) approvals: ApprovalServiceClient<Identified>,
+    pub(crate) retries: Retries,
     link: Link,
 }
 
@@ -112,17 +114,24 @@ impl Broker {
     /// [`ConnectError`] where the address is no place for a token, one side does not accept the other's certificate,
     /// or nobody answers there within 5 s.
     pub async fn connect(address: &str, credentials: impl Into<Credentials>) -> Result<Self, ConnectError> {
-        Ok(Self::over(connect(address, credentials.into()).await?))
+        Ok(Self::over(connect(address, credentials.into()).await?, Retries::default()))
+    }
+
+    /// The same connection, with other bounds for what an agent and a tool ask: [`lease`](Self::lease),
+    /// [`redeem`](Self::redeem), [`check`](Self::check) and [`end_lease`](Self::end_lease).
+    #[must_use]
+    pub fn retries(self, retries: Retries) -> Self {
+        Self { retries, ..self }
     }
 
     /// The same connection, for calls on behalf of the person whose signed token this is. The broker refuses
     /// them where it is not good.
     #[must_use]
     pub fn on_behalf_of(&self, person: Token) -> Self {
-        Self::over(self.link.on_behalf_of(person))
+        Self::over(self.link.on_behalf_of(person), self.retries)
     }
 
-    fn over(link: Link) -> Self {
+    fn over(link: Link, retries: Retries) -> Self {
         let channel = link.identified();
         Self {
             leases: LeaseServiceClient::new(channel.clone()),
@@ -131,15 +140,23 @@ impl Broker {
             reports: ReportServiceClient::new(channel.clone()).max_decoding_message_size(REPORT_MAX),
             tokens: TokenServiceClient::new(channel.clone()),
             approvals: ApprovalServiceClient::new(channel).max_decoding_message_size(REPORT_MAX),
+            retries,
             link,
         }
     }
 
-    /// Acquires a lease, as an agent. Returns when the lease is open; its handles come as events.
+    /// Acquires a lease, as an agent, and gives its stream: its handles come as events, all of which the caller must
+    /// read. [`lease`](Self::lease) does that in the background. One attempt, of at most 60 s.
     ///
     /// # Errors
     /// [`CallError`] where the request as a whole is refused or fails.
-    pub async fn acquire(&self, request: AcquireLease) -> Result<Lease, CallError> {
+    pub async fn acquire(&self, request: AcquireLease) -> Result<LeaseStream, CallError> {
+        // The bound is ours alone: a deadline in the call would end the stream as well.
+        let begun = tokio::time::timeout(ACQUIRE_MAX, self.begin(request)).await;
+        begun.map_err(|_| CallError::TimedOut(ACQUIRE_MAX))?.map_err(|failed| failed.error)
+    }
+
+    pub(crate) async fn begin(&self, request: AcquireLease) -> Result<LeaseStream, Failed> {
         let AcquireLease { tool, references, purpose, ttl, partial, session, destination } = request;
         let request = v1::AcquireLeaseRequest {
             tool,
@@ -150,16 +167,11 @@ impl Broker {
             session: session.unwrap_or_default(),
             destination: destination.unwrap_or_default(),
         };
-        let mut leases = self.leases.clone();
-        // The bound is ours alone: a deadline in the call would end the stream as well.
-        let open = async {
-            let events = leases.acquire_lease(request).await?.into_inner();
-            Lease::open(events, self.clone()).await
-        };
-        tokio::time::timeout(ACQUIRE_MAX, open).await.map_err(|_| CallError::TimedOut(ACQUIRE_MAX))?
+        let answer = self.leases.clone().acquire_lease(request).await?;
+        LeaseStream::open(answer, self.clone()).await
     }
 
-    /// Redeems a handle, as the tool that it was issued for.
+    /// Redeems a handle, as the tool that it was issued for. Asked for again only where no use can have been spent.
     ///
     /// # Errors
     /// [`CallError::HandleNotActive`] for every handle that gives nothing, whatever the cause;
@@ -173,12 +185,24 @@ impl Broker {
     /// # Errors
     /// As [`Broker::redeem`].
     pub async fn redeem_for(&self, handle: &Handle, destination: &str) -> Result<SecretValue, CallError> {
+        self.redeem_within(&mut Attempts::new(self.retries), handle, destination).await
+    }
+
+    pub(crate) async fn redeem_within(
+        &self,
+        attempts: &mut Attempts,
+        handle: &Handle,
+        destination: &str,
+    ) -> Result<SecretValue, CallError> {
         let request = v1::RedeemHandleRequest {
             handle: handle.expose_secret().to_owned(),
             destination: destination.to_owned(),
         };
-        let v1::RedeemHandleResponse { secret_value, record_id: _ } =
-            bounded(self.leases.clone().redeem_handle(request)).await?;
+        let call = || {
+            let (mut leases, request) = (self.leases.clone(), request.clone());
+            async move { leases.redeem_handle(request).await }
+        };
+        let v1::RedeemHandleResponse { secret_value, record_id: _ } = ask(attempts, call).await?;
         Ok(SecretValue::new(secret_value))
     }
 
@@ -195,7 +219,11 @@ impl Broker {
             session: session.unwrap_or_default(),
             destination: destination.unwrap_or_default(),
         };
-        let answer = bounded(self.leases.clone().check_access(request)).await?;
+        let call = || {
+            let (mut leases, request) = (self.leases.clone(), request.clone());
+            async move { leases.check_access(request).await }
+        };
+        let answer = ask(&mut Attempts::new(self.retries), call).await?;
         let redeemer = answer.redeemer();
         let allowed = answer.decision() == v1::Decision::Allow;
         let v1::CheckAccessResponse {
@@ -226,13 +254,21 @@ impl Broker {
     /// # Errors
     /// [`CallError::Denied`] for a lease that does not exist or is not the caller's to end.
     pub async fn end_lease(&self, lease_id: &str) -> Result<(), CallError> {
+        self.end_within(&mut Attempts::new(self.retries), lease_id).await
+    }
+
+    pub(crate) async fn end_within(&self, attempts: &mut Attempts, lease_id: &str) -> Result<(), CallError> {
         let request = v1::EndLeaseRequest { lease_id: lease_id.to_owned() };
-        let v1::EndLeaseResponse {} = bounded(self.leases.clone().end_lease(request)).await?;
+        let call = || {
+            let (mut leases, request) = (self.leases.clone(), request.clone());
+            async move { leases.end_lease(request).await }
+        };
+        let v1::EndLeaseResponse {} = ask(attempts, call).await?;
         Ok(())
     }
 }
 
-/// Waits for an answer, but not for ever.
+/// Waits for an answer, but not for ever: one attempt, for whoever is no agent and no tool.
 pub(crate) async fn bounded<T>(
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, CallError> {

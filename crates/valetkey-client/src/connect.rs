@@ -54,6 +54,7 @@ impl Link {
 
 /// There is no connection to the broker.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// The address is none.
     #[error(

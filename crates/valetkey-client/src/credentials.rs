@@ -30,6 +30,7 @@ pub(crate) struct TlsFiles {
 
 /// A file that cannot serve.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CredentialsError {
     /// Nobody to trust.
     #[error("who signs the broker's certificate? name the file of its authority (`VALETKEY_CA`)")]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+use valetkey_proto::v1::EndCause;
 
 use crate::address::page;
 
@@ -113,6 +114,9 @@ pub enum CallError {
     /// The stream of a lease closed without saying why: treat its handles as dead.
     #[error("the lease was lost ({0}); its handles are dead, acquire a new one")]
     LeaseLost(String),
+    /// The lease, or its handle for this reference, has ended: the cause is the broker's.
+    #[error("{}", ended(.0))]
+    LeaseEnded(EndCause),
     /// What answers breaks HTTP/2, as a broker with TLS does where it is called in clear text.
     #[error("{message}; no broker answers so; one with TLS has an address that begins with `https://`")]
     NoBroker {
@@ -155,6 +159,7 @@ impl CallError {
             Self::Unauthenticated
             | Self::TimedOut(_)
             | Self::LeaseLost(_)
+            | Self::LeaseEnded(_)
             | Self::NoBroker { .. }
             | Self::Internal { .. } => "",
         }
@@ -263,6 +268,24 @@ fn record(id: &Option<String>) -> String {
 
 fn request(id: &Option<String>) -> String {
     id.as_ref().map(|id| format!(" its request id {id}")).unwrap_or_default()
+}
+
+fn ended(cause: &EndCause) -> &'static str {
+    match cause {
+        EndCause::Caller => "the lease was ended by its holder or an operator; its handles are dead",
+        EndCause::Policy => "policy no longer allows it; its handles are dead, ask a reviewer for the reason",
+        EndCause::Expiry => "no handle of the lease is alive any more; acquire a new one",
+        EndCause::Credential => {
+            "the token that the lease was opened with was revoked or has had its time; acquire with another"
+        }
+        EndCause::Shutdown => "the broker stopped; its handles are dead, acquire a new one",
+        EndCause::Unavailable => {
+            "a handle could not be renewed because the log or the source was away; acquire a new one"
+        }
+        EndCause::Disconnect => "the lease's connection was lost; its handles are dead, acquire a new one",
+        EndCause::Stalled => "the lease's events were not read; its handles are dead, acquire a new one",
+        EndCause::Unspecified => "the lease is over; acquire a new one",
+    }
 }
 
 fn retry(after: &Option<Duration>) -> String {

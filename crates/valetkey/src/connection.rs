@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use valetkey_client::{Broker, Credentials, Token};
+use valetkey_client::{Broker, Credentials, Retries, Token};
 use zeroize::Zeroizing;
 
 use crate::cli::{Connection, Shown};
@@ -20,7 +20,8 @@ pub(crate) async fn connect(connection: &Connection) -> Result<Broker, Failure> 
              `VALETKEY_CERT` and `VALETKEY_KEY`",
         ));
     }
-    Ok(Broker::connect(address, credentials).await?)
+    // A person or a script sees at once what is wrong, and asks again.
+    Ok(Broker::connect(address, credentials).await?.retries(Retries::none()))
 }
 
 /// Connects, for calls on behalf of the person whose token is in the file, where there is one.

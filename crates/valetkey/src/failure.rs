@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use valetkey_client::{CallError, ConnectError, TokenError};
+use valetkey_client::{CallError, ConnectError, EndCause, TokenError};
 
 use crate::output;
 
@@ -73,13 +73,16 @@ impl From<Exit> for ExitCode {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let exit = match error {
-            CallError::Denied { .. } => Exit::Denied,
+            CallError::Denied { .. } | CallError::LeaseEnded(EndCause::Policy | EndCause::Credential) => {
+                Exit::Denied
+            }
             CallError::ApprovalRequired { .. } => Exit::Approval,
             CallError::Unavailable { .. }
             | CallError::LimitReached { .. }
             | CallError::TimedOut(_)
             | CallError::NoBroker { .. }
-            | CallError::LeaseLost(_) => Exit::Unavailable,
+            | CallError::LeaseLost(_)
+            | CallError::LeaseEnded(_) => Exit::Unavailable,
             _ => Exit::Failed,
         };
         Self::new(exit, error)

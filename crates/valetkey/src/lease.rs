@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use valetkey_client::{AcquireLease, EndCause, Issued, Lease, LeaseEvent, Refused};
+use valetkey_client::{AcquireLease, EndCause, Issued, LeaseEvent, LeaseStream, Refused};
 
 use crate::cli::{AcquireArgs, StreamFormat};
 use crate::connection::connect_for;
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: AcquireArgs) -> Result<Exit, Failure> {
     }
 }
 
-fn opened(lease: &Lease, format: StreamFormat) -> Result<(), Failure> {
+fn opened(lease: &LeaseStream, format: StreamFormat) -> Result<(), Failure> {
     match format {
         StreamFormat::Table => output::note(&format!(
             "lease {} on {}; Ctrl-C ends it",

@@ -21,21 +21,23 @@ use rmcp::{RoleServer, ServerHandler, ServiceExt, tool, tool_handler, tool_route
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use valetkey_client::{AcquireLease, Broker, CallError, CheckAccess, Lease, LeaseEvent};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use valetkey_client::{AcquireLease, Broker, CallError, CheckAccess, Lease, Retries};
 
 use crate::cli::McpArgs;
 use crate::connection::connect_for;
 use crate::failure::{Exit, Failure};
 use crate::signals::Interrupts;
 
-use self::answer::{cancelled, checked, ended, failed, granted, listed, too_many};
+use self::answer::{cancelled, checked, failed, granted, listed, too_many};
 use self::approval::Waiting;
 
 /// Runs it, until its client goes away or a signal ends it.
 pub(crate) async fn run(args: McpArgs) -> Result<Exit, Failure> {
     let McpArgs { session, on_behalf_of, connection } = args;
-    let broker = connect_for(&connection, on_behalf_of.as_deref()).await?;
+    // A broker that restarts is waited for: there is nobody here to ask again.
+    let broker = connect_for(&connection, on_behalf_of.as_deref()).await?.retries(Retries::default());
     let leases = Leases { held: Arc::default(), places: Arc::new(Semaphore::new(LEASES_MAX)) };
     let (waiting, tool_router) = (Waiting::default(), Desk::tool_router());
     let desk = Desk { broker, session, leases: leases.clone(), waiting, tool_router };
@@ -72,14 +74,11 @@ struct Leases {
     places: Arc<Semaphore>,
 }
 
-/// A lease that is held.
+/// A lease that is held: renewed, and asked for again where its broker goes away, for as long as this lives.
 pub(crate) struct Held {
     tool: String,
+    lease: Lease,
     _place: OwnedSemaphorePermit,
-    /// The handles to use now, by reference.
-    handles: BTreeMap<String, valetkey_client::Issued>,
-    /// Ends it when it is sent or dropped; answers when the handles are dead.
-    stop: oneshot::Sender<oneshot::Sender<()>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -139,9 +138,7 @@ impl Desk {
         RequestState(before): RequestState,
         context: RequestContext<RoleServer>,
     ) -> CallToolResponse {
-        let Ok(place) = Arc::clone(&self.leases.places).try_acquire_owned() else {
-            return too_many().into();
-        };
+        let Some(place) = self.leases.place() else { return too_many().into() };
         let waits_for = asked.clone();
         let answer = tokio::select! {
             answer = self.acquire(asked, place) => answer,
@@ -180,7 +177,7 @@ impl Desk {
                        use the newest. A lease that is not listed has ended; ask again."
     )]
     async fn list_my_access(&self) -> CallToolResult {
-        listed(&self.leases.lock(), self.waiting.listed())
+        listed(&self.leases.held(), self.waiting.listed())
     }
 
     /// Asks why.
@@ -203,10 +200,11 @@ impl Desk {
         description = "End a lease as soon as its secrets are not needed any more: its handles are dead then."
     )]
     async fn end_lease(&self, Parameters(EndLease { lease_id }): Parameters<EndLease>) -> CallToolResult {
-        let held = self.leases.lock().remove(&lease_id);
+        let held = self.leases.take(&lease_id);
         match held {
-            Some(held) => {
-                held.end().await;
+            Some(Held { tool: _, lease, _place }) => {
+                // A broker that does not answer sees the stream close all the same.
+                let _ = lease.end().await;
                 CallToolResult::structured(json!({"lease_id": lease_id, "ended": true}))
             }
             None => CallToolResult::structured_error(json!({
@@ -233,24 +231,10 @@ impl Desk {
             session: self.session.clone(),
             destination,
         };
-        let mut lease = self.broker.acquire(request).await?;
-        let mut refused = Vec::new();
-        let mut missing = lease.references().len();
-        while missing > 0 {
-            match lease.next().await? {
-                Some(LeaseEvent::Issued(_)) => missing -= 1,
-                Some(LeaseEvent::Refused(refusal)) => {
-                    missing -= 1;
-                    refused.push(refusal);
-                }
-                Some(LeaseEvent::Ended(cause)) => return Ok(ended(lease.id(), cause)),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        let answer = granted(lease.id(), &tool, lease.handles(), &refused);
-        if lease.handles().next().is_some() {
-            self.leases.keep(lease, tool, place);
+        let lease = self.broker.lease(request).await?;
+        let answer = granted(&tool, &lease);
+        if !lease.handles().is_empty() {
+            self.leases.held().insert(lease.id(), Held { tool, lease, _place: place });
         }
         Ok(answer)
     }
@@ -267,62 +251,37 @@ impl ServerHandler for Desk {
 }
 
 impl Leases {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those that are not over.
+    fn held(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, held| held.lease.lost().is_none());
+        held
     }
 
-    /// Holds a lease: its renewals are taken as they come, and it is forgotten when it ends.
-    fn keep(&self, mut lease: Lease, tool: String, place: OwnedSemaphorePermit) {
-        let id = lease.id().to_owned();
-        let handles = current(&lease);
-        let (stop, mut stopped) = oneshot::channel::<oneshot::Sender<()>>();
-        self.lock().insert(id.clone(), Held { tool, _place: place, handles, stop });
-        let leases = self.clone();
-        tokio::spawn(async move {
-            let reply = loop {
-                tokio::select! {
-                    event = lease.next() => match event {
-                        Ok(Some(_)) => {
-                            if let Some(held) = leases.lock().get_mut(&id) {
-                                held.handles = current(&lease);
-                            }
-                        }
-                        Ok(None) | Err(_) => {
-                            leases.lock().remove(&id);
-                            return;
-                        }
-                    },
-                    reply = &mut stopped => break reply,
-                }
-            };
-            // A broker that does not answer sees the stream close all the same.
-            let _ = lease.end().await;
-            if let Ok(reply) = reply {
-                let _ = reply.send(());
-            }
-        });
+    /// A place for one more.
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        // What is over gives its place back.
+        drop(self.held());
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Takes one out, by the id that it has or by the one that it had first.
+    fn take(&self, id: &str) -> Option<Held> {
+        let mut held = self.held();
+        let key = held.iter().find(|(first, held)| *first == id || held.lease.id() == id);
+        let key = key.map(|(first, _)| first.clone())?;
+        held.remove(&key)
     }
 
     async fn end_all(&self) {
-        let all = std::mem::take(&mut *self.lock());
-        for held in all.into_values() {
-            held.end().await;
+        let all = std::mem::take(&mut *self.held());
+        let mut ends = JoinSet::new();
+        for Held { tool: _, lease, _place } in all.into_values() {
+            ends.spawn(lease.end());
         }
+        // As above; each has a bound of its own.
+        while ends.join_next().await.is_some() {}
     }
-}
-
-impl Held {
-    /// Ends it: its handles are dead when this returns, or the broker does not answer.
-    async fn end(self) {
-        let (reply, answered) = oneshot::channel();
-        if self.stop.send(reply).is_ok() {
-            let _ = answered.await;
-        }
-    }
-}
-
-fn current(lease: &Lease) -> BTreeMap<String, valetkey_client::Issued> {
-    lease.handles().map(|issued| (issued.reference.clone(), issued.clone())).collect()
 }
 
 fn seconds(seconds: u32) -> Duration {

@@ -9,7 +9,7 @@ pub(crate) mod template;
 use std::path::Path;
 
 use valetkey_client::{
-    AcquireLease, Broker, Credentials, Issued, Lease, LeaseEvent, Redeemer, SecretValue, Token,
+    AcquireLease, Broker, Credentials, Issued, LeaseEvent, LeaseStream, Redeemer, Retries, SecretValue, Token,
 };
 
 use crate::cli::shell::AskArgs;
@@ -18,7 +18,7 @@ use crate::failure::{Exit, Failure};
 
 /// A lease with a handle for each reference.
 pub(crate) struct Held {
-    lease: Lease,
+    lease: LeaseStream,
     agent: Broker,
     tool: Option<Broker>,
     destination: String,
@@ -34,7 +34,7 @@ pub(crate) async fn hold(ask: &AskArgs, references: &[String], usual_purpose: &s
             if let Some(ca) = &connection.shown.ca {
                 credentials = credentials.ca(ca);
             }
-            Some(Broker::connect(&connection.address, credentials).await?)
+            Some(Broker::connect(&connection.address, credentials).await?.retries(Retries::none()))
         }
         None => None,
     };
@@ -96,7 +96,7 @@ impl Held {
     }
 
     /// The lease, for whoever watches what happens to it.
-    pub(crate) fn lease(&mut self) -> &mut Lease {
+    pub(crate) fn lease(&mut self) -> &mut LeaseStream {
         &mut self.lease
     }
 

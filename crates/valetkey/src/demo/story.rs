@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use valetkey_client::{AcquireLease, Broker, CallError, EndCause, Issued, Lease, LeaseEvent, SecretValue};
+use valetkey_client::{
+    AcquireLease, Broker, CallError, EndCause, Issued, LeaseEvent, LeaseStream, SecretValue,
+};
 
 use super::stage::Stage;
 use super::teller::{act, aside, expect, must_refuse, refused, tell, unexpected, worked, works};
@@ -121,7 +123,7 @@ pub(super) async fn changed_policy(stage: &Stage) -> Result<(), Failure> {
 }
 
 /// The lease's only handle is revoked by policy, and the lease ends with it.
-async fn revoked(lease: &mut Lease, issued: &Issued) -> Result<(), Failure> {
+async fn revoked(lease: &mut LeaseStream, issued: &Issued) -> Result<(), Failure> {
     let revoked = event(lease).await?;
     let LeaseEvent::Revoked { reference: _, handle_id, cause } = revoked else {
         return Err(unexpected("a revoked handle", &format!("{revoked:?}")));
@@ -137,7 +139,7 @@ async fn revoked(lease: &mut Lease, issued: &Issued) -> Result<(), Failure> {
     works(&format!("lease {} has ended by {}", lease.id(), word(cause)))
 }
 
-async fn acquire(agent: &Broker, tool: &str, references: &[&str]) -> Result<Lease, Failure> {
+async fn acquire(agent: &Broker, tool: &str, references: &[&str]) -> Result<LeaseStream, Failure> {
     let request = AcquireLease::new(tool, references.iter().copied(), PURPOSE);
     worked("a lease", agent.acquire(request).await)
 }
@@ -148,13 +150,13 @@ async fn deny(agent: &Broker, tool: &str, reference: &str) -> Result<CallError, 
 }
 
 /// The next event, in time.
-async fn event(lease: &mut Lease) -> Result<LeaseEvent, Failure> {
+async fn event(lease: &mut LeaseStream) -> Result<LeaseEvent, Failure> {
     let event = tokio::time::timeout(EVENT_MAX, lease.next()).await;
     let event = worked("an event", event.map_err(|_| unexpected("an event", "none in time"))?)?;
     event.ok_or_else(|| unexpected("an event", "the end of the lease"))
 }
 
-async fn issued(lease: &mut Lease, count: usize) -> Result<Vec<Issued>, Failure> {
+async fn issued(lease: &mut LeaseStream, count: usize) -> Result<Vec<Issued>, Failure> {
     let mut handles = Vec::with_capacity(count);
     while handles.len() < count {
         match event(lease).await? {
@@ -165,7 +167,7 @@ async fn issued(lease: &mut Lease, count: usize) -> Result<Vec<Issued>, Failure>
     Ok(handles)
 }
 
-async fn one(lease: &mut Lease) -> Result<Issued, Failure> {
+async fn one(lease: &mut LeaseStream) -> Result<Issued, Failure> {
     let handle = issued(lease, 1).await?.pop();
     handle.ok_or_else(|| unexpected("a handle", "none"))
 }

@@ -5,34 +5,27 @@ use std::collections::BTreeMap;
 use rmcp::model::CallToolResult;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use valetkey_client::{Access, CallError, EndCause, Issued, Redeemer, Refused};
+use valetkey_client::{Access, CallError, Issued, Lease, Redeemer, Refused};
 
 use super::Held;
 
 /// A lease was granted, or some of it.
-pub(super) fn granted<'a>(
-    lease_id: &str,
-    tool: &str,
-    handles: impl Iterator<Item = &'a Issued>,
-    refused: &[Refused],
-) -> CallToolResult {
-    let access: Vec<_> = handles.map(handle).collect();
-    let refused: Vec<_> = refused.iter().map(refusal).collect();
-    let answer = json!({"lease_id": lease_id, "tool": tool, "access": access, "refused": refused});
-    if access.is_empty() {
-        CallToolResult::structured_error(answer)
-    } else {
-        CallToolResult::structured(answer)
-    }
+pub(super) fn granted(tool: &str, lease: &Lease) -> CallToolResult {
+    let access: Vec<_> = lease.handles().iter().map(handle).collect();
+    let refused: Vec<_> = lease.refused().iter().map(refusal).collect();
+    let is_empty = access.is_empty();
+    let answer = json!({"lease_id": lease.id(), "tool": tool, "access": access, "refused": refused});
+    if is_empty { CallToolResult::structured_error(answer) } else { CallToolResult::structured(answer) }
 }
 
-/// What is held.
+/// What is held. Of one that is being asked for again there are no handles: those before are dead.
 pub(super) fn listed(leases: &BTreeMap<String, Held>, waiting: Vec<Value>) -> CallToolResult {
-    let lease = |(id, held): (&String, &Held)| {
-        let access: Vec<_> = held.handles.values().map(handle).collect();
-        json!({"lease_id": id, "tool": held.tool, "access": access})
+    let lease = |held: &Held| {
+        let access: Vec<_> = held.lease.handles().iter().map(handle).collect();
+        let next = access.is_empty().then_some("the broker is away; list again in a few seconds");
+        json!({"lease_id": held.lease.id(), "tool": held.tool, "access": access, "next": next})
     };
-    let leases: Vec<_> = leases.iter().map(lease).collect();
+    let leases: Vec<_> = leases.values().map(lease).collect();
     CallToolResult::structured(json!({"leases": leases, "waiting_for_approval": waiting}))
 }
 
@@ -88,6 +81,7 @@ pub(super) fn failed(error: &CallError) -> CallToolResult {
         ("", CallError::Unauthenticated) => "UNAUTHENTICATED",
         ("", CallError::TimedOut(_)) => "TIMED_OUT",
         ("", CallError::Internal { .. }) => "INTERNAL",
+        ("", CallError::LeaseEnded(_)) => "LEASE_ENDED",
         ("", _) => "UNAVAILABLE",
         (reason, _) => reason,
     };
@@ -106,12 +100,6 @@ pub(super) fn too_many() -> CallToolResult {
 /// The client does not want the answer any more.
 pub(super) fn cancelled() -> CallToolResult {
     CallToolResult::structured_error(json!({"error": "CANCELLED"}))
-}
-
-/// The lease ended before it had begun.
-pub(super) fn ended(lease_id: &str, cause: EndCause) -> CallToolResult {
-    let cause = crate::lease::word(cause);
-    CallToolResult::structured_error(json!({"error": "LEASE_ENDED", "lease_id": lease_id, "cause": cause}))
 }
 
 fn handle(issued: &Issued) -> Value {
