@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Client;
-use crate::support::{Dev, Ran, run, run_with};
-use crate::{configure, repository};
+use crate::support::{Dev, Ran, run_with};
+use crate::{configure, repository, token};
 
 const RAMP: &str = "op://Tutorial/Ramp/password";
 const BOOK: &str = "navan.book_flight";
@@ -68,12 +68,6 @@ impl Office {
     }
 }
 
-fn token(file: &str, kind: &str, name: &str) -> String {
-    let ran = run(&["token", "create", "--config", file, kind, name, "--format", "json"]);
-    let made: Value = serde_json::from_str(&ran.stdout).unwrap();
-    made["token"].as_str().unwrap().to_owned()
-}
-
 fn paged() -> String {
     format!("[approvals]\nurl = \"{PAGE}{{id}}\"\n")
 }
@@ -105,7 +99,7 @@ fn commands_say_who_has_to_do_what_and_end_with_4() {
 #[test]
 fn a_client_that_can_shows_the_page_and_comes_back() {
     let office = Office::open(&paged());
-    let mut client = Client::newest(&office.dev, &office.agent);
+    let mut client = Client::newest(office.dev.address(), &office.agent);
     client.meta["io.modelcontextprotocol/clientCapabilities"] = json!({"elicitation": {"url": {}}});
     let explain = json!({"reference": RAMP, "tool": BOOK});
     assert_eq!(client.call("explain_denial", explain.clone()).0["approval_required"], true);
@@ -162,18 +156,18 @@ fn check_words(office: &Office, client: &mut Client, page: bool) {
 #[test]
 fn others_are_told_in_words() {
     let office = Office::open(&paged());
-    let mut plain = Client::newest(&office.dev, &office.agent);
+    let mut plain = Client::newest(office.dev.address(), &office.agent);
     check_words(&office, &mut plain, true);
     plain.leave();
 
     let office = Office::open(&paged());
-    let mut older = Client::start(&office.dev, &office.agent);
+    let mut older = Client::start(office.dev.address(), &office.agent);
     older.greet(&json!({"elicitation": {"url": {}}}));
     check_words(&office, &mut older, true);
     older.leave();
 
     let office = Office::open("");
-    let mut no_page = Client::newest(&office.dev, &office.agent);
+    let mut no_page = Client::newest(office.dev.address(), &office.agent);
     no_page.meta["io.modelcontextprotocol/clientCapabilities"] = json!({"elicitation": {"url": {}}});
     check_words(&office, &mut no_page, false);
     no_page.leave();

@@ -1,6 +1,7 @@
 //! `mcp` as its clients speak to it: JSON-RPC lines over stdio, in the newest protocol and in the one before.
 
 mod approval;
+mod restart;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -25,8 +26,8 @@ struct Client {
 }
 
 impl Client {
-    fn start(dev: &Dev, token: &str) -> Self {
-        let env = [("VALETKEY_ADDRESS", dev.address()), ("VALETKEY_TOKEN", token)];
+    fn start(address: &str, token: &str) -> Self {
+        let env = [("VALETKEY_ADDRESS", address), ("VALETKEY_TOKEN", token)];
         let mut command = valetkey(&["mcp"], &env);
         let mut child = command.stdin(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -34,13 +35,13 @@ impl Client {
     }
 
     /// A client of 2026-07-28: no handshake, every request says who sends it.
-    fn newest(dev: &Dev, token: &str) -> Self {
+    fn newest(address: &str, token: &str) -> Self {
         let meta = json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
             "io.modelcontextprotocol/clientCapabilities": {},
         });
-        let mut client = Self::start(dev, token);
+        let mut client = Self::start(address, token);
         client.meta = meta;
         client
     }
@@ -123,14 +124,18 @@ impl Drop for Client {
 }
 
 fn redeem(dev: &Dev, handle: &str) -> (i32, String) {
-    let ran = dev.run(dev.token("tool:navan.book_flight"), &["redeem"], &format!("{handle}\n"));
+    redeem_as(dev, dev.token("tool:navan.book_flight"), handle)
+}
+
+fn redeem_as(dev: &Dev, tool: &str, handle: &str) -> (i32, String) {
+    let ran = dev.run(tool, &["redeem"], &format!("{handle}\n"));
     (ran.exit, ran.stdout)
 }
 
 #[test]
 fn a_model_gets_handles_and_never_values() {
     let dev = Dev::start(&["serve", "--dev"]);
-    let mut client = Client::newest(&dev, dev.token("agent:travel-bot"));
+    let mut client = Client::newest(dev.address(), dev.token("agent:travel-bot"));
     let discovered = client.ask("server/discover", json!({}));
     assert!(
         discovered["supportedVersions"].as_array().unwrap().contains(&"2026-07-28".into()),
@@ -173,7 +178,7 @@ fn a_model_gets_handles_and_never_values() {
 #[test]
 fn a_refusal_says_what_can_be_done() {
     let dev = Dev::start(&["serve", "--dev"]);
-    let mut client = Client::newest(&dev, dev.token("agent:travel-bot"));
+    let mut client = Client::newest(dev.address(), dev.token("agent:travel-bot"));
     let (refused, error) = client.request("op://Tutorial/Travel Card/number", "web.search");
     assert!(error);
     assert_eq!(refused["error"], "ACCESS_DENIED");
@@ -197,7 +202,7 @@ fn a_refusal_says_what_can_be_done() {
 #[test]
 fn there_are_as_many_leases_as_may_be_and_no_more() {
     let dev = Dev::start(&["serve", "--dev"]);
-    let mut client = Client::newest(&dev, dev.token("agent:travel-bot"));
+    let mut client = Client::newest(dev.address(), dev.token("agent:travel-bot"));
     let ask = json!({"references": [PASSWORD], "tool": BOOK, "purpose": "book a flight"});
     let call = json!({"name": "request_access", "arguments": ask});
     for _ in 0..70 {
@@ -215,7 +220,7 @@ fn there_are_as_many_leases_as_may_be_and_no_more() {
 #[test]
 fn what_nobody_waits_for_is_not_held() {
     let dev = Dev::start(&["serve", "--dev"]);
-    let mut client = Client::newest(&dev, dev.token("agent:travel-bot"));
+    let mut client = Client::newest(dev.address(), dev.token("agent:travel-bot"));
     let ask = json!({"references": [PASSWORD], "tool": BOOK, "purpose": "book a flight"});
     let call = client.send("tools/call", json!({"name": "request_access", "arguments": ask}));
     let cancel = json!({"requestId": call});
@@ -240,7 +245,7 @@ fn what_nobody_waits_for_is_not_held() {
 #[test]
 fn a_signal_ends_it_while_its_client_stays() {
     let dev = Dev::start(&["serve", "--dev"]);
-    let mut client = Client::newest(&dev, dev.token("agent:travel-bot"));
+    let mut client = Client::newest(dev.address(), dev.token("agent:travel-bot"));
     let (granted, _) = client.request(PASSWORD, BOOK);
     kill_process(Pid::from_child(&client.child), Signal::TERM).unwrap();
     let mut status = None;
@@ -256,7 +261,7 @@ fn a_signal_ends_it_while_its_client_stays() {
 #[test]
 fn clients_with_a_handshake_are_served() {
     let dev = Dev::start(&["serve", "--dev"]);
-    let mut client = Client::start(&dev, dev.token("agent:travel-bot"));
+    let mut client = Client::start(dev.address(), dev.token("agent:travel-bot"));
     let answer = client.greet(&json!({}));
     assert_eq!(answer["protocolVersion"], "2025-06-18");
     assert_eq!(answer["serverInfo"]["name"], "valetkey");
