@@ -77,15 +77,14 @@ fn commands_say_who_has_to_do_what_and_end_with_4() {
     let office = Office::open(&paged());
     let template = office.folder.path().join("template");
     fs::write(&template, format!("{{{{ {RAMP} }}}}")).unwrap();
-    let asks: [(&[&str], &[(&str, &str)]); 4] = [
-        (&["read", RAMP], &[]),
-        (&["inject", "-i", template.to_str().unwrap()], &[]),
-        (&["run", "--", "echo", "started"], &[("PASS", RAMP)]),
-        (&["acquire", "--tool", BOOK, "--purpose", "test", RAMP], &[]),
-    ];
+    let template = template.to_str().unwrap();
+    let reads = ["read", RAMP];
+    let injects = ["inject", "-i", template];
+    let runs = ["run", "--", "echo", "started"];
+    let acquires = ["acquire", "--tool", BOOK, "--purpose", "test", RAMP];
     let mut said = String::new();
-    for (args, env) in asks {
-        let ran = office.run(args, env);
+    for args in [&reads[..], &injects, &runs, &acquires] {
+        let ran = office.run(args, &[("PASS", RAMP)]);
         assert_eq!((ran.exit, ran.stdout.as_str()), (4, ""), "{args:?}: {}", ran.stderr);
         said = ran.stderr;
     }
