@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "operator_service",
         "report_service",
         "token_service",
+        "approval_service",
     ]
     .map(|name| format!("{root}/valetkey/v1/{name}.proto"));
     println!("cargo::rerun-if-changed={root}");

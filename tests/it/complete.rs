@@ -33,7 +33,10 @@ fn is_decided(kind: RecordKind) -> bool {
         | RecordKind::Operate
         | RecordKind::TokenCreate
         | RecordKind::TokenList
-        | RecordKind::TokenRevoke => true,
+        | RecordKind::TokenRevoke
+        | RecordKind::ApprovalList
+        | RecordKind::Approve
+        | RecordKind::Reject => true,
         RecordKind::Locate
         | RecordKind::Unauthenticated
         | RecordKind::Malformed

@@ -1,6 +1,7 @@
 //! The whole broker from outside: real gRPC on a real socket, the real policies, SQLite on a real disk. One
 //! file a capability; `tests/src` is the harness.
 
+mod approvals;
 mod audit;
 mod backups;
 mod behalf;

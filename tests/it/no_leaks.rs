@@ -326,7 +326,7 @@ async fn handles_where_they_have_no_business(broker: &TestBroker, hunt: &mut Hun
 }
 
 async fn in_an_agents_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt) -> Result<()> {
-    let Client { mut leases, audit: _, operator: _, reports: _, tokens: _ } =
+    let Client { mut leases, audit: _, operator: _, reports: _, tokens: _, approvals: _ } =
         broker.client("travel-bot").await?;
     let good = || acquire(BOOK, &["op://Tutorial/Navan/password"]);
     let into_reference = [
@@ -377,7 +377,8 @@ async fn in_an_agents_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt) -
 }
 
 async fn in_a_reviewers_fields(broker: &TestBroker, text: &str, hunt: &mut Hunt) -> Result<()> {
-    let Client { leases: _, mut audit, operator: _, mut reports, tokens: _ } = broker.client("ana").await?;
+    let Client { leases: _, mut audit, operator: _, mut reports, tokens: _, approvals: _ } =
+        broker.client("ana").await?;
     for filter in
         [text.to_owned(), format!("handle:{text}"), format!("agent:\"{text}\""), format!("{text}:x")]
     {

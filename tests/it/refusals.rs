@@ -228,7 +228,7 @@ async fn malformed_fields() -> Result<()> {
         assert_violates(&scene.check(field, answer, expected).await?, field);
     }
 
-    let Client { mut leases, mut audit, operator: _, reports: _, tokens: _ } =
+    let Client { mut leases, mut audit, operator: _, reports: _, tokens: _, approvals: _ } =
         scene.broker.client(BOOK).await?;
     let kind = RecordKind::Redeem;
     for bad in ["", "vkh_", "hello", &handle.to_uppercase(), &handle[..60], &format!("{}x", &handle[..60])] {

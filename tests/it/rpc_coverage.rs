@@ -14,9 +14,9 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use valetkey_core::{Reason, RecordKind};
 use valetkey_proto::v1::{
-    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, ExportAuditRecordsRequest, FindValueRequest,
-    GetAuditProofRequest, GetAuditRecordRequest, ListAuditRecordsRequest, RedeemHandleRequest,
-    RevokeTokenRequest, WatchAuditRecordsRequest,
+    ApproveAccessRequest, CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, ExportAuditRecordsRequest,
+    FindValueRequest, GetAuditProofRequest, GetAuditRecordRequest, ListAuditRecordsRequest,
+    RedeemHandleRequest, RejectAccessRequest, RevokeTokenRequest, WatchAuditRecordsRequest,
 };
 use valetkey_tests::lease::Lease;
 use valetkey_tests::log::Refused;
@@ -40,7 +40,8 @@ struct Row {
 /// One row a method. The handle and the lease are live, and not the caller's to use or end.
 fn rows(lease: &str, handle: &str) -> Vec<Row> {
     use RecordKind::{
-        Acquire, Check, EndLease, FindValue, Operate, ReadAudit, Redeem, TokenCreate, TokenList, TokenRevoke,
+        Acquire, ApprovalList, Approve, Check, EndLease, FindValue, Operate, ReadAudit, Redeem, Reject,
+        TokenCreate, TokenList, TokenRevoke,
     };
     let row = |method, caller, message: Vec<u8>, kind| Row {
         method,
@@ -56,6 +57,8 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
     let prove = GetAuditProofRequest { record_id: "1".into() };
     let create = CreateTokenRequest { identity: "agent:mine".into(), ..Default::default() };
     let revoke = RevokeTokenRequest { token_id: "vkt_0123456789abcdef".into() };
+    let approve = ApproveAccessRequest { approval_id: lease.into() };
+    let reject = RejectAccessRequest { approval_id: lease.into() };
     let find = FindValueRequest { value: b"guess".to_vec() };
     let reflect = ServerReflectionRequest {
         host: String::new(),
@@ -105,6 +108,13 @@ fn rows(lease: &str, handle: &str) -> Vec<Row> {
         row("/valetkey.v1.TokenService/CreateToken", "ana", create.encode_to_vec(), TokenCreate),
         row("/valetkey.v1.TokenService/ListTokens", "travel-bot", Vec::new(), TokenList),
         row("/valetkey.v1.TokenService/RevokeToken", "eve", revoke.encode_to_vec(), TokenRevoke),
+        row("/valetkey.v1.ApprovalService/ListApprovals", "ana", Vec::new(), ApprovalList),
+        row("/valetkey.v1.ApprovalService/ApproveAccess", "ana", approve.encode_to_vec(), Approve),
+        // No agent decides, whatever policy says.
+        Row {
+            why: Reason::CallerKind,
+            ..row("/valetkey.v1.ApprovalService/RejectAccess", "travel-bot", reject.encode_to_vec(), Reject)
+        },
         row("/grpc.health.v1.Health/Check", "ana", Vec::new(), Operate),
         row("/grpc.health.v1.Health/Watch", "travel-bot", Vec::new(), Operate),
         row(

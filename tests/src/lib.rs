@@ -37,6 +37,7 @@ use valetkey_audit::AuditStore;
 use valetkey_core::testing::{FakeClock, agent, person, tool};
 use valetkey_core::{Bearer, Broker, Clock, Identity, Name};
 use valetkey_proto::v1::acquire_lease_response::Event;
+use valetkey_proto::v1::approval_service_client::ApprovalServiceClient;
 use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
@@ -44,8 +45,9 @@ use valetkey_proto::v1::report_service_client::ReportServiceClient;
 use valetkey_proto::v1::token_service_client::TokenServiceClient;
 use valetkey_proto::v1::{AcquireLeaseRequest, AcquireLeaseResponse, AuditRecord, ListAuditRecordsRequest};
 use valetkey_server::{
-    App, Config, Issuer, Limits, Listeners, Member, Proof, Reloader, RepeatLimits, Retention, RunError,
-    Signing, SourceBounds, SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest,
+    App, ApprovalSettings, Config, Issuer, Limits, Listeners, Member, Proof, Reloader, RepeatLimits,
+    Retention, RunError, Signing, SourceBounds, SourceConfig, SourceKind, SystemClock, TOKEN_PREFIX,
+    TokenDigest,
 };
 
 /// Who has a token in every test: the people of the travel story, and some who have no business in it.
@@ -107,6 +109,8 @@ pub struct Client {
     pub reports: ReportServiceClient<Wire>,
     /// `TokenService`.
     pub tokens: TokenServiceClient<Wire>,
+    /// `ApprovalService`.
+    pub approvals: ApprovalServiceClient<Wire>,
 }
 
 /// A connection that sends a token with every call.
@@ -248,6 +252,7 @@ impl Setup {
             sources,
             members: identities.collect::<Result<_>>()?,
             spiffe_rules: Vec::new(),
+            approvals: ApprovalSettings::default(),
             issuers,
             limits,
             digests: Vec::new(),
@@ -383,7 +388,8 @@ impl Client {
             audit: AuditServiceClient::with_interceptor(channel.clone(), token.clone()),
             operator: OperatorServiceClient::with_interceptor(channel.clone(), token.clone()),
             reports: ReportServiceClient::with_interceptor(channel.clone(), token.clone()),
-            tokens: TokenServiceClient::with_interceptor(channel, token),
+            tokens: TokenServiceClient::with_interceptor(channel.clone(), token.clone()),
+            approvals: ApprovalServiceClient::with_interceptor(channel, token),
         })
     }
 }

@@ -48,6 +48,9 @@ impl Code for RecordKind {
             Self::TokenCreate => 40,
             Self::TokenList => 41,
             Self::TokenRevoke => 42,
+            Self::ApprovalList => 60,
+            Self::Approve => 61,
+            Self::Reject => 62,
             Self::Retire => 50,
             Self::FindValue => 51,
             Self::ConfigLoad => 52,
@@ -137,6 +140,10 @@ impl Code for Reason {
             Self::EndCredential => 77,
             Self::IdentityLimit => 90,
             Self::Repeated => 91,
+            Self::ApprovalRequired => 100,
+            Self::ApprovalRejected => 101,
+            Self::ApproverGroup => 102,
+            Self::ApproverOwn => 103,
         }
     }
 }

@@ -55,6 +55,21 @@ impl Address {
     }
 }
 
+/// A page that a person may be sent to: over TLS, or on this machine, and nothing in it that hides where it leads.
+pub(crate) fn page(text: &str) -> Option<String> {
+    let uri: Uri = text.parse().ok()?;
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+    let is_safe = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => is_loopback(host),
+        _ => false,
+    };
+    let is_plain = text.len() <= PAGE_LENGTH_MAX
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+        && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    (is_safe && is_plain).then(|| text.to_owned())
+}
+
 /// `localhost` counts: resolvers must answer it with loopback (RFC 6761, section 6.3).
 fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -66,6 +81,7 @@ pub(crate) fn printable(address: &str) -> String {
     shown.chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
+const PAGE_LENGTH_MAX: usize = 2048;
 /// What `https` means elsewhere.
 const PORT_USUAL: u16 = 443;
 
@@ -106,6 +122,36 @@ mod tests {
             let message = Address::parse(bad).map(drop).unwrap_err().to_string();
             assert!(message.contains(says), "{bad}: {message}");
             assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn pages() {
+        for good in [
+            "https://ok.example/a/vkl_1?x=1",
+            "http://localhost:1/vkl_1",
+            "http://127.0.0.1/",
+            "https://[::1]/",
+        ] {
+            assert_eq!(page(good).as_deref(), Some(good));
+        }
+        let long = format!("https://ok.example/{}", "a".repeat(2048));
+        for bad in [
+            "",
+            "vkl_1",
+            "/vkl_1",
+            "http://ok.example/vkl_1",
+            "javascript:alert(1)",
+            "file:///etc/passwd",
+            "https://ok.example@evil.example/",
+            "https://evil.example\\.ok.example/",
+            "https://ok.example/\u{1b}[2J",
+            "https://ok.example/a b",
+            "https://\u{43e}k.example/",
+            "https:///vkl_1",
+            &long,
+        ] {
+            assert_eq!(page(bad), None, "{bad}");
         }
     }
 }

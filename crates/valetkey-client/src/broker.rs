@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tonic::{Response, Status};
 use valetkey_proto::v1;
+use valetkey_proto::v1::approval_service_client::ApprovalServiceClient;
 use valetkey_proto::v1::audit_service_client::AuditServiceClient;
 use valetkey_proto::v1::lease_service_client::LeaseServiceClient;
 use valetkey_proto::v1::operator_service_client::OperatorServiceClient;
@@ -26,6 +27,7 @@ pub struct Broker {
     pub(crate) operator: OperatorServiceClient<Identified>,
     pub(crate) reports: ReportServiceClient<Identified>,
     pub(crate) tokens: TokenServiceClient<Identified>,
+    pub(crate) approvals: ApprovalServiceClient<Identified>,
     pub(crate) retries: Retries,
     link: Link,
 }
@@ -81,6 +83,8 @@ pub struct Access {
     pub redeemer: v1::Redeemer,
     /// Whether it would be good over mutual TLS only, and for one key.
     pub certificate_bound: bool,
+    /// Whether a person would have to approve it first.
+    pub approval_required: bool,
 }
 
 impl AcquireLease {
@@ -134,7 +138,8 @@ impl Broker {
             audit: AuditServiceClient::new(channel.clone()),
             operator: OperatorServiceClient::new(channel.clone()),
             reports: ReportServiceClient::new(channel.clone()).max_decoding_message_size(REPORT_MAX),
-            tokens: TokenServiceClient::new(channel),
+            tokens: TokenServiceClient::new(channel.clone()),
+            approvals: ApprovalServiceClient::new(channel).max_decoding_message_size(REPORT_MAX),
             retries,
             link,
         }
@@ -229,9 +234,19 @@ impl Broker {
             uses,
             redeemer: _,
             certificate_bound,
+            approval_required,
         } = answer;
         let ttl_max = ttl_max.and_then(|life| life.try_into().ok());
-        Ok(Access { allowed, advice, record_id, ttl_max, uses, redeemer, certificate_bound })
+        Ok(Access {
+            allowed,
+            advice,
+            record_id,
+            ttl_max,
+            uses,
+            redeemer,
+            certificate_bound,
+            approval_required,
+        })
     }
 
     /// Ends a lease by its id: its handles are dead when this returns.

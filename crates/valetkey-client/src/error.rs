@@ -6,6 +6,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use valetkey_proto::v1::EndCause;
 
+use crate::address::page;
+
 /// Why the broker did not do what was asked. Never holds a handle, a token or a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -42,6 +44,18 @@ pub enum CallError {
         /// What the broker says.
         message: String,
         /// The reference, as asked.
+        reference: Option<String>,
+        /// The audit record.
+        record_id: Option<String>,
+    },
+    /// Policy allows, once a person has approved it. That takes minutes: nothing is asked again by itself.
+    #[error("a person has to approve this{}: {}; then ask again{}", about(.reference), approve(.approval_id, .url), record(.record_id))]
+    ApprovalRequired {
+        /// What the person approves, `vkl_…`; not a secret.
+        approval_id: String,
+        /// Where the person can do so, over TLS or on this machine, if the broker says.
+        url: Option<String>,
+        /// The first reference that needs it, as asked.
         reference: Option<String>,
         /// The audit record.
         record_id: Option<String>,
@@ -139,6 +153,7 @@ impl CallError {
             | Self::Invalid { reason, .. }
             | Self::LimitReached { reason, .. }
             | Self::Unavailable { reason, .. } => reason,
+            Self::ApprovalRequired { .. } => APPROVAL_REQUIRED,
             Self::HandleNotActive { .. } => HANDLE_NOT_ACTIVE,
             Self::PersonUnauthenticated => PERSON_UNAUTHENTICATED,
             Self::Unauthenticated
@@ -165,6 +180,12 @@ impl From<Status> for CallError {
             }
             Code::NotFound => Self::NotFound { reason, message, reference, record_id },
             Code::FailedPrecondition if reason == HANDLE_NOT_ACTIVE => Self::HandleNotActive { record_id },
+            Code::FailedPrecondition if reason == APPROVAL_REQUIRED => match approval_id(&details) {
+                Some(approval_id) => {
+                    Self::ApprovalRequired { approval_id, url: page_of(&details), reference, record_id }
+                }
+                None => Self::Precondition { reason, message, reference, record_id },
+            },
             // Of a record that is not what was signed: the caller has to be told which reason it is.
             Code::DataLoss if !reason.is_empty() => {
                 Self::Precondition { reason, message, reference, record_id }
@@ -203,6 +224,16 @@ fn metadata(details: &ErrorDetails, key: &str) -> Option<String> {
     (!text.is_empty()).then(|| printable(text))
 }
 
+/// It stands in a command that a person may copy, so it is nothing but an id.
+fn approval_id(details: &ErrorDetails) -> Option<String> {
+    metadata(details, "approval_id")
+        .filter(|id| id.len() <= ID_LENGTH_MAX && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_'))
+}
+
+fn page_of(details: &ErrorDetails) -> Option<String> {
+    page(&details.help()?.links.first()?.url)
+}
+
 fn violations_of(details: &ErrorDetails) -> Vec<Violation> {
     let Some(request) = details.bad_request() else { return Vec::new() };
     let violation = |rule: &tonic_types::FieldViolation| Violation {
@@ -219,6 +250,11 @@ fn printable(text: &str) -> String {
 
 fn about(reference: &Option<String>) -> String {
     reference.as_ref().map(|reference| format!(" for `{reference}`")).unwrap_or_default()
+}
+
+fn approve(id: &str, url: &Option<String>) -> String {
+    let command = format!("`valetkey approval approve {id}`");
+    url.as_ref().map_or(format!("by {command}"), |url| format!("at {url}, or by {command}"))
 }
 
 /// A record or a lease is no vault's.
@@ -264,8 +300,10 @@ fn broken(violations: &[Violation], message: &str) -> String {
     lines.join("; ")
 }
 
+const APPROVAL_REQUIRED: &str = "APPROVAL_REQUIRED";
 const HANDLE_NOT_ACTIVE: &str = "HANDLE_NOT_ACTIVE";
 const PERSON_UNAUTHENTICATED: &str = "PERSON_UNAUTHENTICATED";
+const ID_LENGTH_MAX: usize = 64;
 const VIOLATIONS_MAX: usize = 128;
 const TEXT_MAX: usize = 2048;
 
@@ -323,6 +361,36 @@ mod tests {
             CallError::from(status).to_string(),
             "the request is invalid: tool must not be empty; ttl must be positive"
         );
+    }
+
+    #[test]
+    fn an_approval_says_who_has_to_do_what() {
+        let check = |id: &str, link: Option<&str>, says: &str| {
+            let mut details = ErrorDetails::with_error_info(
+                APPROVAL_REQUIRED,
+                "valetkey",
+                HashMap::from([
+                    ("approval_id".to_owned(), id.to_owned()),
+                    ("record_id".to_owned(), "7".to_owned()),
+                ]),
+            );
+            if let Some(link) = link {
+                details.set_help(vec![tonic_types::HelpLink::new("approve", link)]);
+            }
+            let status = Status::with_error_details(Code::FailedPrecondition, "the message", details);
+            assert_eq!(CallError::from(status).to_string(), says);
+        };
+        let by = "a person has to approve this: by `valetkey approval approve vkl_1`; then ask again (audit record 7)";
+        check("vkl_1", None, by);
+        check("vkl_1", Some("javascript:alert(1)"), by);
+        check(
+            "vkl_1",
+            Some("https://ok.example/vkl_1"),
+            "a person has to approve this: at https://ok.example/vkl_1, or by `valetkey approval approve vkl_1`; \
+             then ask again (audit record 7)",
+        );
+        check("vkl_1; rm", None, "the message (audit record 7)");
+        check("", None, "the message (audit record 7)");
     }
 
     #[test]

@@ -39,6 +39,7 @@
 //! ```
 
 mod address;
+mod approvals;
 mod audit;
 mod broker;
 mod clock;
@@ -54,6 +55,7 @@ mod secret;
 mod stream;
 mod tokens;
 
+pub use approvals::{ApprovalDecision, ApprovalPage};
 pub use audit::{AuditExport, AuditPage, AuditWatch, FoundValue};
 pub use broker::{Access, AcquireLease, Broker, CheckAccess};
 pub use connect::ConnectError;
@@ -68,10 +70,11 @@ pub use stream::{Issued, LeaseEvent, LeaseStream, Refused};
 pub use tokens::{NewToken, Revoked, TokenPage};
 pub use valetkey_proto::v1::Token as KnownToken;
 pub use valetkey_proto::v1::{
-    AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, EventsFeature, ExportAuditRecordsResponse,
-    ExportFormat, FirstUse, GetStatusResponse, GetUsageReportResponse, ListFirstUsesResponse,
-    ListRefusalsResponse, ListUnusedAccessResponse, Redeemer, Refusals, ReportAccess, ReportPeriod,
-    ReportTotals, ReportUsage, SourceQuota, SourceState, SourceStatus, TokenState, TokenUsage, UnusedAccess,
+    Approval, ApprovalReference, AuditOutcome, AuditRecord, AuditTarget, Decision, EndCause, EventsFeature,
+    ExportAuditRecordsResponse, ExportFormat, FirstUse, GetStatusResponse, GetUsageReportResponse,
+    ListFirstUsesResponse, ListRefusalsResponse, ListUnusedAccessResponse, Redeemer, Refusals, ReportAccess,
+    ReportPeriod, ReportTotals, ReportUsage, SourceQuota, SourceState, SourceStatus, TokenState, TokenUsage,
+    UnusedAccess,
 };
 
 /// What the pages promise compiles.

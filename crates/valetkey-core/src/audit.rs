@@ -159,6 +159,12 @@ pub enum RecordKind {
     TokenList,
     /// A token was to be revoked.
     TokenRevoke,
+    /// What waits for an approval was to be seen.
+    ApprovalList,
+    /// Something was to be approved.
+    Approve,
+    /// Something was to be rejected.
+    Reject,
     /// Records were retired: their time is over.
     Retire,
     /// It was to be found out to whom a value was released.
@@ -321,7 +327,7 @@ impl AuditOutcome {
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::Acquire,
         Self::Renew,
         Self::Redeem,
@@ -346,6 +352,9 @@ impl RecordKind {
         Self::Retire,
         Self::FindValue,
         Self::ConfigLoad,
+        Self::ApprovalList,
+        Self::Approve,
+        Self::Reject,
     ];
 
     /// The name in queries and answers.
@@ -373,6 +382,9 @@ impl RecordKind {
             Self::TokenCreate => "token_create",
             Self::TokenList => "token_list",
             Self::TokenRevoke => "token_revoke",
+            Self::ApprovalList => "approval_list",
+            Self::Approve => "approve",
+            Self::Reject => "reject",
             Self::Retire => "retire",
             Self::FindValue => "find_value",
             Self::ConfigLoad => "config_load",

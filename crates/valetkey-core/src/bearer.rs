@@ -169,7 +169,7 @@ impl PublicId {
 
     /// From its bytes, as a table stores them.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; ID_BYTES]) -> Self {
+    pub const fn from_bytes(bytes: [u8; ID_BYTES]) -> Self {
         Self(bytes)
     }
 

@@ -3,6 +3,7 @@
 //! Before it, the server identifies the caller and parses; after it, the server streams.
 
 mod acquire;
+mod approve;
 mod keep;
 mod locate;
 mod redeem;
@@ -11,12 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::approval::AsksFull;
 use crate::audit::{AuditError, AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordId, RecordKind};
 use crate::clock::Clock;
 use crate::credential::Credential;
 use crate::decision::{AuditScope, Revision, Terms};
 use crate::digester::ValueDigester;
-use crate::gate::{Denial, Gate, Grant, Permission, Verdict};
+use crate::gate::{Awaited, Denial, Gate, Grant, Permission, Verdict};
 use crate::identity::{AgentId, ToolId};
 use crate::lease::{EndCause, LeaseFull, LeaseId, LeaseTable};
 use crate::reference::SecretReference;
@@ -25,6 +27,9 @@ use crate::resolver::{Directory, ResolveError, ResolveFailure, Resolver};
 use crate::secret::SecretValue;
 use crate::target::{Named, Target};
 use crate::text::{Destination, Purpose, Session};
+
+pub use self::acquire::approval_message;
+pub use self::approve::{AskPage, Chosen};
 
 /// The broker: the gate, what exists, where values come from, and what is on lease.
 pub struct Broker {
@@ -86,6 +91,8 @@ pub enum CheckAnswer {
         terms: Terms,
         /// The record of the check.
         record: RecordId,
+        /// Whether a person would have to approve it first.
+        needs_approval: bool,
     },
     /// It would be refused.
     Deny(Denial),
@@ -109,6 +116,27 @@ pub enum Refusal {
         denial: Denial,
         /// The first reference refused, as asked; absent where there is none.
         reference: Option<Arc<str>>,
+    },
+    /// Policy allows, once a person has approved it.
+    ApprovalRequired {
+        /// What to name to that person: the ask that waits.
+        id: LeaseId,
+        /// The first reference that needs it, as asked.
+        reference: Arc<str>,
+        /// The record of its refusal.
+        record: RecordId,
+    },
+    /// Likewise, but too many asks wait, or too much is decided already.
+    AskLimit {
+        /// The bound that is reached.
+        full: AsksFull,
+        /// The record.
+        record: RecordId,
+    },
+    /// No such ask waits; only said to callers who may decide any.
+    AskNotFound {
+        /// The record.
+        record: RecordId,
     },
     /// Policy allows, or might, but the reference gives no value.
     Unresolved {
@@ -208,7 +236,10 @@ impl Broker {
         let requests = self.locate_all(vec![request]).await?;
         match self.gate.admit(requests).await?.pop() {
             Some(Verdict::Allow(grant)) => {
-                Ok(CheckAnswer::Allow { terms: grant.terms(), record: grant.record() })
+                Ok(CheckAnswer::Allow { terms: grant.terms(), record: grant.record(), needs_approval: false })
+            }
+            Some(Verdict::Await(Awaited { record, terms, request: _, groups: _ })) => {
+                Ok(CheckAnswer::Allow { terms, record, needs_approval: true })
             }
             Some(Verdict::Deny(denial)) => Ok(CheckAnswer::Deny(denial)),
             Some(Verdict::Unknown { record, error }) => Err(Refusal::Unresolved { error, reference, record }),

@@ -1,10 +1,12 @@
 //! What policy answers, and what it asks in return.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::Reason;
+use crate::identity::GroupId;
 use crate::request::Life;
 use crate::target::Named;
 
@@ -57,8 +59,8 @@ pub struct Revision {
 }
 
 /// What an allowing policy adds. Where policies say nothing: any life the broker gives, one use, the tool redeems,
-/// and nothing is bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// nothing is bound, and nobody needs to approve.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obligations {
     /// `@max_ttl`: how long a handle may live at most.
     pub ttl_max: Option<Duration>,
@@ -68,6 +70,9 @@ pub struct Obligations {
     pub redeemer: Redeemer,
     /// `@bind`: what a handle is bound to beside that.
     pub binding: Binding,
+    /// `@approval`: the groups that an approver must be in, all of them; in order, each once. `None`: nobody needs to
+    /// approve.
+    pub approval: Option<Arc<[GroupId]>>,
 }
 
 /// Who can redeem a handle, from the strictest.
@@ -116,7 +121,7 @@ pub enum AuditScope {
 
 impl Default for Obligations {
     fn default() -> Self {
-        Self { ttl_max: None, uses: 1, redeemer: Redeemer::Tool, binding: Binding::Identity }
+        Self { ttl_max: None, uses: 1, redeemer: Redeemer::Tool, binding: Binding::Identity, approval: None }
     }
 }
 
@@ -132,20 +137,27 @@ impl Obligations {
             uses: self.uses.min(other.uses),
             redeemer: self.redeemer.min(other.redeemer),
             binding: self.binding.min(other.binding),
+            approval: match (self.approval, other.approval) {
+                (Some(one), Some(two)) => {
+                    Some(one.iter().chain(&*two).cloned().collect::<BTreeSet<_>>().into_iter().collect())
+                }
+                (one, two) => one.or(two),
+            },
         }
     }
 
     /// The terms for a wished life; `None` where more was asked than is allowed, which is refused rather
     /// than shortened.
     #[must_use]
-    pub fn terms(self, life: Life) -> Option<Terms> {
+    pub fn terms(&self, life: Life) -> Option<Terms> {
         let life = match (life, self.ttl_max) {
             (Life::Asked(life), Some(max)) if life > max => return None,
             (Life::Usual(life), Some(max)) => life.min(max),
             (Life::Asked(life) | Life::Usual(life), _) => life,
         };
-        let Self { ttl_max, uses, redeemer, binding } = self;
-        Some(Terms { life, ttl_max, uses, redeemer, binding })
+        // Whether somebody approves is no term of a handle: it decides whether there is one.
+        let Self { ttl_max, uses, redeemer, binding, approval: _ } = self;
+        Some(Terms { life, ttl_max: *ttl_max, uses: *uses, redeemer: *redeemer, binding: *binding })
     }
 }
 
@@ -180,15 +192,27 @@ mod tests {
     fn the_strictest_of_each_holds() {
         let with = |ttl: Option<u64>, uses, redeemer, binding| {
             let ttl_max = ttl.map(Duration::from_secs);
-            Obligations { ttl_max, uses, redeemer, binding }
+            Obligations { ttl_max, uses, redeemer, binding, approval: None }
         };
         let loose = with(Some(300), 5, Redeemer::Agent, Binding::Identity);
         let short = with(Some(30), 9, Redeemer::Agent, Binding::Certificate);
-        let both = loose.strictest(short);
+        let both = loose.clone().strictest(short.clone());
         assert_eq!(both, with(Some(30), 5, Redeemer::Agent, Binding::Certificate));
-        assert_eq!(both, short.strictest(loose));
+        assert_eq!(both, short.strictest(loose.clone()));
         let silent = loose.strictest(Obligations::default());
         assert_eq!(silent, with(Some(300), 1, Redeemer::Tool, Binding::Identity));
+    }
+
+    #[test]
+    fn an_approver_must_be_in_every_group() {
+        let asks = |names: &[&str]| {
+            let groups = names.iter().map(|name| crate::testing::group(name)).collect();
+            Obligations { approval: Some(groups), ..Obligations::default() }
+        };
+        let silent = Obligations::default();
+        assert_eq!(asks(&["b"]).strictest(asks(&["a", "b"])), asks(&["a", "b"]));
+        assert_eq!(asks(&["a"]).strictest(silent.clone()), asks(&["a"]));
+        assert_eq!(silent.strictest(asks(&["a"])), asks(&["a"]));
     }
 
     #[test]

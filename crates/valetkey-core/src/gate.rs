@@ -20,13 +20,18 @@
 //! What the types do not prove: that the policy is right (its matrix does) and that the record is really
 //! on disk (the crash test does).
 
+mod approve;
+
 use std::sync::Arc;
 
+use self::approve::{Consent, awaits, by_decision};
+use crate::approval::{ApprovalLimits, Approvals, Decided};
 use crate::audit::{AuditError, AuditLog, AuditOutcome, AuditRecord, Reason, RecordId, RecordKind, Ruling};
 use crate::clock::Clock;
 use crate::decision::{Allow, AuditScope, Binding, Decision, Deny, Terms};
+use crate::identity::GroupId;
 use crate::policy::PolicyEngine;
-use crate::request::{AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Call, Life};
+use crate::request::{AccessKind, AccessRequest, AdminRequest, AdminResource, Call, Life};
 use crate::resolver::{Gap, ResolveError};
 use crate::target::{Named, Target};
 
@@ -63,6 +68,8 @@ pub enum Verdict {
     Allow(Grant),
     /// Refused and recorded.
     Deny(Denial),
+    /// Refused and recorded, until a person approves it.
+    Await(Awaited),
     /// Refused and recorded, because what it means could not be found out.
     Unknown {
         /// Its record.
@@ -70,6 +77,34 @@ pub enum Verdict {
         /// Why.
         error: ResolveError,
     },
+}
+
+/// What policy would allow on these terms, once a person has approved it; recorded.
+pub struct Awaited {
+    /// Its record.
+    pub record: RecordId,
+    /// The request.
+    pub request: Arc<AccessRequest>,
+    /// The terms.
+    pub terms: Terms,
+    /// The groups that the person must be in, all of them.
+    pub groups: Arc<[GroupId]>,
+}
+
+/// What is said to one request, before it is written down.
+enum Ruled {
+    Allow {
+        allow: Allow,
+        terms: Terms,
+        /// By what decision of a person, where one was needed.
+        approved: Option<Decided>,
+    },
+    Await {
+        allow: Allow,
+        terms: Terms,
+        groups: Arc<[GroupId]>,
+    },
+    Deny(Deny),
 }
 
 /// A refusal, recorded.
@@ -97,13 +132,21 @@ pub struct Gate {
     engine: Arc<dyn PolicyEngine>,
     log: Arc<dyn AuditLog>,
     clock: Arc<dyn Clock>,
+    approvals: Approvals,
 }
 
 impl Gate {
     /// A gate over a policy engine, a log and a clock.
     #[must_use]
     pub fn new(engine: Arc<dyn PolicyEngine>, log: Arc<dyn AuditLog>, clock: Arc<dyn Clock>) -> Self {
-        Self { engine, log, clock }
+        let approvals = Approvals::new(ApprovalLimits::default(), Arc::clone(&clock));
+        Self { engine, log, clock, approvals }
+    }
+
+    /// With other bounds of approvals than the usual ones.
+    #[must_use]
+    pub fn with_approvals(self, limits: ApprovalLimits) -> Self {
+        Self { approvals: Approvals::new(limits, Arc::clone(&self.clock)), ..self }
     }
 
     /// Decides on requests, writes every decision down, and returns when all of that is durable.
@@ -113,7 +156,7 @@ impl Gate {
     pub async fn admit(&self, requests: Vec<Arc<AccessRequest>>) -> Result<Vec<Verdict>, AuditError> {
         let rulings: Vec<_> = requests
             .iter()
-            .map(|request| self.over(&request.call).map_or_else(|| self.rule(request), Err))
+            .map(|request| self.over(&request.call).map_or_else(|| self.rule(request), Ruled::Deny))
             .collect();
         let records =
             requests.iter().zip(&rulings).map(|(request, ruling)| self.write_up(request, ruling)).collect();
@@ -124,10 +167,13 @@ impl Gate {
         // From here on the decisions are durable.
         let verdicts =
             requests.into_iter().zip(rulings).zip(ids).map(|((request, ruling), record)| match ruling {
-                Ok((Allow { revision, .. }, terms)) => {
+                Ruled::Allow { allow: Allow { revision, .. }, terms, approved: _ } => {
                     Verdict::Allow(Grant { request, terms, record, generation: revision.generation })
                 }
-                Err(Deny { advice, .. }) => match &*request.target {
+                Ruled::Await { allow: _, terms, groups } => {
+                    Verdict::Await(Awaited { record, request, terms, groups })
+                }
+                Ruled::Deny(Deny { advice, .. }) => match &*request.target {
                     Target::Unknown { failure, .. } => {
                         Verdict::Unknown { record, error: failure.error.clone() }
                     }
@@ -185,20 +231,14 @@ impl Gate {
     ) -> Result<Result<Permission, Denial>, AuditError> {
         let over = self.over(&request.call).map(Decision::Deny);
         let decision = over.unwrap_or_else(|| self.engine.decide_admin(request));
-        let kind = match request.action {
-            AdminAction::ReadAudit => RecordKind::ReadAudit,
-            AdminAction::FindValue => RecordKind::FindValue,
-            AdminAction::Revoke => RecordKind::EndLease,
-            AdminAction::Operate => RecordKind::Operate,
-            AdminAction::CreateToken => RecordKind::TokenCreate,
-            AdminAction::ListTokens => RecordKind::TokenList,
-            AdminAction::RevokeToken => RecordKind::TokenRevoke,
-        };
         let lease = match &request.resource {
-            AdminResource::Lease { id, holder: _ } => Some(*id),
+            AdminResource::Lease { id, holder: _ } | AdminResource::Ask { id, holder: _, groups: _ } => {
+                Some(*id)
+            }
             AdminResource::AuditLog | AdminResource::Broker => None,
         };
-        let record = AuditRecord::event(self.clock.now(), kind, Reason::PolicyPermit).by(&request.call);
+        let record = AuditRecord::event(self.clock.now(), request.action.into(), Reason::PolicyPermit);
+        let record = record.by(&request.call);
         self.conclude(AuditRecord { lease, ..record }.with_detail(&request.detail), decision).await
     }
 
@@ -272,7 +312,11 @@ impl Gate {
     /// The [`Deny`] that says why it is no longer allowed on the same terms.
     pub fn still_allows(&self, request: &AccessRequest, terms: Terms) -> Result<(), Deny> {
         let again = AccessRequest { life: Life::Asked(terms.life), ..request.clone() };
-        let (allow, now) = self.rule(&again)?;
+        let (allow, now) = match self.rule(&again) {
+            Ruled::Allow { allow, terms, approved: _ } => (allow, terms),
+            Ruled::Await { allow, terms: _, groups } => return Err(awaiting(&allow, &groups)),
+            Ruled::Deny(deny) => return Err(deny),
+        };
         if now.uses >= terms.uses && now.redeemer == terms.redeemer && now.binding >= terms.binding {
             return Ok(());
         }
@@ -283,6 +327,11 @@ impl Gate {
             detail: Some("the policies now ask for stricter terms".into()),
             revision: allow.revision,
         })
+    }
+
+    /// What waits for an approval, and what is decided.
+    pub(crate) fn approvals(&self) -> &Approvals {
+        &self.approvals
     }
 
     /// The generation of the policies in force.
@@ -303,8 +352,29 @@ impl Gate {
         })
     }
 
+    /// Policy's answer, and whether a person has approved what it permits.
+    fn rule(&self, request: &AccessRequest) -> Ruled {
+        let (allow, terms) = match self.permit(request) {
+            Ok(permitted) => permitted,
+            Err(deny) => return Ruled::Deny(deny),
+        };
+        // Last: nobody is asked to approve what is refused anyway.
+        match self.consent(request, &allow) {
+            Consent::Free => Ruled::Allow { allow, terms, approved: None },
+            Consent::Approved(decided) => Ruled::Allow { allow, terms, approved: Some(decided) },
+            Consent::Awaited(groups) => Ruled::Await { allow, terms, groups },
+            Consent::Rejected(decided) => Ruled::Deny(Deny {
+                reason: Reason::ApprovalRejected,
+                policies: allow.policies,
+                advice: Some(REJECTED_ADVICE.into()),
+                detail: Some(by_decision("rejected", &decided).into()),
+                revision: allow.revision,
+            }),
+        }
+    }
+
     /// Policy's answer, with the wished life held against the obligations.
-    fn rule(&self, request: &AccessRequest) -> Result<(Allow, Terms), Deny> {
+    fn permit(&self, request: &AccessRequest) -> Result<(Allow, Terms), Deny> {
         if let Target::Unknown { failure, .. } = &*request.target {
             return Err(Deny {
                 reason: Reason::SourceFailed,
@@ -339,27 +409,33 @@ impl Gate {
         }
     }
 
-    fn write_up(&self, request: &AccessRequest, ruling: &Result<(Allow, Terms), Deny>) -> AuditRecord {
+    fn write_up(&self, request: &AccessRequest, ruled: &Ruled) -> AuditRecord {
         let record =
             AuditRecord::event(self.clock.now(), request.kind.into(), Reason::PolicyPermit).about(request);
-        match ruling {
-            Ok((allow, terms)) => {
-                let record = match (terms.binding, request.call.key) {
-                    (Binding::Certificate, Some(key)) => record.with_detail(&format!("with the key {key}")),
-                    (Binding::Certificate | Binding::Identity, _) => record,
-                };
-                AuditRecord {
-                    ttl: Some(terms.life),
-                    uses: Some(terms.uses),
-                    redeemer: Some(terms.redeemer),
-                    ..with_allow(record, allow)
-                }
+        let (allow, terms, about_approval) = match ruled {
+            Ruled::Allow { allow, terms, approved } => {
+                (allow, terms, approved.as_ref().map(|decided| by_decision("approved", decided)))
             }
-            Err(deny) => {
-                // A handle that was to be issued will never exist; one that was presented does.
-                let handle = record.handle.filter(|_| request.kind == AccessKind::Redeem);
-                AuditRecord { handle, ..with_deny(record, deny) }
+            // A check is answered with what policy says, and what is missing yet.
+            Ruled::Await { allow, terms, groups } if request.kind == AccessKind::Check => {
+                (allow, terms, Some(awaits(groups)))
             }
+            Ruled::Await { allow, terms: _, groups } => {
+                return write_deny(record, request, &awaiting(allow, groups));
+            }
+            Ruled::Deny(deny) => return write_deny(record, request, deny),
+        };
+        let about_key = match (terms.binding, request.call.key) {
+            (Binding::Certificate, Some(key)) => Some(format!("with the key {key}")),
+            (Binding::Certificate | Binding::Identity, _) => None,
+        };
+        let details: Vec<_> = about_key.into_iter().chain(about_approval).collect();
+        let record = if details.is_empty() { record } else { record.with_detail(&details.join("; ")) };
+        AuditRecord {
+            ttl: Some(terms.life),
+            uses: Some(terms.uses),
+            redeemer: Some(terms.redeemer),
+            ..with_allow(record, allow)
         }
     }
 }
@@ -450,6 +526,23 @@ fn listed(vaults: &[Named]) -> String {
     format!("in {} vaults, {names}", vaults.len())
 }
 
+fn write_deny(record: AuditRecord, request: &AccessRequest, deny: &Deny) -> AuditRecord {
+    // A handle that was to be issued will never exist; one that was presented does.
+    let handle = record.handle.filter(|_| request.kind == AccessKind::Redeem);
+    AuditRecord { handle, ..with_deny(record, deny) }
+}
+
+/// The refusal of what a person has to approve first.
+fn awaiting(allow: &Allow, groups: &[GroupId]) -> Deny {
+    Deny {
+        reason: Reason::ApprovalRequired,
+        policies: Arc::clone(&allow.policies),
+        advice: None,
+        detail: Some(awaits(groups).into()),
+        revision: allow.revision,
+    }
+}
+
 fn with_allow(record: AuditRecord, allow: &Allow) -> AuditRecord {
     let Allow { policies, obligations: _, revision } = allow;
     AuditRecord {
@@ -480,6 +573,7 @@ fn with_deny(record: AuditRecord, deny: &Deny) -> AuditRecord {
     }
 }
 
+const REJECTED_ADVICE: &str = "a person has rejected this; ask that person, or wait before you ask again";
 const OVER_ADVICE: &str = "authenticate again: what this call showed was revoked or has ended";
 const BINDING_ADVICE: &str = "connect with a client certificate: what policy allows here is bound to its key";
 /// Bytes of the names of vaults in a detail; half of it.

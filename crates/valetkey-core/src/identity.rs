@@ -26,6 +26,10 @@ pub struct ToolId(pub Name);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PersonId(pub Name);
 
+/// The name of a group of persons.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(pub Name);
+
 /// A name of 1 to 128 characters of `A-Z a-z 0-9 . _ - / @ :`, compared letter by letter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
@@ -116,6 +120,12 @@ impl fmt::Display for ToolId {
 }
 
 impl fmt::Display for PersonId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -419,6 +419,9 @@ impl EndCause {
 }
 
 impl LeaseId {
+    /// No lease's: where policy is asked about leases in general.
+    pub(crate) const NONE: Self = Self(PublicId::from_bytes([0; 10]));
+
     /// Parses `vkl_<id>`.
     ///
     /// # Errors

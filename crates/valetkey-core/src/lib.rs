@@ -17,6 +17,7 @@
 //! - A [`SecretValue`] and a [`Handle`] have no `Debug`, `Display`, `Serialize`, `Clone` or `PartialEq`.
 //! - Whoever has the lease table's memory but no handle has no values.
 
+mod approval;
 mod audit;
 mod bearer;
 mod broker;
@@ -40,21 +41,22 @@ mod target;
 pub mod testing;
 mod text;
 
+pub use approval::{ApprovalLimits, Ask, AsksFull, Choice, Subject, Want};
 pub use audit::{
     AuditError, AuditLog, AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordId, RecordKind, Ruling,
     ValueDigest,
 };
 pub use bearer::{Bearer, BearerDigest, BearerError, PublicId};
-pub use broker::{Acquire, Broker, Check, CheckAnswer, Redeemed, Refusal};
+pub use broker::{Acquire, AskPage, Broker, Check, CheckAnswer, Chosen, Redeemed, Refusal, approval_message};
 pub use clock::{Clock, Timestamp};
 pub use credential::Credential;
 pub use decision::{
     Allow, AuditScope, Binding, Decision, Deny, Obligations, PolicyId, Redeemer, Revision, Terms,
 };
 pub use digester::{DIGEST_KEY_PREFIX, ValueDigester};
-pub use gate::{Denial, Gate, Grant, Permission, Survey, Verdict};
+pub use gate::{Awaited, Denial, Gate, Grant, Permission, Survey, Verdict};
 pub use handle::{Handle, HandleId};
-pub use identity::{AgentId, Identity, KeyThumbprint, Name, NameError, PersonId, ToolId};
+pub use identity::{AgentId, GroupId, Identity, KeyThumbprint, Name, NameError, PersonId, ToolId};
 pub use inventory::{Access, AccessQuestion, Among, Inventory, KnownItem};
 pub use lease::{EndCause, Issued, LeaseEvent, LeaseEvents, LeaseFull, LeaseId, LeaseLimits, LeaseTable};
 pub use policy::PolicyEngine;

@@ -8,7 +8,7 @@ use crate::audit::Reason;
 use crate::bearer::PublicId;
 use crate::credential::Credential;
 use crate::handle::HandleId;
-use crate::identity::{AgentId, Identity, KeyThumbprint, PersonId, ToolId};
+use crate::identity::{AgentId, GroupId, Identity, KeyThumbprint, PersonId, ToolId};
 use crate::lease::LeaseId;
 use crate::reference::SecretReference;
 use crate::target::Target;
@@ -140,6 +140,12 @@ pub enum AdminAction {
     ListTokens,
     /// Revoke a token.
     RevokeToken,
+    /// See what waits for an approval. This and the next two are one policy action.
+    ListApprovals,
+    /// Approve what an agent asked for.
+    Approve,
+    /// Reject it.
+    Reject,
 }
 
 /// On what an [`AdminRequest`] acts.
@@ -153,6 +159,16 @@ pub enum AdminResource {
         id: LeaseId,
         /// The agent that holds it.
         holder: Option<AgentId>,
+    },
+    /// What an agent asked for and was refused, because a person has to approve it first. To policy it is the lease
+    /// that it would have been.
+    Ask {
+        /// The lease.
+        id: LeaseId,
+        /// The agent that asked. An ask that does not exist has none, and policy sees that.
+        holder: Option<AgentId>,
+        /// The groups that whoever acts on it must be in, all of them.
+        groups: Arc<[GroupId]>,
     },
     /// The broker.
     Broker,

@@ -15,7 +15,7 @@ use crate::credential::Credential;
 use crate::decision::{Allow, AuditScope, Decision, Deny, Obligations, PolicyId, Revision};
 use crate::gate::{Grant, Survey};
 use crate::handle::Handle;
-use crate::identity::{AgentId, Identity, KeyThumbprint, Name, PersonId, ToolId};
+use crate::identity::{AgentId, GroupId, Identity, KeyThumbprint, Name, PersonId, ToolId};
 use crate::inventory::{Access, AccessQuestion, Inventory, KnownItem};
 use crate::policy::PolicyEngine;
 use crate::reference::SecretReference;
@@ -51,10 +51,12 @@ type Hook = Box<dyn FnOnce() + Send>;
 /// A policy that allows what its function allows.
 pub struct FakePolicy {
     rule: Mutex<Rule>,
+    admin: Mutex<AdminRule>,
     generation: Mutex<u64>,
 }
 
 type Rule = Box<dyn Fn(&AccessRequest) -> Option<Obligations> + Send>;
+type AdminRule = Box<dyn Fn(&AdminRequest) -> bool + Send>;
 
 /// A vault in memory: references, word by word, and their values.
 #[derive(Default)]
@@ -161,7 +163,17 @@ impl AuditLog for FakeLog {
 impl FakePolicy {
     /// Allows what `rule` gives obligations for.
     pub fn new(rule: impl Fn(&AccessRequest) -> Option<Obligations> + Send + 'static) -> Self {
-        Self { rule: Mutex::new(Box::new(rule)), generation: Mutex::new(1) }
+        let persons = |request: &AdminRequest| matches!(request.call.caller, Identity::Person(_));
+        Self {
+            rule: Mutex::new(Box::new(rule)),
+            admin: Mutex::new(Box::new(persons)),
+            generation: Mutex::new(1),
+        }
+    }
+
+    /// Has `rule` say what is allowed beside secrets, instead of everything to persons; no new generation.
+    pub fn administer(&self, rule: impl Fn(&AdminRequest) -> bool + Send + 'static) {
+        *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(rule);
     }
 
     /// Puts another rule in force, as a new generation.
@@ -188,13 +200,13 @@ impl PolicyEngine for FakePolicy {
 
     fn decide_admin(&self, request: &AdminRequest) -> Decision {
         let revision = self.revision();
-        match request.call.caller {
-            Identity::Person(_) => Decision::Allow(Allow {
+        match self.admin.lock().unwrap_or_else(PoisonError::into_inner)(request) {
+            true => Decision::Allow(Allow {
                 policies: [PolicyId("fake".into())].into(),
                 obligations: Obligations::default(),
                 revision,
             }),
-            Identity::Agent(_) | Identity::Tool(_) => Decision::Deny(no_permit(revision)),
+            false => Decision::Deny(no_permit(revision)),
         }
     }
 
@@ -436,6 +448,16 @@ pub fn tool(name: &str) -> ToolId {
 #[expect(clippy::unwrap_used, reason = "for tests")]
 pub fn person(name: &str) -> PersonId {
     PersonId(Name::parse(name).unwrap())
+}
+
+/// The group of that name.
+///
+/// # Panics
+/// Where `name` is no name.
+#[must_use]
+#[expect(clippy::unwrap_used, reason = "for tests")]
+pub fn group(name: &str) -> GroupId {
+    GroupId(Name::parse(name).unwrap())
 }
 
 /// The reference.

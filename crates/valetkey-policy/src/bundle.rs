@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cedar_policy::{Entities, EntityUid, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
 use crate::contract;
-use crate::entities::TYPES;
+use crate::entities::{self, TYPES};
 use crate::entity_file;
 use crate::fault::{Fault, LoadError, Source};
 use crate::files::{self, ENTITIES, Files, SCHEMA};
@@ -104,7 +104,7 @@ fn check(mut files: Files) -> Result<Bundle, LoadError> {
         validate(schema, &drafts, &mut faults, &mut warnings);
     }
     if let Some(entities) = &entities {
-        warn_of_empty_groups(&drafts, entities, &mut warnings);
+        check_groups(&drafts, entities, &mut faults, &mut warnings);
     }
     LoadError::unless_empty(faults)?;
     let (Some(schema), Some(entities)) = (schema, entities) else {
@@ -182,8 +182,14 @@ fn validate(schema: &Schema, drafts: &[Draft<'_>], faults: &mut Vec<Fault>, warn
     warnings.extend(result.validation_warnings().map(|warning| fault(warning.policy_id(), warning)));
 }
 
-/// Cedar knows which types of entities there are, not which entities: a misspelt team is valid, and empty.
-fn warn_of_empty_groups(drafts: &[Draft<'_>], entities: &Entities, warnings: &mut Vec<Fault>) {
+/// Cedar knows which types of entities there are, not which entities: a misspelt team is valid, and empty. Where nobody
+/// could ever approve, that is a fault.
+fn check_groups(
+    drafts: &[Draft<'_>],
+    entities: &Entities,
+    faults: &mut Vec<Fault>,
+    warnings: &mut Vec<Fault>,
+) {
     let mut known: HashSet<EntityUid> = HashSet::new();
     for entity in entities.iter() {
         known.extend(entities.ancestors(&entity.uid()).into_iter().flatten().cloned());
@@ -194,6 +200,18 @@ fn warn_of_empty_groups(drafts: &[Draft<'_>], entities: &Entities, warnings: &mu
         for uid in draft.policy.entity_literals() {
             if groups.contains(&uid.type_name()) && !known.contains(&uid) {
                 warnings.push(draft.fault_at(&uid, format!("by {ENTITIES}, nothing is in `{uid}`")));
+            }
+        }
+        for group in draft.annotations.obligations.approval.iter().flat_map(|groups| groups.iter()) {
+            let uid = entities::group(group);
+            if !known.contains(&uid) {
+                let problem = match entities.get(&uid) {
+                    Some(_) => format!("nothing is in `{uid}`"),
+                    None => format!("there is no `{uid}`"),
+                };
+                let message =
+                    format!("`@approval(\"{group}\")`: by {ENTITIES}, {problem}, so nobody could approve");
+                faults.push(draft.fault(message));
             }
         }
     }

@@ -70,6 +70,8 @@ fn admin() -> Vec<(&'static EntityTypeName, Action, Resource)> {
         (&TYPES.person, Action::FindValue, Resource::admin(&AdminResource::AuditLog)),
         (&TYPES.person, Action::Operate, Resource::admin(&AdminResource::Broker)),
         (&TYPES.person, Action::ManageTokens, Resource::admin(&AdminResource::Broker)),
+        (&TYPES.person, Action::Approve, Resource::lease("vkl_any", None)),
+        (&TYPES.person, Action::Approve, Resource::lease("vkl_any", Some(uid(&TYPES.agent, "anybody")))),
         (&TYPES.person, Action::Revoke, Resource::lease("vkl_any", None)),
         (&TYPES.agent, Action::Revoke, Resource::lease("vkl_any", Some(uid(&TYPES.agent, "anybody")))),
     ]

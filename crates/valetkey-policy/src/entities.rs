@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use cedar_policy::{Context, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
 use valetkey_core::{
-    AccessKind, AccessRequest, AdminAction, AdminResource, AgentId, Claim, Facet, Identity, Named, PersonId,
-    Target, ToolId,
+    AccessKind, AccessRequest, AdminAction, AdminResource, AgentId, Claim, Facet, GroupId, Identity, Named,
+    PersonId, Target, ToolId,
 };
 
 use crate::error::EngineError;
@@ -23,6 +23,7 @@ pub(crate) enum Action {
     Revoke,
     Operate,
     ManageTokens,
+    Approve,
 }
 
 /// A resource, and the entity that stands for it beside those of `entities.json`.
@@ -96,6 +97,7 @@ impl Action {
             AdminAction::CreateToken | AdminAction::ListTokens | AdminAction::RevokeToken => {
                 Self::ManageTokens
             }
+            AdminAction::ListApprovals | AdminAction::Approve | AdminAction::Reject => Self::Approve,
         }
     }
 
@@ -109,6 +111,7 @@ impl Action {
             Self::Revoke => "revoke",
             Self::Operate => "operate",
             Self::ManageTokens => "manageTokens",
+            Self::Approve => "approve",
         }
     }
 
@@ -155,7 +158,9 @@ impl Resource {
         match resource {
             AdminResource::AuditLog => Self::plain(uid(&TYPES.audit_log, "audit-log")),
             AdminResource::Broker => Self::plain(uid(&TYPES.broker, "broker")),
-            AdminResource::Lease { id, holder } => Self::lease(&id.to_string(), holder.as_ref().map(agent)),
+            AdminResource::Lease { id, holder } | AdminResource::Ask { id, holder, groups: _ } => {
+                Self::lease(&id.to_string(), holder.as_ref().map(agent))
+            }
         }
     }
 
@@ -241,6 +246,10 @@ pub(crate) fn tool(id: &ToolId) -> EntityUid {
 
 pub(crate) fn person(id: &PersonId) -> EntityUid {
     uid(&TYPES.person, id.0.as_str())
+}
+
+pub(crate) fn group(id: &GroupId) -> EntityUid {
+    uid(&TYPES.group, id.0.as_str())
 }
 
 /// A vault, by its id or by its name.

@@ -258,6 +258,10 @@ fn answer(decision: &Decision) -> String {
     if allow.obligations.binding == Binding::Certificate {
         text.push_str(", bound to a certificate");
     }
+    if let Some(groups) = &allow.obligations.approval {
+        let names: Vec<_> = groups.iter().map(ToString::to_string).collect();
+        text.push_str(&format!(", approved in {}", names.join(" and ")));
+    }
     text
 }
 

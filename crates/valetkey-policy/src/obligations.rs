@@ -5,7 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cedar_policy::{Effect, Policy};
-use valetkey_core::{Binding, Obligations, PolicyId, Redeemer};
+use valetkey_core::{Binding, GroupId, Name, Obligations, PolicyId, Redeemer};
+
+/// Which accesses to a secret a policy's scope takes in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scope {
+    /// Any of them.
+    pub(crate) access: bool,
+    /// Those by which a handle is issued.
+    pub(crate) acquire: bool,
+}
 
 /// The annotations of one policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +34,7 @@ impl Annotations {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub(crate) fn read(policy: &Policy, permits_access: bool) -> Result<Self, Vec<String>> {
+    pub(crate) fn read(policy: &Policy, scope: Scope) -> Result<Self, Vec<String>> {
         let effect = policy.effect();
         let mut read = Self {
             id: PolicyId("".into()),
@@ -36,17 +45,15 @@ impl Annotations {
         };
         let mut annotations: Vec<_> = policy.annotations().collect();
         annotations.sort_unstable();
-        let mut faults: Vec<String> = annotations
-            .into_iter()
-            .filter_map(|(word, text)| read.take(word, text, permits_access).err())
-            .collect();
+        let mut faults: Vec<String> =
+            annotations.into_iter().filter_map(|(word, text)| read.take(word, text, scope).err()).collect();
         if policy.annotation("id").is_none() {
             faults.push("the policy has no `@id`".to_owned());
         }
         if faults.is_empty() { Ok(read) } else { Err(faults) }
     }
 
-    fn take(&mut self, word: &str, text: &str, permits_access: bool) -> Result<(), String> {
+    fn take(&mut self, word: &str, text: &str, scope: Scope) -> Result<(), String> {
         let forbids = self.effect == Effect::Forbid;
         match word {
             "id" => self.id = PolicyId(id(text)?.into()),
@@ -55,10 +62,13 @@ impl Annotations {
             "advice" => {
                 return Err("`@advice` is for those who are refused, and belongs on a forbid".to_owned());
             }
-            "max_ttl" | "uses" | "redeem_by" | "bind" if forbids => {
+            "max_ttl" | "uses" | "redeem_by" | "bind" | "approval" if forbids => {
                 return Err(format!("`@{word}` on a forbid has no effect: obligations belong on permits"));
             }
-            "max_ttl" | "uses" | "redeem_by" | "bind" if !permits_access => {
+            "approval" if !scope.acquire => {
+                return Err("`@approval` has no effect on a policy that does not permit acquire".to_owned());
+            }
+            "max_ttl" | "uses" | "redeem_by" | "bind" if !scope.access => {
                 return Err(format!(
                     "`@{word}` has no effect on a policy that permits neither acquire nor redeem"
                 ));
@@ -67,7 +77,8 @@ impl Annotations {
             "uses" => self.obligations.uses = uses(text)?,
             "redeem_by" => self.obligations.redeemer = redeemer(text)?,
             "bind" => self.obligations.binding = binding(text)?,
-            "approval" | "hosts" => return Err(format!("`@{word}` is not supported by this version")),
+            "approval" => self.obligations.approval = Some([group(text)?].into()),
+            "hosts" => return Err(format!("`@{word}` is not supported by this version")),
             _ => return Err(format!("unknown annotation `@{word}`: {KNOWN}")),
         }
         Ok(())
@@ -129,12 +140,17 @@ fn binding(text: &str) -> Result<Binding, String> {
     }
 }
 
+fn group(text: &str) -> Result<GroupId, String> {
+    let wrong = |error| format!("`@approval` must name a group: `{}` {error}", text.escape_debug());
+    Name::parse(text).map(GroupId).map_err(wrong)
+}
+
 /// `parse` alone would take a sign.
 fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-const KNOWN: &str = "known are id, reason, advice, max_ttl, uses, redeem_by and bind";
+const KNOWN: &str = "known are id, reason, advice, max_ttl, uses, redeem_by, bind and approval";
 const ID_MAX: usize = 64;
 const SENTENCE_MAX: usize = 512;
 const TTL_MAX_SECONDS: u64 = 24 * 3600;

@@ -6,7 +6,7 @@ use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, Res
 
 use crate::entities::{Action, TYPES};
 use crate::fault::{Fault, Source};
-use crate::obligations::Annotations;
+use crate::obligations::{Annotations, Scope};
 use crate::spelling;
 
 /// A policy on its way through the checks.
@@ -52,7 +52,7 @@ impl<'a> Draft<'a> {
         faults: &mut Vec<Fault>,
     ) -> Option<Self> {
         let (start, end) = policy.as_ref().loc().map_or((0, 0), |loc| (loc.start(), loc.end()));
-        let annotations = match Annotations::read(policy, permits_access(policy, schema)) {
+        let annotations = match Annotations::read(policy, scope(policy, schema)) {
             Ok(annotations) => annotations,
             Err(messages) => {
                 faults.extend(messages.into_iter().map(|message| source.fault_at(start, message)));
@@ -103,20 +103,23 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Whether a policy's scope takes in an access to a secret. An action that the schema does not have may be a
-/// misspelt one: what to say about that is the validator's.
-fn permits_access(policy: &Policy, schema: Option<&Schema>) -> bool {
+/// Which accesses to a secret a policy's scope takes in. An action that the schema does not have may be a misspelt
+/// one: what to say about that is the validator's.
+fn scope(policy: &Policy, schema: Option<&Schema>) -> Scope {
     let declared = |uid: &EntityUid| schema.is_some_and(|schema| schema.actions().any(|known| known == uid));
-    let access = |uid: &EntityUid| {
-        let name = uid.id().unescaped();
-        let ours = name == ACCESS_GROUP || Action::ACCESS.iter().any(|action| action.name() == name);
-        (*uid.type_name() == TYPES.action && ours) || !declared(uid)
+    let takes_in = |actions: &[Action]| {
+        let taken = |uid: &EntityUid| {
+            let name = uid.id().unescaped();
+            let ours = name == ACCESS_GROUP || actions.iter().any(|action| action.name() == name);
+            (*uid.type_name() == TYPES.action && ours) || !declared(uid)
+        };
+        match policy.action_constraint() {
+            ActionConstraint::Any => true,
+            ActionConstraint::In(uids) => uids.iter().any(taken),
+            ActionConstraint::Eq(uid) => taken(&uid),
+        }
     };
-    match policy.action_constraint() {
-        ActionConstraint::Any => true,
-        ActionConstraint::In(uids) => uids.iter().any(access),
-        ActionConstraint::Eq(uid) => access(&uid),
-    }
+    Scope { access: takes_in(&Action::ACCESS), acquire: takes_in(&[Action::Acquire, Action::AcquireSeed]) }
 }
 
 /// The schema's group of the actions on secrets.

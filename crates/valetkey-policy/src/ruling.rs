@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cedar_policy::{
     AuthorizationError, Decision as CedarDecision, EvaluationError, PolicyId as CedarId, Response,
 };
-use valetkey_core::{Allow, Decision, Deny, Obligations, PolicyId, Reason, Revision, scrub};
+use valetkey_core::{Allow, Decision, Deny, GroupId, Obligations, PolicyId, Reason, Revision, scrub};
 
 use crate::error::EngineError;
 use crate::obligations::Annotations;
@@ -42,7 +42,10 @@ impl Permits {
         match response.decision() {
             CedarDecision::Allow if errors.is_empty() && !determining.is_empty() => Ok(Self {
                 policies: determining.iter().map(|own| own.id.clone()).collect(),
-                obligations: determining.iter().map(|own| own.obligations).reduce(Obligations::strictest),
+                obligations: determining
+                    .iter()
+                    .map(|own| own.obligations.clone())
+                    .reduce(Obligations::strictest),
             }),
             CedarDecision::Allow => Err(Refusal::of_errors(&errors, annotations)),
             CedarDecision::Deny if errors.is_empty() => Err(Refusal::of_forbids(&determining)),
@@ -72,6 +75,18 @@ impl Refusal {
     pub(crate) fn unfit(error: &EngineError) -> Self {
         let detail = format!("the schema does not take the request: {error}");
         Self { reason: Reason::PolicyNoPermit, policies: BTreeSet::new(), advice: None, detail: Some(detail) }
+    }
+
+    /// What was permitted, but to whom is not in these groups.
+    pub(crate) fn outside(permits: &Permits, groups: &[&GroupId]) -> Self {
+        let names: Vec<_> = groups.iter().map(|group| format!("`{group}`")).collect();
+        let names = names.join(" and ");
+        Self {
+            reason: Reason::ApproverGroup,
+            policies: permits.policies.clone(),
+            advice: Some(format!("somebody in {names} has to decide")),
+            detail: Some(format!("not in {names}")),
+        }
     }
 
     /// What was permitted, until a name that could mean something else was left out.

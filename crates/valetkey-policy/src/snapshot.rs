@@ -8,8 +8,8 @@ use cedar_policy::{
     Schema,
 };
 use valetkey_core::{
-    AccessKind, AccessRequest, AdminRequest, AgentId, Gap, Identity, PersonId, ResolveError, Revision,
-    Target, ToolId,
+    AccessKind, AccessRequest, AdminRequest, AdminResource, AgentId, Gap, Identity, PersonId, ResolveError,
+    Revision, Target, ToolId,
 };
 
 use crate::bundle::{Bundle, Loaded};
@@ -152,7 +152,21 @@ impl Snapshot {
 
     fn try_rule_admin(&self, request: &AdminRequest) -> Result<Result<Permits, Refusal>, EngineError> {
         let principal = entities::caller(&request.call.caller);
-        self.try_rule_on(principal, Action::of_admin(request.action), Resource::admin(&request.resource))
+        let action = Action::of_admin(request.action);
+        let ruling = self.try_rule_on(principal.clone(), action, Resource::admin(&request.resource))?;
+        let groups = match &request.resource {
+            AdminResource::Ask { id: _, holder: _, groups } => groups,
+            AdminResource::AuditLog | AdminResource::Lease { .. } | AdminResource::Broker => {
+                return Ok(ruling);
+            }
+        };
+        let within = self.links.within([&principal]);
+        let outside: Vec<_> =
+            groups.iter().filter(|group| !within.contains(&entities::group(group))).collect();
+        Ok(match ruling {
+            Ok(permits) if !outside.is_empty() => Err(Refusal::outside(&permits, &outside)),
+            ruling => ruling,
+        })
     }
 
     pub(crate) fn try_rule_on(

@@ -51,8 +51,20 @@ fn every_fault_of_a_policy() {
     check(annotated(&format!(r#"{id} @bind("key")"#)), "a.cedar:2:1: `@bind` must be `certificate`");
     check(
         annotated(&format!(r#"{id} @approval("x")"#)),
-        "a.cedar:2:1: `@approval` is not supported by this version",
+        r#"a.cedar:2:1: `@approval("x")`: by entities.json, there is no `Group::"x"`, so nobody could approve"#,
     );
+    check(
+        annotated(&format!(r#"{id} @approval("two words")"#)),
+        "a.cedar:2:1: `@approval` must name a group",
+    );
+    check(annotated(&format!("{id} @approval")), "a.cedar:2:1: `@approval` must name a group");
+    let redeem = format!(r#"{id} @approval("x") permit (principal, action == Action::"redeem", resource);"#);
+    check(redeem, "a.cedar:1:1: `@approval` has no effect on a policy that does not permit acquire");
+    let operate =
+        format!(r#"{id} @approval("x") permit (principal, action == Action::"operate", resource);"#);
+    check(operate, "a.cedar:1:1: `@approval` has no effect on a policy that does not permit acquire");
+    let forbid = format!(r#"{id} @approval("x") forbid (principal, action, resource);"#);
+    check(forbid, "a.cedar:1:1: `@approval` on a forbid has no effect");
     check(
         annotated(&format!(r#"{id} @hosts("x")"#)),
         "a.cedar:2:1: `@hosts` is not supported by this version",

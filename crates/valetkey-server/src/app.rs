@@ -1,5 +1,7 @@
 //! The wiring, top to bottom: open everything, serve, drain.
 
+mod background;
+
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,27 +9,25 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 use tonic::transport::Server;
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
-use valetkey_audit::{
-    ArchiveError, AuditReader, AuditStore, Missing, OpenError, ReadError, StoreOptions, TokenStoreError,
-};
+use valetkey_audit::{ArchiveError, AuditStore, Missing, OpenError, StoreOptions, TokenStoreError};
 use valetkey_core::{
     AgentId, AuditError, AuditLog, AuditRecord, Broker, Clock, Directory, Gate, Identity, LeaseTable,
     PolicyEngine, Reason, RecordKind, Resolver, Revision,
 };
 use valetkey_onepassword::Sources;
 use valetkey_policy::{Bundle, Engine, LoadError};
-use valetkey_proto::v1::audit_service_server::{AuditServiceServer, SERVICE_NAME as AUDIT_SERVICE};
-use valetkey_proto::v1::lease_service_server::{LeaseServiceServer, SERVICE_NAME as LEASE_SERVICE};
-use valetkey_proto::v1::operator_service_server::{OperatorServiceServer, SERVICE_NAME as OPERATOR_SERVICE};
-use valetkey_proto::v1::report_service_server::{ReportServiceServer, SERVICE_NAME as REPORT_SERVICE};
-use valetkey_proto::v1::token_service_server::{SERVICE_NAME as TOKEN_SERVICE, TokenServiceServer};
+use valetkey_proto::v1::approval_service_server::ApprovalServiceServer;
+use valetkey_proto::v1::audit_service_server::AuditServiceServer;
+use valetkey_proto::v1::lease_service_server::LeaseServiceServer;
+use valetkey_proto::v1::operator_service_server::OperatorServiceServer;
+use valetkey_proto::v1::report_service_server::ReportServiceServer;
+use valetkey_proto::v1::token_service_server::TokenServiceServer;
 
+use self::background::{background, report_health};
+use crate::approval_service::Approvals;
 use crate::audit_service::Audit;
-use crate::config::{Config, Limits, SectionDigest, SourceConfig};
+use crate::config::{ApprovalLink, ApprovalSettings, Config, Limits, SectionDigest, SourceConfig};
 use crate::convert::AskLimits;
 use crate::digest_key::{self, DigestKeyError};
 use crate::events::{self, EventsError, Opened};
@@ -61,6 +61,7 @@ pub struct App {
     tls: Option<Arc<Tls>>,
     events: Option<Opened>,
     limits: Limits,
+    approval_link: Option<ApprovalLink>,
     state: State,
 }
 
@@ -153,6 +154,7 @@ impl App {
             sources,
             members,
             spiffe_rules,
+            approvals,
             issuers,
             limits,
             digests,
@@ -200,6 +202,8 @@ impl App {
         };
         let Ports { log, directory, resolver } = between(ports);
         let gate = Gate::new(Arc::clone(&engine) as _, log, Arc::clone(&clock));
+        let ApprovalSettings { limits: approval_limits, link: approval_link } = approvals;
+        let gate = gate.with_approvals(approval_limits);
         let leases = LeaseTable::new(limits.leases, Arc::clone(&clock));
         let broker = Broker::new(gate, directory, resolver, leases, clock, digester);
 
@@ -216,7 +220,19 @@ impl App {
         let archive = Arc::clone(store.archive());
         let reloader = Reloader::new(policies, engine, Arc::clone(&broker), archive);
         let bearers = Bearers { tokens, issuers };
-        Ok(Self { broker, store, reloader, agents, known, bearers, tls, events, limits, state })
+        Ok(Self {
+            broker,
+            store,
+            reloader,
+            agents,
+            known,
+            bearers,
+            tls,
+            events,
+            limits,
+            approval_link,
+            state,
+        })
     }
 
     /// Looks at the key that signs the audit log, where there is a database already; likewise. Nothing is made.
@@ -308,7 +324,19 @@ impl App {
         listeners: impl Into<Listeners>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), RunError> {
-        let Self { broker, store, reloader, agents, known, bearers, tls, events, limits, state } = self;
+        let Self {
+            broker,
+            store,
+            reloader,
+            agents,
+            known,
+            bearers,
+            tls,
+            events,
+            limits,
+            approval_link,
+            state,
+        } = self;
         let mut listeners = listeners.into();
         let (stop, stopping) = watch::channel(false);
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -349,7 +377,9 @@ impl App {
             broker: Arc::clone(&broker),
             limits: AskLimits { ttl_usual: limits.ttl_usual, ttl_max: limits.ttl_max },
             limiter: Arc::clone(&limiter),
+            approval_link,
         };
+        let approvals = Approvals { broker: Arc::clone(&broker) };
         let audit = Audit {
             broker: Arc::clone(&broker),
             reader: store.reader().clone(),
@@ -389,6 +419,7 @@ impl App {
             .add_service(OperatorServiceServer::new(Operator(state)).max_decoding_message_size(MESSAGE_MAX))
             .add_service(ReportServiceServer::new(reports).max_decoding_message_size(MESSAGE_MAX))
             .add_service(TokenServiceServer::new(desk).max_decoding_message_size(MESSAGE_MAX))
+            .add_service(ApprovalServiceServer::new(approvals).max_decoding_message_size(MESSAGE_MAX))
             .add_service(health_service)
             .add_optional_service(reflection())
             .serve_with_incoming_shutdown(incoming, stopped(stopping));
@@ -433,24 +464,6 @@ fn config_load(
         true => format!("{counts}; no file"),
         false => format!("{counts}; {}", digests.join(", ")),
     }
-}
-
-/// What goes on beside the calls, for as long as the broker serves.
-fn background(
-    broker: &Arc<Broker>,
-    store: &Arc<AuditStore>,
-    bearers: &Bearers,
-    reloader: Reloader,
-) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    let (keeper, renewer) = (Arc::clone(broker), Arc::clone(broker));
-    tasks.spawn(async move { keeper.keep_leases().await });
-    tasks.spawn(async move { renewer.renew_leases().await });
-    tasks.spawn(async move { reloader.follow_files().await });
-    tasks.spawn(learn_vaults(store.reader().clone()));
-    bearers.issuers.keep(&mut tasks);
-    tasks.spawn(token_service::keep_uses(Arc::clone(&bearers.tokens), Arc::clone(store.tokens())));
-    tasks
 }
 
 /// Writes down what is left to be written, and closes the log.
@@ -543,28 +556,6 @@ async fn drain(
 async fn stopped(mut stopping: watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop too.
     let _ = stopping.wait_for(|stopping| *stopping).await;
-}
-
-/// Looks through the log for its vaults, before a reviewer who is limited to some has to wait for it.
-async fn learn_vaults(reader: AuditReader) {
-    // Each try takes its time and goes on where the last one stopped.
-    while let Err(ReadError::Busy | ReadError::TooLong) = reader.vaults().await {}
-}
-
-/// Keeps the health service true: a broker that cannot write its log does not serve.
-async fn report_health(health: HealthReporter, mut available: watch::Receiver<bool>) {
-    loop {
-        let status = match *available.borrow_and_update() {
-            true => ServingStatus::Serving,
-            false => ServingStatus::NotServing,
-        };
-        for service in ["", LEASE_SERVICE, AUDIT_SERVICE, OPERATOR_SERVICE, REPORT_SERVICE, TOKEN_SERVICE] {
-            health.set_service_status(service, status).await;
-        }
-        if available.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// The largest message that is read. 10,000 references fit, and are then refused by name.

@@ -1,5 +1,6 @@
 //! The configuration: TOML, parsed whole before anything is done, all faults at once.
 
+mod approvals;
 mod audit;
 mod digests;
 mod events;
@@ -25,6 +26,7 @@ use crate::limits::{IdentityLimits, PlaceLimits, RepeatLimits};
 use crate::listen::UnixSettings;
 use crate::tls::TlsSettings;
 
+pub use self::approvals::{ApprovalLink, ApprovalSettings};
 pub use self::audit::usual_digest_key;
 pub use self::digests::SectionDigest;
 pub use self::source::{SourceBounds, SourceConfig, SourceKind};
@@ -60,6 +62,8 @@ pub struct Config {
     pub members: Vec<Member>,
     /// Who else may call, by the names in their SPIFFE ids.
     pub spiffe_rules: Vec<SpiffeRule>,
+    /// How people approve.
+    pub approvals: ApprovalSettings,
     /// Whose signed tokens count.
     pub issuers: Vec<Issuer>,
     /// The bounds.
@@ -165,6 +169,9 @@ impl Config {
             false => Some(LimitsSection::default()),
         };
         let limits = limits.and_then(|limits| limits.check(&mut faults));
+        let approvals: Option<approvals::ApprovalsSection> =
+            optional(&mut document, "approvals", &mut faults);
+        let approvals = approvals.unwrap_or_default().check(&mut faults);
         let no_one = !["identity", "spiffe_rule", "issuer"].iter().any(|key| document.contains_key(*key));
         if no_one {
             faults.push(
@@ -203,8 +210,8 @@ impl Config {
         if faults.is_empty() {
             check_reach(&members, &spiffe_rules, tls.as_ref(), unix.as_ref(), &mut faults);
         }
-        match (audit, policies, limits) {
-            (Some(audit), Some(policies), Some(limits)) if faults.is_empty() => Ok(Self {
+        match (audit, policies, limits, approvals) {
+            (Some(audit), Some(policies), Some(limits), Some(approvals)) if faults.is_empty() => Ok(Self {
                 listen,
                 tls,
                 unix,
@@ -219,6 +226,7 @@ impl Config {
                 sources,
                 members,
                 spiffe_rules,
+                approvals,
                 issuers,
                 limits,
                 digests,

@@ -113,10 +113,16 @@ pub(crate) fn lease_id(text: &str) -> Result<LeaseId, Vec<Violation>> {
     })
 }
 
+/// Parses the id of what waits for an approval.
+pub(crate) fn approval_id(text: &str) -> Result<LeaseId, Vec<Violation>> {
+    let problem = "must be `vkl_` and 16 characters of `0-9 a-v`";
+    LeaseId::parse(text).map_err(|_| vec![Violation::new("approval_id", "INVALID_APPROVAL_ID", problem)])
+}
+
 /// Prints the answer to a dry run.
 pub(crate) fn check_answer(answer: CheckAnswer) -> v1::CheckAccessResponse {
     match answer {
-        CheckAnswer::Allow { terms, record } => v1::CheckAccessResponse {
+        CheckAnswer::Allow { terms, record, needs_approval } => v1::CheckAccessResponse {
             decision: v1::Decision::Allow.into(),
             advice: String::new(),
             record_id: record.to_string(),
@@ -124,6 +130,7 @@ pub(crate) fn check_answer(answer: CheckAnswer) -> v1::CheckAccessResponse {
             uses: terms.uses,
             redeemer: redeemer(terms.redeemer).into(),
             certificate_bound: terms.binding == Binding::Certificate,
+            approval_required: needs_approval,
         },
         CheckAnswer::Deny(denial) => v1::CheckAccessResponse {
             decision: v1::Decision::Deny.into(),
@@ -133,6 +140,7 @@ pub(crate) fn check_answer(answer: CheckAnswer) -> v1::CheckAccessResponse {
             uses: 0,
             redeemer: v1::Redeemer::Unspecified.into(),
             certificate_bound: false,
+            approval_required: false,
         },
     }
 }

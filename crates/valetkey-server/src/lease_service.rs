@@ -14,6 +14,7 @@ use valetkey_proto::v1::{
 };
 use zeroize::Zeroizing;
 
+use crate::config::ApprovalLink;
 use crate::convert::{self, AskLimits, Violation};
 use crate::identity::{agent_of, call_of};
 use crate::limits::Limiter;
@@ -24,6 +25,8 @@ pub(crate) struct Leases {
     pub(crate) broker: Arc<Broker>,
     pub(crate) limits: AskLimits,
     pub(crate) limiter: Arc<Limiter>,
+    /// Where people approve.
+    pub(crate) approval_link: Option<ApprovalLink>,
 }
 
 /// The events of a lease, printed. Dropping it ends the lease.
@@ -56,6 +59,9 @@ impl LeaseService for Leases {
         match self.broker.acquire(ask).await {
             Ok(events) => Ok(Response::new(LeaseStream(events))),
             Err(Refusal::AgentLimit { full }) => Err(self.limiter.refuse_lease(&call, full).await),
+            Err(Refusal::ApprovalRequired { id, reference, record }) => {
+                Err(status::approval_required(id, &reference, record, self.approval_link.as_ref()))
+            }
             Err(refusal) => Err(refused(&refusal, &call)),
         }
     }

@@ -14,6 +14,7 @@
 //! - Everything a peer can make us keep has a bound: connections, streams, messages, headers, events.
 
 mod app;
+mod approval_service;
 mod audit_record;
 mod audit_service;
 mod clock;
@@ -44,7 +45,8 @@ mod watch;
 pub use app::{App, Ports, RunError, StartError};
 pub use clock::SystemClock;
 pub use config::{
-    Config, ConfigError, Limits, SectionDigest, SourceBounds, SourceConfig, SourceKind, usual_digest_key,
+    ApprovalLink, ApprovalSettings, Config, ConfigError, Limits, SectionDigest, SourceBounds, SourceConfig,
+    SourceKind, usual_digest_key,
 };
 pub use digest_key::DigestKeyError;
 pub use events::{EventsError, EventsRate, EventsSettings, KeyError};

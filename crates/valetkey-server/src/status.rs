@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
-use valetkey_core::{Fault, RecordId, Refusal, ResolveError};
+use valetkey_core::{Fault, LeaseId, RecordId, Refusal, ResolveError, approval_message};
 
+use crate::config::ApprovalLink;
 use crate::convert::Violation;
 
 /// The domain of every `ErrorInfo`.
@@ -28,6 +29,21 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
         "Send `authorization: Bearer` with a token that the broker knows; the record says what is wrong with it.",
     ),
     ("AMBIGUOUS_REFERENCE", Code::FailedPrecondition, "Name the vault, item, section or field by its id."),
+    (
+        "APPROVAL_LIMIT",
+        Code::ResourceExhausted,
+        "Have a person decide what waits, or wait: QuotaFailure names the bound.",
+    ),
+    (
+        "APPROVAL_NOT_FOUND",
+        Code::NotFound,
+        "It is decided already, or has waited too long: have the agent ask again.",
+    ),
+    (
+        "APPROVAL_REQUIRED",
+        Code::FailedPrecondition,
+        "Have a person approve `approval_id`, then ask again with the same tool and references.",
+    ),
     ("AUDIT_UNAVAILABLE", Code::Unavailable, "Wait for the delay in RetryInfo. Nothing was done."),
     (
         "CALL_TIMED_OUT",
@@ -59,6 +75,7 @@ pub(crate) const CATALOGUE: &[(&str, Code, &str)] = &[
         "Wait for the delay in RetryInfo, and do less at once: QuotaFailure names the bound.",
     ),
     ("INTERNAL", Code::Internal, "Show the request id to the operator."),
+    ("INVALID_APPROVAL_ID", Code::InvalidArgument, "Send the id as the refusal named it."),
     ("INVALID_DESTINATION", Code::InvalidArgument, "See the field violations."),
     ("INVALID_FILTER", Code::InvalidArgument, "See the field violations."),
     ("INVALID_FORMAT", Code::InvalidArgument, "Send one of the published formats."),
@@ -266,6 +283,21 @@ pub(crate) fn refused(refusal: &Refusal, request: &str) -> Status {
             }
             status.build(ErrorDetails::new())
         }
+        Refusal::ApprovalRequired { id, reference, record } => {
+            approval_required(*id, reference, *record, None)
+        }
+        Refusal::AskLimit { full, record } => {
+            let message = full.to_string();
+            let details = ErrorDetails::with_quota_failure_violation(full.limit, message.clone());
+            Facts::new("APPROVAL_LIMIT", message)
+                .record(*record)
+                .fact("limit", full.limit)
+                .fact("max", &full.max.to_string())
+                .build(details)
+        }
+        Refusal::AskNotFound { record } => {
+            build("APPROVAL_NOT_FOUND", "nothing waits under this id", Some(*record), ErrorDetails::new())
+        }
         Refusal::Unresolved { error, reference, record } => unresolved(error, reference, *record),
         Refusal::HandleMalformed { record } => build(
             "INVALID_HANDLE",
@@ -312,6 +344,23 @@ pub(crate) fn refused(refusal: &Refusal, request: &str) -> Status {
             internal(request)
         }
     }
+}
+
+/// Policy allows it once a person has approved it. `link` is the page to do so at.
+pub(crate) fn approval_required(
+    id: LeaseId,
+    reference: &str,
+    record: RecordId,
+    link: Option<&ApprovalLink>,
+) -> Status {
+    let details = link.map_or_else(ErrorDetails::new, |link| {
+        ErrorDetails::with_help_link("approve it or reject it, as a person", link.to(id))
+    });
+    Facts::new("APPROVAL_REQUIRED", approval_message(id))
+        .record(record)
+        .fact("approval_id", &id.to_string())
+        .fact("reference", reference)
+        .build(details)
 }
 
 /// An allowed agent may know that a reference names nothing; the message is the core's own text.

@@ -1,5 +1,6 @@
 //! The command line: arguments and their help.
 
+mod approval;
 mod audit_export;
 mod audit_reports;
 mod audit_tree;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::approval::APPROVAL_EXAMPLE;
+pub(crate) use self::approval::{ApprovalCommand, ChoiceArgs};
 pub(crate) use self::audit_export::{ExportArgs, ExportFormat};
 pub(crate) use self::audit_reports::{Period, ReportArgs, ReportKind, ReportsCommand};
 pub(crate) use self::audit_tree::{AuditCheckpointArgs, AuditProveArgs, AuditVerifyArgs};
@@ -78,6 +81,9 @@ pub(crate) enum Command {
     /// Make, list and revoke tokens (an operator's side)
     #[command(subcommand, after_help = "Example:\n  valetkey token create --agent travel-bot")]
     Token(TokenCommand),
+    /// See what waits for approval, and approve or reject it (an approver's side)
+    #[command(subcommand, after_help = APPROVAL_EXAMPLE)]
+    Approval(ApprovalCommand),
     /// Copy the audit database, also while the broker serves; needs no broker
     #[command(after_help = BACKUP_EXAMPLES)]
     Backup(BackupArgs),

@@ -4,11 +4,11 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use valetkey_client::{CallError, ConnectError, TokenError};
+use valetkey_client::{CallError, ConnectError, EndCause, TokenError};
 
 use crate::output;
 
-/// The exit codes of every command. 4 is reserved for an approval that is pending.
+/// The exit codes of every command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Done.
@@ -19,6 +19,8 @@ pub(crate) enum Exit {
     Denied = 2,
     /// The policies or the configuration are not valid.
     Invalid = 3,
+    /// A person has to approve it first.
+    Approval = 4,
     /// The command line is not.
     Usage = 64,
     /// The broker, its log or its source is away.
@@ -71,12 +73,16 @@ impl From<Exit> for ExitCode {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let exit = match error {
-            CallError::Denied { .. } => Exit::Denied,
+            CallError::Denied { .. } | CallError::LeaseEnded(EndCause::Policy | EndCause::Credential) => {
+                Exit::Denied
+            }
+            CallError::ApprovalRequired { .. } => Exit::Approval,
             CallError::Unavailable { .. }
             | CallError::LimitReached { .. }
             | CallError::TimedOut(_)
             | CallError::NoBroker { .. }
-            | CallError::LeaseLost(_) => Exit::Unavailable,
+            | CallError::LeaseLost(_)
+            | CallError::LeaseEnded(_) => Exit::Unavailable,
             _ => Exit::Failed,
         };
         Self::new(exit, error)

@@ -44,9 +44,13 @@ pub(crate) async fn run(args: InjectArgs) -> Result<Exit, Failure> {
                 result.extend_from_slice(value.unwrap_or_default());
             }
         }
+        if result.len() > RESULT_BYTES_MAX {
+            let message = format!("the result has more than {RESULT_BYTES_MAX} bytes");
+            return Err(Failure::new(Exit::Failed, message));
+        }
     }
     match out_file {
-        Some(file) => out_file::write(&file, file_mode, &result)?,
+        Some(file) => out_file::write(&file, file_mode, force, &result)?,
         None => {
             let mut out = std::io::stdout().lock();
             out.write_all(&result)?;
@@ -57,3 +61,5 @@ pub(crate) async fn run(args: InjectArgs) -> Result<Exit, Failure> {
 }
 
 const TEMPLATE_BYTES_MAX: u64 = 16 << 20;
+/// A template can name a long value very often.
+const RESULT_BYTES_MAX: usize = 64 << 20;

@@ -4,40 +4,49 @@
 //! until the model ends them, or its client goes away. There is no tool that redeems.
 
 mod answer;
+mod approval;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rmcp::handler::server::router::tool::ToolRouter;
+use rmcp::handler::server::tool::RequestState;
 use rmcp::handler::server::wrapper::Parameters;
-use rmcp::model::{CallToolResult, Implementation, ServerCapabilities, ServerConfig};
-use rmcp::{ServerHandler, ServiceExt, tool, tool_handler, tool_router};
+use rmcp::model::{
+    CallToolResponse, CallToolResult, Implementation, ProtocolVersion, ServerCapabilities, ServerConfig,
+};
+use rmcp::service::RequestContext;
+use rmcp::{RoleServer, ServerHandler, ServiceExt, tool, tool_handler, tool_router};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::oneshot;
-use valetkey_client::{AcquireLease, Broker, CheckAccess, LeaseEvent, LeaseStream as Lease};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use valetkey_client::{AcquireLease, Broker, CallError, CheckAccess, Lease, Retries};
 
 use crate::cli::McpArgs;
 use crate::connection::connect_for;
 use crate::failure::{Exit, Failure};
 use crate::signals::Interrupts;
 
-use self::answer::{checked, ended, failed, granted, listed};
+use self::answer::{cancelled, checked, failed, granted, listed, too_many};
+use self::approval::Waiting;
 
 /// Runs it, until its client goes away or a signal ends it.
 pub(crate) async fn run(args: McpArgs) -> Result<Exit, Failure> {
     let McpArgs { session, on_behalf_of, connection } = args;
-    let broker = connect_for(&connection, on_behalf_of.as_deref()).await?;
-    let leases = Leases::default();
-    let desk = Desk { broker, session, leases: leases.clone(), tool_router: Desk::tool_router() };
+    // A broker that restarts is waited for: there is nobody here to ask again.
+    let broker = connect_for(&connection, on_behalf_of.as_deref()).await?.retries(Retries::default());
+    let leases = Leases { held: Arc::default(), places: Arc::new(Semaphore::new(LEASES_MAX)) };
+    let (waiting, tool_router) = (Waiting::default(), Desk::tool_router());
+    let desk = Desk { broker, session, leases: leases.clone(), waiting, tool_router };
     let mut interrupts = Interrupts::take()?;
     let serving = async {
-        let service = desk
-            .serve(rmcp::transport::stdio())
-            .await
-            .map_err(|error| Failure::chain(Exit::Failed, &error))?;
+        // What went wrong in its own words names types of the library's.
+        let gone = "the client has gone, or does not speak the Model Context Protocol";
+        let service =
+            desk.serve(rmcp::transport::stdio()).await.map_err(|_| Failure::new(Exit::Failed, gone))?;
         service.waiting().await.map(drop).map_err(|error| Failure::chain(Exit::Failed, &error))
     };
     let served = tokio::select! {
@@ -53,23 +62,26 @@ struct Desk {
     broker: Broker,
     session: Option<String>,
     leases: Leases,
+    waiting: Waiting,
     tool_router: ToolRouter<Self>,
 }
 
 /// The leases that are held; clones share them.
-#[derive(Clone, Default)]
-struct Leases(Arc<Mutex<BTreeMap<String, Held>>>);
-
-/// A lease that is held.
-pub(crate) struct Held {
-    tool: String,
-    /// The handles to use now, by reference.
-    handles: BTreeMap<String, valetkey_client::Issued>,
-    /// Ends it when it is sent or dropped; answers when the handles are dead.
-    stop: oneshot::Sender<oneshot::Sender<()>>,
+#[derive(Clone)]
+struct Leases {
+    held: Arc<Mutex<BTreeMap<String, Held>>>,
+    /// One place for each lease, taken before it is asked for.
+    places: Arc<Semaphore>,
 }
 
-#[derive(Deserialize, JsonSchema)]
+/// A lease that is held: renewed, and asked for again where its broker goes away, for as long as this lives.
+pub(crate) struct Held {
+    tool: String,
+    lease: Lease,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RequestAccess {
     /// Secret references, `op://<vault>/<item>[/<section>]/<field>`; 1 to 64.
@@ -120,46 +132,43 @@ impl Desk {
                        string that is safe to write down, and that the named tool alone can turn into the value. Pass \
                        the handle to the tool in place of the secret. You never see values."
     )]
-    async fn request_access(&self, Parameters(asked): Parameters<RequestAccess>) -> CallToolResult {
-        let RequestAccess { references, tool, purpose, ttl_seconds, partial, destination } = asked;
-        if self.leases.lock().len() >= LEASES_MAX {
-            return CallToolResult::structured_error(json!({
-                "error": "TOO_MANY_LEASES", "next": "end one that is done with, by `end_lease`",
-            }));
-        }
-        let request = AcquireLease {
-            tool: tool.clone(),
-            references,
-            purpose,
-            ttl: ttl_seconds.map(seconds),
-            partial,
-            session: self.session.clone(),
-            destination,
+    async fn request_access(
+        &self,
+        Parameters(asked): Parameters<RequestAccess>,
+        RequestState(before): RequestState,
+        context: RequestContext<RoleServer>,
+    ) -> CallToolResponse {
+        let Some(place) = self.leases.place() else { return too_many().into() };
+        let waits_for = asked.clone();
+        let answer = tokio::select! {
+            answer = self.acquire(asked, place) => answer,
+            // Nobody hears the answer: what was granted meanwhile ends.
+            () = context.ct.cancelled() => return cancelled().into(),
         };
-        let mut lease = match self.broker.acquire(request).await {
-            Ok(lease) => lease,
-            Err(error) => return failed(&error),
-        };
-        let mut refused = Vec::new();
-        let mut missing = lease.references().len();
-        while missing > 0 {
-            match lease.next().await {
-                Ok(Some(LeaseEvent::Issued(_))) => missing -= 1,
-                Ok(Some(LeaseEvent::Refused(refusal))) => {
-                    missing -= 1;
-                    refused.push(refusal);
+        match answer {
+            Ok(granted) => {
+                self.waiting.forget(&waits_for);
+                granted.into()
+            }
+            Err(CallError::ApprovalRequired { approval_id, url, reference, record_id }) => {
+                let wait = approval::Wait { approval_id, url, reference, record_id };
+                self.waiting.note(waits_for, wait.clone());
+                // Who comes back and finds it not approved yet is told so: to be asked at once again helps nobody.
+                if before.is_none()
+                    && context.protocol_version() >= Some(ProtocolVersion::V_2026_07_28)
+                    && let Some(required) = approval::input_required(&context, &wait)
+                {
+                    return required.into();
                 }
-                Ok(Some(LeaseEvent::Ended(cause))) => return ended(lease.id(), cause),
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(error) => return failed(&error),
+                approval::waits(&wait).into()
+            }
+            Err(error) => {
+                if matches!(error, CallError::Denied { .. }) {
+                    self.waiting.forget(&waits_for);
+                }
+                failed(&error).into()
             }
         }
-        let answer = granted(lease.id(), &tool, lease.handles(), &refused);
-        if lease.handles().next().is_some() {
-            self.leases.keep(lease, tool);
-        }
-        answer
     }
 
     /// Lists what is held.
@@ -168,7 +177,7 @@ impl Desk {
                        use the newest. A lease that is not listed has ended; ask again."
     )]
     async fn list_my_access(&self) -> CallToolResult {
-        listed(&self.leases.lock())
+        listed(&self.leases.held(), self.waiting.listed())
     }
 
     /// Asks why.
@@ -191,16 +200,43 @@ impl Desk {
         description = "End a lease as soon as its secrets are not needed any more: its handles are dead then."
     )]
     async fn end_lease(&self, Parameters(EndLease { lease_id }): Parameters<EndLease>) -> CallToolResult {
-        let held = self.leases.lock().remove(&lease_id);
+        let held = self.leases.take(&lease_id);
         match held {
-            Some(held) => {
-                held.end().await;
+            Some(Held { tool: _, lease, _place }) => {
+                // A broker that does not answer sees the stream close all the same.
+                let _ = lease.end().await;
                 CallToolResult::structured(json!({"lease_id": lease_id, "ended": true}))
             }
             None => CallToolResult::structured_error(json!({
                 "error": "LEASE_NOT_HELD", "next": "it has ended already, or never was; see `list_my_access`",
             })),
         }
+    }
+}
+
+impl Desk {
+    /// Acquires a lease and keeps it, once there is an answer for each reference.
+    async fn acquire(
+        &self,
+        asked: RequestAccess,
+        place: OwnedSemaphorePermit,
+    ) -> Result<CallToolResult, CallError> {
+        let RequestAccess { references, tool, purpose, ttl_seconds, partial, destination } = asked;
+        let request = AcquireLease {
+            tool: tool.clone(),
+            references,
+            purpose,
+            ttl: ttl_seconds.map(seconds),
+            partial,
+            session: self.session.clone(),
+            destination,
+        };
+        let lease = self.broker.lease(request).await?;
+        let answer = granted(&tool, &lease);
+        if !lease.handles().is_empty() {
+            self.leases.held().insert(lease.id(), Held { tool, lease, _place: place });
+        }
+        Ok(answer)
     }
 }
 
@@ -215,62 +251,37 @@ impl ServerHandler for Desk {
 }
 
 impl Leases {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those that are not over.
+    fn held(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, held| held.lease.lost().is_none());
+        held
     }
 
-    /// Holds a lease: its renewals are taken as they come, and it is forgotten when it ends.
-    fn keep(&self, mut lease: Lease, tool: String) {
-        let id = lease.id().to_owned();
-        let handles = current(&lease);
-        let (stop, mut stopped) = oneshot::channel::<oneshot::Sender<()>>();
-        self.lock().insert(id.clone(), Held { tool, handles, stop });
-        let leases = self.clone();
-        tokio::spawn(async move {
-            let reply = loop {
-                tokio::select! {
-                    event = lease.next() => match event {
-                        Ok(Some(_)) => {
-                            if let Some(held) = leases.lock().get_mut(&id) {
-                                held.handles = current(&lease);
-                            }
-                        }
-                        Ok(None) | Err(_) => {
-                            leases.lock().remove(&id);
-                            return;
-                        }
-                    },
-                    reply = &mut stopped => break reply,
-                }
-            };
-            // A broker that does not answer sees the stream close all the same.
-            let _ = lease.end().await;
-            if let Ok(reply) = reply {
-                let _ = reply.send(());
-            }
-        });
+    /// A place for one more.
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        // What is over gives its place back.
+        drop(self.held());
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Takes one out, by the id that it has or by the one that it had first.
+    fn take(&self, id: &str) -> Option<Held> {
+        let mut held = self.held();
+        let key = held.iter().find(|(first, held)| *first == id || held.lease.id() == id);
+        let key = key.map(|(first, _)| first.clone())?;
+        held.remove(&key)
     }
 
     async fn end_all(&self) {
-        let all = std::mem::take(&mut *self.lock());
-        for held in all.into_values() {
-            held.end().await;
+        let all = std::mem::take(&mut *self.held());
+        let mut ends = JoinSet::new();
+        for Held { tool: _, lease, _place } in all.into_values() {
+            ends.spawn(lease.end());
         }
+        // As above; each has a bound of its own.
+        while ends.join_next().await.is_some() {}
     }
-}
-
-impl Held {
-    /// Ends it: its handles are dead when this returns, or the broker does not answer.
-    async fn end(self) {
-        let (reply, answered) = oneshot::channel();
-        if self.stop.send(reply).is_ok() {
-            let _ = answered.await;
-        }
-    }
-}
-
-fn current(lease: &Lease) -> BTreeMap<String, valetkey_client::Issued> {
-    lease.handles().map(|issued| (issued.reference.clone(), issued.clone())).collect()
 }
 
 fn seconds(seconds: u32) -> Duration {
@@ -282,5 +293,6 @@ const LEASES_MAX: usize = 64;
 const INSTRUCTIONS: &str = "\
 Secrets are lent for one tool at a time. Ask by `request_access` for what the next tool call needs, pass the handles \
 (`vkh_…`) to that tool in place of secrets, and end the lease when the tool is done. Handles are safe to write down; \
-never ask anybody for the values. Where access is denied, follow the advice or tell the person; asking again in other \
+never ask anybody for the values. Where a person has to approve, say so and where, and ask again in the same words when \
+it is done. Where access is denied, follow the advice or tell the person; asking again in other \
 words does not help.";

@@ -20,7 +20,7 @@ pub(crate) async fn run(args: ReadArgs) -> Result<Exit, Failure> {
     held.end().await;
     let value = value?;
     match out_file {
-        Some(file) => out_file::write(&file, file_mode, value.expose_secret())?,
+        Some(file) => out_file::write(&file, file_mode, force, value.expose_secret())?,
         None => {
             let mut out = std::io::stdout().lock();
             out.write_all(value.expose_secret())?;

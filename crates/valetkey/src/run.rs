@@ -5,16 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use rustix::process::{Pid, Signal, getpgrp, kill_process};
+use rustix::termios::tcgetpgrp;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 use valetkey_client::{LeaseEvent, SecretValue};
 use zeroize::Zeroizing;
 
@@ -22,7 +26,8 @@ use crate::cli::shell::RunArgs;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::shell::env_file;
-use crate::shell::mask::{Forms, Masker};
+use crate::shell::forms::Forms;
+use crate::shell::mask::Masker;
 use crate::shell::template::{self, Part};
 use crate::shell::{Held, add, hold};
 
@@ -70,10 +75,12 @@ pub(crate) async fn run(args: RunArgs) -> Result<Ended, Failure> {
         child.env_remove(name);
     });
     let masked = !no_masking && !values.is_empty();
-    let status = watch(child, masked.then_some(&values), held.as_mut(), &name).await;
+    let mut running = Running::start(child, masked.then_some(&values), handles, name)?;
+    let status = running.wait(held.as_mut()).await;
     if let Some(held) = held {
         held.end().await;
     }
+    running.drain().await;
     status.map(code)
 }
 
@@ -131,69 +138,105 @@ fn plain(parts: &[Part]) -> OsString {
     parts.iter().map(text).collect::<String>().into()
 }
 
-/// Starts the command and waits for its end; passes on its output, and our signals to it.
-async fn watch(
-    mut command: Command,
-    values: Option<&BTreeMap<&str, SecretValue>>,
-    held: Option<&mut Held>,
-    name: &str,
-) -> Result<ExitStatus, Failure> {
-    // Before the start: what cannot be concealed is not begun.
-    let maskers = match values {
-        None => None,
-        Some(values) => {
-            let forms = Forms::of(values.values().map(SecretValue::expose_secret));
-            command.stdout(Stdio::piped()).stderr(Stdio::piped());
-            Some((Masker::new(&forms)?, Masker::new(&forms)?))
+/// The command, what it prints and our signals to it.
+struct Running {
+    name: String,
+    /// Whether it was given handles, which die while it runs.
+    handles: bool,
+    child: Child,
+    pipes: Vec<JoinHandle<io::Result<()>>>,
+    /// Dropped once the command has ended.
+    alive: watch::Sender<()>,
+    signals: Signals,
+}
+
+impl Running {
+    fn start(
+        mut command: Command,
+        values: Option<&BTreeMap<&str, SecretValue>>,
+        handles: bool,
+        name: String,
+    ) -> Result<Self, Failure> {
+        // Before the start: what cannot be concealed is not begun.
+        let masker = match values {
+            None => None,
+            Some(values) => {
+                let forms = Forms::of(values.values().map(SecretValue::expose_secret));
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
+                Some(Masker::new(&forms)?)
+            }
+        };
+        let signals = Signals::take()?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| Failure::new(Exit::Failed, format!("`{name}` cannot be started: {error}")))?;
+        let (alive, ended) = watch::channel(());
+        let mut pipes = Vec::new();
+        if let (Some(masker), Some(out), Some(err)) = (masker, child.stdout.take(), child.stderr.take()) {
+            pipes.push(tokio::spawn(pass(out, masker.twin(), tokio::io::stdout(), ended.clone())));
+            pipes.push(tokio::spawn(pass(err, masker, tokio::io::stderr(), ended)));
         }
-    };
-    let mut signals = Signals::take()?;
-    let mut child = command
-        .spawn()
-        .map_err(|error| Failure::new(Exit::Failed, format!("`{name}` cannot be started: {error}")))?;
-    drop(command);
-    let pipes = maskers.map(|(out, err)| {
-        let out = child.stdout.take().map(|from| tokio::spawn(pass(from, out, io::stdout())));
-        (out, child.stderr.take().map(|from| tokio::spawn(pass(from, err, io::stderr()))))
-    });
-    let status = wait(&mut child, &mut signals, held, name).await?;
-    if let Some((out, err)) = pipes {
-        for pipe in [out, err].into_iter().flatten() {
-            // What the command has left behind may hold the pipes open: its end is the end of ours.
-            if let Ok(Ok(Err(error))) = tokio::time::timeout(OUTPUT_AFTER_END, pipe).await
-                && error.kind() != io::ErrorKind::BrokenPipe
-            {
-                output::note(&format!("some of what `{name}` printed is lost: {error}"));
+        Ok(Self { name, handles, child, pipes, alive, signals })
+    }
+
+    /// Waits for its end, and passes on our signals to it.
+    async fn wait(&mut self, mut held: Option<&mut Held>) -> Result<ExitStatus, Failure> {
+        let Self { name, handles, child, pipes: _, alive: _, signals } = self;
+        let mut told = false;
+        loop {
+            tokio::select! {
+                status = child.wait() => return Ok(status?),
+                signal = signals.next() => {
+                    let child = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+                    if let Some(child) = child {
+                        // A child that is gone needs no signal.
+                        let _ = kill_process(child, signal);
+                    }
+                }
+                event = next(&mut held) => match event {
+                    Some(LeaseEvent::Revoked { reference, .. }) => output::note(&format!(
+                        "{reference} was revoked while `{name}` runs; it keeps what it was given"
+                    )),
+                    Some(LeaseEvent::Renewed { .. }) if *handles && !told => {
+                        told = true;
+                        output::note(&format!(
+                            "handles that `{name}` has are about to expire, and it gets no others; `--ttl` asks for longer ones"
+                        ));
+                    }
+                    Some(_) => {}
+                    None => {
+                        held = None;
+                        if *handles {
+                            output::note(&format!("the lease has ended while `{name}` runs: its handles are dead"));
+                        }
+                    }
+                },
             }
         }
     }
-    Ok(status)
-}
 
-async fn wait(
-    child: &mut Child,
-    signals: &mut Signals,
-    mut held: Option<&mut Held>,
-    name: &str,
-) -> Result<ExitStatus, Failure> {
-    loop {
-        tokio::select! {
-            status = child.wait() => return Ok(status?),
-            signal = signals.next() => {
-                let child = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-                if let Some(child) = child {
-                    // A child that is gone needs no signal.
-                    let _ = kill_process(child, signal);
+    /// Waits until all that it printed is passed on, or a signal says that nobody waits for the rest.
+    async fn drain(self) {
+        let Self { name, handles: _, child: _, pipes, alive, mut signals } = self;
+        drop(alive);
+        let passed = async {
+            for pipe in pipes {
+                if let Ok(Err(error)) = pipe.await
+                    && error.kind() != io::ErrorKind::BrokenPipe
+                {
+                    output::note(&format!("some of what `{name}` printed is lost: {error}"));
                 }
             }
-            event = next(&mut held) => match event {
-                Some(LeaseEvent::Revoked { reference, .. }) => output::note(&format!(
-                    "{reference} was revoked while `{name}` runs; it keeps what it was given"
-                )),
-                Some(_) => {}
-                None => held = None,
-            },
+        };
+        tokio::pin!(passed);
+        // Now it is for us, wherever it comes from.
+        signals.ours = true;
+        tokio::select! {
+            () = &mut passed => return,
+            _ = signals.next() => {}
         }
+        // It may be the very one that ended the command: what it printed last is worth a moment.
+        let _ = timeout(OUTPUT_AFTER_END, passed).await;
     }
 }
 
@@ -206,18 +249,26 @@ async fn next(held: &mut Option<&mut Held>) -> Option<LeaseEvent> {
     }
 }
 
-/// Passes on what a command prints, with values concealed.
-async fn pass(mut from: impl AsyncRead + Unpin, mut masker: Masker, mut to: impl Write) -> io::Result<()> {
+/// Passes on what a command prints, with values concealed. However long the reader of `to` takes, nothing is lost.
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut masker: Masker,
+    mut to: impl AsyncWrite + Unpin,
+    mut ended: watch::Receiver<()>,
+) -> io::Result<()> {
     let mut bytes = Zeroizing::new(vec![0; PIECE]);
     let mut out = Vec::new();
     loop {
-        let count = from.read(&mut bytes).await?;
+        let count = tokio::select! {
+            count = from.read(&mut bytes) => count?,
+            () = quiet_after(&mut ended) => 0,
+        };
         match bytes.get(..count) {
             Some(piece) if !piece.is_empty() => masker.take(piece, &mut out),
             _ => masker.finish(&mut out),
         }
-        to.write_all(&out)?;
-        to.flush()?;
+        to.write_all(&out).await?;
+        to.flush().await?;
         out.clear();
         if count == 0 {
             return Ok(());
@@ -225,10 +276,16 @@ async fn pass(mut from: impl AsyncRead + Unpin, mut masker: Masker, mut to: impl
     }
 }
 
+/// Waits for the end of the command, and a moment longer: what it has left behind may hold the pipe open.
+async fn quiet_after(ended: &mut watch::Receiver<()>) {
+    while ended.changed().await.is_ok() {}
+    sleep(OUTPUT_AFTER_END).await;
+}
+
 /// The signals that are passed on.
 struct Signals {
-    /// What the terminal sends goes to the command as well, so it is not sent twice.
-    from_terminal: bool,
+    /// Whether they are for us: the command has ended.
+    ours: bool,
     taken: Vec<(tokio::signal::unix::Signal, Signal)>,
 }
 
@@ -243,16 +300,17 @@ impl Signals {
             (SignalKind::user_defined2(), Signal::USR2),
         ];
         let taken = kinds.into_iter().map(|(kind, number)| Ok((signal(kind)?, number)));
-        Ok(Self { from_terminal: io::stdin().is_terminal(), taken: taken.collect::<io::Result<_>>()? })
+        Ok(Self { ours: false, taken: taken.collect::<io::Result<_>>()? })
     }
 
     /// The next one to be passed on. Cancel safe.
     async fn next(&mut self) -> Signal {
-        let Self { from_terminal, taken } = self;
+        let Self { ours, taken } = self;
         std::future::poll_fn(|context| {
             for (signal, number) in taken.iter_mut() {
                 while signal.poll_recv(context).is_ready() {
-                    if !(*from_terminal && matches!(*number, Signal::INT | Signal::QUIT)) {
+                    let from_terminal = matches!(*number, Signal::INT | Signal::QUIT) && in_foreground();
+                    if *ours || !from_terminal {
                         return std::task::Poll::Ready(*number);
                     }
                 }
@@ -263,13 +321,25 @@ impl Signals {
     }
 }
 
+/// Whether the keys of a terminal go to us: then they go to the command as well, and it is not told twice.
+fn in_foreground() -> bool {
+    let group = std::fs::File::open("/dev/tty").and_then(|tty| Ok(tcgetpgrp(tty)?));
+    group.is_ok_and(|group| group == getpgrp())
+}
+
 /// As a shell says it: a command that a signal has ended is 128 and the signal's number.
 fn code(status: ExitStatus) -> Ended {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     Ended(u8::try_from(code).unwrap_or(1))
 }
 
-const NOT_FOR_THE_COMMAND: [&str; 4] =
-    ["VALETKEY_TOKEN", "VALETKEY_TOKEN_FILE", "VALETKEY_TOOL_TOKEN", "VALETKEY_TOOL_TOKEN_FILE"];
+const NOT_FOR_THE_COMMAND: [&str; 6] = [
+    "VALETKEY_TOKEN",
+    "VALETKEY_TOKEN_FILE",
+    "VALETKEY_TOOL_TOKEN",
+    "VALETKEY_TOOL_TOKEN_FILE",
+    "VALETKEY_CERT",
+    "VALETKEY_KEY",
+];
 const PIECE: usize = 16 * 1024;
 const OUTPUT_AFTER_END: std::time::Duration = std::time::Duration::from_secs(2);

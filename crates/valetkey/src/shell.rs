@@ -1,6 +1,7 @@
 //! What `read`, `inject` and `run` share: one lease for all references of a command, and its values.
 
 pub(crate) mod env_file;
+pub(crate) mod forms;
 pub(crate) mod mask;
 pub(crate) mod out_file;
 pub(crate) mod template;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use valetkey_core::{AgentId, Bearer, Identity, Name, PersonId, ToolId};
 use valetkey_server::{
-    App, Config, Limits, Member, Proof, Retention, Signing, SourceBounds, SourceConfig, SourceKind,
-    SystemClock, TOKEN_PREFIX, TokenDigest, usual_digest_key,
+    App, ApprovalSettings, Config, Limits, Member, Proof, Retention, Signing, SourceBounds, SourceConfig,
+    SourceKind, SystemClock, TOKEN_PREFIX, TokenDigest, usual_digest_key,
 };
 use zeroize::Zeroizing;
 
@@ -67,6 +67,7 @@ impl Throwaway {
             }],
             members: self.passes.iter().map(Pass::member).collect(),
             spiffe_rules: Vec::new(),
+            approvals: ApprovalSettings::default(),
             issuers: Vec::new(),
             limits: Limits::default(),
             digests: Vec::new(),

@@ -58,6 +58,10 @@ fn help_is_as_reviewed() {
         "token create",
         "token list",
         "token revoke",
+        "approval",
+        "approval list",
+        "approval approve",
+        "approval reject",
         "backup",
         "dev-ca",
         "config",
@@ -451,9 +455,14 @@ fn configure(folder: &Path, policies: &Path) -> (String, String) {
     let file = folder.join("valetkey.toml");
     fs::write(&file, text).unwrap();
     let config = file.to_str().unwrap();
-    let ran = run(&["token", "create", "--config", config, "--agent", "travel-bot", "--format", "json"]);
+    (config.to_owned(), token(config, "--agent", "travel-bot"))
+}
+
+/// Makes one more identity, in the configuration.
+fn token(config: &str, kind: &str, name: &str) -> String {
+    let ran = run(&["token", "create", "--config", config, kind, name, "--format", "json"]);
     let token: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    (file.to_str().unwrap().to_owned(), token["token"].as_str().unwrap().to_owned())
+    token["token"].as_str().unwrap().to_owned()
 }
 
 fn repository() -> PathBuf {

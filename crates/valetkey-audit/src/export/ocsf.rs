@@ -133,7 +133,7 @@ struct Activity(i64, &'static str);
 /// Asking and looking reads; what the schema has no word for is named by its kind.
 fn activity(kind: RecordKind) -> Activity {
     match kind {
-        RecordKind::TokenCreate => Activity(1, "Create"),
+        RecordKind::TokenCreate | RecordKind::Approve => Activity(1, "Create"),
         RecordKind::Acquire
         | RecordKind::Redeem
         | RecordKind::Check
@@ -141,7 +141,8 @@ fn activity(kind: RecordKind) -> Activity {
         | RecordKind::ReadAudit
         | RecordKind::FindValue
         | RecordKind::Operate
-        | RecordKind::TokenList => Activity(2, "Read"),
+        | RecordKind::TokenList
+        | RecordKind::ApprovalList => Activity(2, "Read"),
         RecordKind::Renew | RecordKind::PolicyLoad | RecordKind::ConfigLoad | RecordKind::TlsLoad => {
             Activity(3, "Update")
         }
@@ -150,7 +151,8 @@ fn activity(kind: RecordKind) -> Activity {
         | RecordKind::HandleExpire
         | RecordKind::HandleRevoke
         | RecordKind::Retire
-        | RecordKind::TokenRevoke => Activity(4, "Delete"),
+        | RecordKind::TokenRevoke
+        | RecordKind::Reject => Activity(4, "Delete"),
         RecordKind::Unauthenticated
         | RecordKind::Malformed
         | RecordKind::Limit

@@ -13,6 +13,14 @@ pub enum Reason {
     PolicyError,
     /// Permitted, but for a shorter life than was asked for.
     PolicyTtl,
+    /// Permitted, but a person has to approve it first.
+    ApprovalRequired,
+    /// Permitted, but a person has rejected it a while ago.
+    ApprovalRejected,
+    /// Whoever would approve is not in every group that the policies ask for.
+    ApproverGroup,
+    /// Whoever would approve is the one on whose behalf it was asked.
+    ApproverOwn,
     /// A policy may permit, depending on what the reference means.
     PolicyPossible,
     /// The source could not be asked what the reference means.
@@ -133,7 +141,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 67] = [
         Self::PolicyPermit,
         Self::PolicyNoPermit,
         Self::PolicyForbid,
@@ -197,6 +205,10 @@ impl Reason {
         Self::EndCredential,
         Self::IdentityLimit,
         Self::Repeated,
+        Self::ApprovalRequired,
+        Self::ApprovalRejected,
+        Self::ApproverGroup,
+        Self::ApproverOwn,
     ];
 
     /// The stable code.
@@ -208,6 +220,10 @@ impl Reason {
             Self::PolicyForbid => "POLICY_FORBID",
             Self::PolicyError => "POLICY_ERROR",
             Self::PolicyTtl => "POLICY_TTL",
+            Self::ApprovalRequired => "APPROVAL_REQUIRED",
+            Self::ApprovalRejected => "APPROVAL_REJECTED",
+            Self::ApproverGroup => "APPROVER_GROUP",
+            Self::ApproverOwn => "APPROVER_OWN",
             Self::PolicyPossible => "POLICY_POSSIBLE",
             Self::SourceFailed => "SOURCE_FAILED",
             Self::CallerKind => "CALLER_KIND",

@@ -1,19 +1,30 @@
 //! Acquiring: decide and record every reference, fetch, seal, issue.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::{ATTEMPTS_MAX, Acquire, Broker, POLICY_CHANGED, Refusal};
+use crate::approval::Want;
 use crate::audit::{AuditOutcome, AuditRecord, OutcomeResult, Reason, RecordKind};
-use crate::gate::{Denial, Grant, Verdict};
+use crate::gate::{Awaited, Denial, Grant, Verdict};
 use crate::handle::Handle;
 use crate::lease::{EndCause, IssueError, LeaseEvent, LeaseEvents, LeaseId};
 use crate::reference::SecretReference;
 use crate::request::{AccessKind, AccessRequest};
 use crate::resolver::{ResolveError, ResolveFailure, Resolved};
 use crate::target::Target;
+
+/// What became of the references of one ask.
+struct Sorted {
+    granted: Vec<(Grant, Handle)>,
+    /// What a person has to approve first.
+    awaited: Vec<Awaited>,
+    /// The first of the others.
+    refusal: Option<Refusal>,
+}
 
 impl Broker {
     /// Opens a lease: every reference is decided and recorded, and the values are fetched and sealed. The
@@ -43,30 +54,13 @@ impl Broker {
 
         let references = ask.references.iter().map(SecretReference::text).collect();
         events.push(LeaseEvent::Opened { lease: events.lease(), references });
-        let (mut granted, mut first_refusal) = (Vec::with_capacity(handles.len()), None);
-        for ((verdict, handle), reference) in verdicts.into_iter().zip(handles).zip(&ask.references) {
-            match verdict {
-                Verdict::Allow(grant) => granted.push((grant, handle)),
-                Verdict::Deny(denial) => {
-                    self.leases.give_back_place(events.lease());
-                    events.push(denied(reference, &denial));
-                    first_refusal
-                        .get_or_insert(Refusal::Denied { denial, reference: Some(reference.text()) });
-                }
-                Verdict::Unknown { record, error } => {
-                    let reference = reference.text();
-                    self.leases.give_back_place(events.lease());
-                    events.push(LeaseEvent::Refused {
-                        reference: Arc::clone(&reference),
-                        reason: error.code(),
-                        message: error.to_string(),
-                        record,
-                    });
-                    first_refusal.get_or_insert(Refusal::Unresolved { error, reference, record });
-                }
-            }
+        let Sorted { granted, awaited, mut refusal } = self.sort(&mut events, verdicts, handles, ask);
+        if !awaited.is_empty() && (ask.partial || refusal.is_none()) {
+            // All or nothing, and something else is refused: nobody is asked to approve what will not be.
+            let first = self.await_approval(&mut events, awaited);
+            refusal = refusal.or(first);
         }
-        if let Some(refusal) = first_refusal
+        if let Some(refusal) = refusal
             && (!ask.partial || granted.is_empty())
         {
             self.withhold(granted.into_iter().map(|(grant, _)| grant), LEASE_REFUSED);
@@ -78,6 +72,72 @@ impl Broker {
             return Ok(Some(events));
         }
         Ok(self.issue_all(&mut events, granted).await?.then_some(events))
+    }
+
+    /// Tells the verdicts apart; what is refused for good is told at once.
+    fn sort(
+        &self,
+        events: &mut LeaseEvents,
+        verdicts: Vec<Verdict>,
+        handles: Vec<Handle>,
+        ask: &Acquire,
+    ) -> Sorted {
+        let (mut granted, mut awaited, mut refusal) = (Vec::with_capacity(handles.len()), Vec::new(), None);
+        for ((verdict, handle), reference) in verdicts.into_iter().zip(handles).zip(&ask.references) {
+            match verdict {
+                Verdict::Allow(grant) => granted.push((grant, handle)),
+                Verdict::Await(it) => awaited.push(it),
+                Verdict::Deny(denial) => {
+                    self.leases.give_back_place(events.lease());
+                    events.push(denied(reference, &denial));
+                    refusal.get_or_insert(Refusal::Denied { denial, reference: Some(reference.text()) });
+                }
+                Verdict::Unknown { record, error } => {
+                    let reference = reference.text();
+                    self.leases.give_back_place(events.lease());
+                    events.push(LeaseEvent::Refused {
+                        reference: Arc::clone(&reference),
+                        reason: error.code(),
+                        message: error.to_string(),
+                        record,
+                    });
+                    refusal.get_or_insert(Refusal::Unresolved { error, reference, record });
+                }
+            }
+        }
+        Sorted { granted, awaited, refusal }
+    }
+
+    /// Has what was refused until a person approves it wait for that person. The refusal of the first.
+    fn await_approval(&self, events: &mut LeaseEvents, awaited: Vec<Awaited>) -> Option<Refusal> {
+        let first = awaited.first()?;
+        let (reference, record) = (first.request.reference.text(), first.record);
+        let want = |it: &Awaited| Want {
+            reference: it.request.reference.text(),
+            target: Arc::clone(&it.request.target),
+            record: it.record,
+        };
+        let groups: BTreeSet<_> = awaited.iter().flat_map(|it| it.groups.iter().cloned()).collect();
+        let wants = awaited.iter().map(want).collect();
+        let waits =
+            self.gate.approvals().wait(events.lease(), &first.request, wants, groups.into_iter().collect());
+        let (reason, message) = match &waits {
+            Ok(ask) => (APPROVAL_REQUIRED, approval_message(ask.id)),
+            Err(full) => (APPROVAL_LIMIT, full.to_string()),
+        };
+        for it in &awaited {
+            self.leases.give_back_place(events.lease());
+            events.push(LeaseEvent::Refused {
+                reference: it.request.reference.text(),
+                reason,
+                message: message.clone(),
+                record: it.record,
+            });
+        }
+        Some(match waits {
+            Ok(ask) => Refusal::ApprovalRequired { id: ask.id, reference, record },
+            Err(full) => Refusal::AskLimit { full, record },
+        })
     }
 
     async fn open(&self, ask: &Acquire) -> Result<LeaseEvents, Refusal> {
@@ -309,6 +369,16 @@ fn denied(reference: &SecretReference, denial: &Denial) -> LeaseEvent {
     }
 }
 
+/// What the refused agent may read of what waits: whom to ask, and with which words.
+#[must_use]
+pub fn approval_message(id: LeaseId) -> String {
+    format!(
+        "a person has to approve this first: have one run `valetkey approval approve {id}`, then ask again"
+    )
+}
+
+const APPROVAL_REQUIRED: &str = "APPROVAL_REQUIRED";
+const APPROVAL_LIMIT: &str = "APPROVAL_LIMIT";
 const ACCESS_DENIED: &str = "ACCESS_DENIED";
 const LEASE_REFUSED: &str = "LEASE_REFUSED";
 const LEASE_ENDED: &str = "LEASE_ENDED";

@@ -64,7 +64,10 @@ impl Broker {
         for (verdict, (renewable, handle)) in verdicts.into_iter().zip(rest) {
             match verdict {
                 Verdict::Allow(grant) => granted.push((grant, handle, renewable)),
-                Verdict::Deny(_) => self.leases.renewal_denied(renewable.previous, EndCause::Policy),
+                // Its approval has had its time, or never was where the policies ask for one since.
+                Verdict::Await(_) | Verdict::Deny(_) => {
+                    self.leases.renewal_denied(renewable.previous, EndCause::Policy)
+                }
                 Verdict::Unknown { .. } => self.leases.renewal_failed(renewable.previous),
             }
         }

@@ -76,7 +76,8 @@ impl Broker {
                     record,
                 });
             }
-            None => return Err(Refusal::Broken),
+            // The gate asks for no approval here.
+            Some(Verdict::Await(_)) | None => return Err(Refusal::Broken),
         };
         let record = grant.record();
         let fresh = match self.fresh_code(&grant).await {

@@ -15,7 +15,8 @@ Environment:
   NO_COLOR             set: no colour
 
 Exit codes:
-  0 done, 1 failed, 2 denied, 3 invalid policy or configuration, 64 usage, 69 unavailable
+  0 done, 1 failed, 2 denied, 3 invalid policy or configuration, 4 a person has to approve it first,
+  64 usage, 69 unavailable
 
 Try `valetkey demo`.";
 

@@ -6,54 +6,23 @@
 use aho_corasick::Anchored;
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::noncontiguous::NFA;
-use data_encoding::{BASE64, BASE64URL};
 use std::collections::HashMap;
-use zeroize::{Zeroize, Zeroizing};
+use std::sync::Arc;
+use zeroize::Zeroize;
 
+use super::forms::Forms;
 use crate::failure::{Exit, Failure};
 
 /// Looks for values in a stream of bytes. The values live in it for as long as it does.
 pub(crate) struct Masker {
-    automaton: NFA,
+    automaton: Arc<NFA>,
     /// How many bytes of what was read may still become a value.
-    depths: HashMap<StateID, usize>,
+    depths: Arc<HashMap<StateID, usize>>,
     state: StateID,
     /// What was read and not passed on: each byte, and whether it is part of a value.
     held: Vec<(u8, bool)>,
     /// Whether what was passed on last was concealed.
     concealing: bool,
-}
-
-/// What is to be concealed: all forms of all values.
-pub(crate) struct Forms(Vec<Zeroizing<Vec<u8>>>);
-
-impl Forms {
-    /// The forms of these values; empty ones have none.
-    pub(crate) fn of<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut forms: Vec<Zeroizing<Vec<u8>>> = Vec::new();
-        for value in values {
-            // Programs print values line by line, and drop the last line end.
-            let value = value.trim_ascii_end();
-            if value.is_empty() {
-                continue;
-            }
-            forms.push(Zeroizing::new(value.to_vec()));
-            if value.len() < ENCODED_LENGTH_MIN {
-                continue;
-            }
-            forms.extend(lines(value));
-            forms.push(in_json(value));
-            for encoding in [BASE64, BASE64URL] {
-                forms.extend((0..3).map(|place| in_base64(value, place, &encoding)));
-            }
-            for (space, upper) in [("%20", true), ("%20", false), ("+", true), ("+", false)] {
-                forms.push(percent_encoded(value, space, upper));
-            }
-        }
-        forms.sort_unstable_by(|one, other| one.as_slice().cmp(other));
-        forms.dedup();
-        Self(forms)
-    }
 }
 
 impl Masker {
@@ -65,18 +34,25 @@ impl Masker {
         let failed = |error: &dyn std::error::Error| {
             Failure::new(Exit::Failed, format!("the values cannot be concealed: {error}"))
         };
-        let automaton =
-            NFA::new(forms.0.iter().map(|form| form.as_slice())).map_err(|error| failed(&error))?;
+        let automaton = NFA::new(forms.iter()).map_err(|error| failed(&error))?;
         let start = automaton.start_state(Anchored::No).map_err(|error| failed(&error))?;
         let mut depths = HashMap::new();
-        for form in &forms.0 {
+        for form in forms.iter() {
             let mut state = start;
             for (depth, byte) in (1..).zip(form.iter()) {
                 state = automaton.next_state(Anchored::No, state, *byte);
                 depths.insert(state, depth);
             }
         }
+        let (automaton, depths) = (Arc::new(automaton), Arc::new(depths));
         Ok(Self { automaton, depths, state: start, held: Vec::new(), concealing: false })
+    }
+
+    /// One for another stream, before this one has read anything.
+    pub(crate) fn twin(&self) -> Self {
+        let Self { automaton, depths, state, held: _, concealing: _ } = self;
+        let (automaton, depths) = (Arc::clone(automaton), Arc::clone(depths));
+        Self { automaton, depths, state: *state, held: Vec::new(), concealing: false }
     }
 
     /// Takes the next bytes of the stream; passes on what cannot be part of a value any more.
@@ -119,56 +95,13 @@ impl Drop for Masker {
     }
 }
 
-/// The lines of a value of several, where they are long enough to be nothing else.
-fn lines(value: &[u8]) -> impl Iterator<Item = Zeroizing<Vec<u8>>> {
-    let several = value.contains(&b'\n');
-    let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-    lines
-        .filter(move |line| several && line.len() >= LINE_LENGTH_MIN)
-        .map(|line| Zeroizing::new(line.to_vec()))
-}
-
-/// As it stands within the quotes of a JSON string.
-fn in_json(value: &[u8]) -> Zeroizing<Vec<u8>> {
-    let text = String::from_utf8_lossy(value);
-    let mut json = serde_json::to_vec(&text).unwrap_or_default();
-    json.pop();
-    json.drain(..json.len().min(1));
-    Zeroizing::new(json)
-}
-
-/// The characters of base64 that depend on the value alone, where it begins `place` bytes into a group of three.
-fn in_base64(value: &[u8], place: usize, encoding: &data_encoding::Encoding) -> Zeroizing<Vec<u8>> {
-    let mut group = Zeroizing::new(vec![0; place]);
-    group.extend_from_slice(value);
-    let encoded = Zeroizing::new(encoding.encode(&group));
-    // Six bits a character: the first may hold bits of what comes before, the last of what comes after.
-    let (first, end) = ((place * 8).div_ceil(6), group.len() * 8 / 6);
-    Zeroizing::new(encoded.as_bytes().get(first..end).unwrap_or_default().to_vec())
-}
-
-/// As it stands in a URL or a form.
-fn percent_encoded(value: &[u8], space: &str, upper: bool) -> Zeroizing<Vec<u8>> {
-    let mut encoded = Zeroizing::new(Vec::with_capacity(3 * value.len()));
-    for byte in value {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(*byte),
-            b' ' => encoded.extend_from_slice(space.as_bytes()),
-            _ if upper => encoded.extend_from_slice(format!("%{byte:02X}").as_bytes()),
-            _ => encoded.extend_from_slice(format!("%{byte:02x}").as_bytes()),
-        }
-    }
-    encoded
-}
-
 const CONCEALED: &[u8] = b"<concealed by valetkey>";
-/// Of shorter values only the plain form is looked for: their encodings could be anything.
-const ENCODED_LENGTH_MIN: usize = 4;
-const LINE_LENGTH_MIN: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shell::forms;
+    use data_encoding::BASE64;
     use proptest::prelude::*;
 
     fn masked(values: &[&[u8]], pieces: &[&[u8]]) -> String {
@@ -203,8 +136,16 @@ mod tests {
         check(&["p\"w\\d"], r#"{"x":"p\"w\\d"}"#, r#"{"x":"***"}"#);
         check(&["a b&c"], "x=a%20b%26c&y=a+b%26c", "x=***&y=***");
         check(&["ü/?x"], "%C3%BC%2F%3Fx %c3%bc%2f%3fx", "*** ***");
+        // As Python, JavaScript, Java, and Go where it writes a user into a URL, do it.
+        check(&["p/w d!"], "p/w%20d%21 p%2Fw%20d! p%2Fw+d%21", "*** *** ***");
+        check(&["a=b&c@~"], "a=b&c%40~ a%3Db%26c%40%7E", "*** ***");
+        // As Python, Go and PHP write JSON.
+        check(&["ä<b>/c"], r#""\u00e4<b>/c" "ä\u003cb\u003e/c" "\u00e4<b>\/c""#, r#""***" "***" "***""#);
+        check(&["  blanks  "], "[blanks]", "[***]");
         let key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG\n-----END KEY-----";
         check(&[key], "x MIIEvQIBADANBgkqhkiG y", "x *** y");
+        let wrapped = "LS0tLS1CRUdJTiBLRVktLS0tLQpNSUlFdlFJQkFEQU5CZ2txaGtpRwotLS0tLUVORCBLRVktLS0t\nLQ==";
+        check(&[key], wrapped, "***\nLQ==");
     }
 
     #[test]
@@ -226,10 +167,10 @@ mod tests {
             let text = match form {
                 0 => whole.clone(),
                 1 => BASE64.encode(whole.as_bytes()),
-                2 => String::from_utf8(percent_encoded(whole.as_bytes(), "%20", true).to_vec()).unwrap(),
+                2 => String::from_utf8(forms::percent_encoded(whole.as_bytes(), forms::RFC_3986).to_vec()).unwrap(),
                 _ => serde_json::to_string(&whole).unwrap(),
             };
-            let value = value.trim_ascii_end();
+            let value = value.trim_ascii();
             prop_assume!(value.len() >= 4);
             let pieces: Vec<_> = text.as_bytes().chunks(cut).collect();
             let shown = masked(&[value.as_bytes()], &pieces);

@@ -11,6 +11,14 @@ use crate::output;
 /// Refuses what [`write()`] would refuse, before anything is asked for.
 pub(crate) fn check(file: &Path, force: bool) -> Result<(), Failure> {
     match fs::symlink_metadata(file) {
+        // A rename would put a file in place of a device, a pipe or a link, and with it the value.
+        Ok(there) if !there.is_file() => {
+            let message = format!(
+                "`{}` is a link or no file; name the file itself, or redirect stdout",
+                file.display()
+            );
+            Err(Failure::new(Exit::Usage, message))
+        }
         Ok(_) if !force => {
             let message = format!("`{}` is there already; `--force` writes over it", file.display());
             Err(Failure::new(Exit::Usage, message))
@@ -19,8 +27,8 @@ pub(crate) fn check(file: &Path, force: bool) -> Result<(), Failure> {
     }
 }
 
-/// Writes a file that only those in `mode` can open, whole or not at all; what is there is replaced.
-pub(crate) fn write(file: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
+/// Writes a file that only those in `mode` can open, whole or not at all; what is there is replaced, by `force`.
+pub(crate) fn write(file: &Path, mode: u32, force: bool, bytes: &[u8]) -> Result<(), Failure> {
     let failed =
         |error| Failure::new(Exit::Failed, format!("`{}` cannot be written: {error}", file.display()));
     let folder = file.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
@@ -31,7 +39,8 @@ pub(crate) fn write(file: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure>
         .tempfile_in(folder)
         .map_err(failed)?;
     fresh.write_all(bytes).and_then(|()| fresh.as_file().sync_all()).map_err(failed)?;
-    fresh.persist(file).map_err(|error| failed(error.error))?;
+    let written = if force { fresh.persist(file) } else { fresh.persist_noclobber(file) };
+    written.map_err(|error| failed(error.error))?;
     Ok(())
 }
 

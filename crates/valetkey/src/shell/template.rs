@@ -7,6 +7,8 @@
 
 use valetkey_core::SecretReference;
 
+use crate::output::inline;
+
 /// A template, taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -47,13 +49,12 @@ pub(crate) fn parse(template: &str, variables: Lookup<'_>) -> Result<Vec<Part>, 
 /// A text that is one reference, with its variables filled in; `None` where it is something else.
 ///
 /// # Errors
-/// [`TemplateError`] likewise.
-pub(crate) fn reference(text: &str, variables: Lookup<'_>) -> Result<Option<String>, TemplateError> {
+/// What is wrong with it, likewise.
+pub(crate) fn reference(text: &str, variables: Lookup<'_>) -> Result<Option<String>, String> {
     if !text.starts_with(PREFIX) {
         return Ok(None);
     }
-    let fault = |fault| TemplateError { line: 1, fault };
-    checked(&filled(text, variables).map_err(fault)?).map(Some).map_err(fault)
+    filled(text, variables).and_then(|text| checked(&text)).map(Some)
 }
 
 /// A variable of this process's environment; names count in any case, where the exact one is not set.
@@ -235,7 +236,8 @@ fn filled(text: &str, variables: Lookup<'_>) -> Result<String, String> {
 fn checked(reference: &str) -> Result<String, String> {
     SecretReference::parse(reference)
         .map(|_| reference.to_owned())
-        .map_err(|error| format!("`{reference}`: {error}"))
+        // A template may be somebody else's: what it says does not steer the terminal.
+        .map_err(|error| format!("`{}`: {error}", inline(reference)))
 }
 
 /// How far a bare reference goes; variables are part of it.

@@ -1,12 +1,17 @@
 //! `read`, `inject` and `run` against a broker.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{Dev, Ran, Running, run_with, valetkey};
+use rustix::io::ioctl_fionread;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Dev, Ran, Running, eventually, run_with, valetkey};
 
 const PASSWORD: &str = "op://Tutorial/Navan/password";
 const USERNAME: &str = "op://Tutorial/Navan/username";
@@ -80,6 +85,23 @@ fn read_prints_a_value_and_ends_its_lease() {
     assert_eq!((again.exit, again.stderr.contains("--force")), (64, true), "{}", again.stderr);
     assert_eq!(shell.run(&["read", "-f", "-o", out, "--file-mode", "640", PASSWORD], &[], "").exit, 0);
     assert_eq!(mode(&file), 0o640);
+}
+
+#[test]
+fn what_is_no_file_is_not_written_over() {
+    let shell = Shell::start();
+    let there = shell.file("there", "there");
+    let (link, pipe) = (shell.home.path().join("link"), shell.home.path().join("pipe"));
+    std::os::unix::fs::symlink(&there, &link).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [&link, &pipe] {
+        let before = fs::symlink_metadata(path).unwrap().file_type();
+        let ran = shell.run(&["read", "-f", "-o", path.to_str().unwrap(), PASSWORD], &[], "");
+        assert_eq!((ran.exit, ran.stderr.contains("is a link or no file")), (64, true), "{}", ran.stderr);
+        assert_eq!(fs::symlink_metadata(path).unwrap().file_type(), before);
+    }
+    assert_eq!(fs::read_to_string(&there).unwrap(), "there");
+    assert_eq!(shell.leases(), 0, "nothing was asked for");
 }
 
 #[test]
@@ -192,6 +214,25 @@ fn run_passes_exit_codes_and_signals_and_keeps_our_tokens() {
 }
 
 #[test]
+fn signals_pass_while_nobody_reads_the_output() {
+    let shell = Shell::start();
+    let told = shell.home.path().join("told");
+    let script = format!(
+        "yes out & out=$!; yes err >&2 & err=$!; trap 'kill $out $err; echo > {}; exit 3' TERM; wait",
+        told.display()
+    );
+    let env = shell.env(&[("PASS", PASSWORD)]);
+    let mut child = valetkey(&["run", "--", "sh", "-c", &script], &env).spawn().unwrap();
+    let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    // A pipe has 64 KiB.
+    eventually(|| [out.as_fd(), err.as_fd()].iter().all(|pipe| ioctl_fionread(pipe).unwrap() >= 60_000));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    eventually(|| told.exists());
+    drop((out, err));
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+#[test]
 fn run_gives_handles_where_it_is_told_to() {
     let shell = Shell::start();
     let ran = shell.script(&["--handles"], &[("PASS", PASSWORD)], "printf '%s' \"$PASS\"; sleep 0.1");
@@ -201,6 +242,19 @@ fn run_gives_handles_where_it_is_told_to() {
     let navan = shell.dev.token("tool:navan.book_flight");
     let redeemed = shell.dev.run(navan, &["redeem"], &format!("{}\n", ran.stdout));
     assert_eq!((redeemed.exit, redeemed.stdout.as_str()), (1, ""));
+}
+
+#[test]
+fn run_says_when_the_handles_that_it_gave_grow_old() {
+    let shell = Shell::start();
+    let env = shell.env(&[("PASS", PASSWORD)]);
+    let args = ["run", "--handles", "--ttl", "2s", "--", "sleep", "600"];
+    let mut child = valetkey(&args, &env).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("about to expire"), "{said}");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
 }
 
 fn mode(file: &Path) -> u32 {

@@ -290,6 +290,15 @@ fn stable_word(word: &str) -> String {
 /// Far longer than any command takes.
 const RUN_MAX: Duration = Duration::from_secs(30);
 
+/// Waits until it is so, and not for ever.
+pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < RUN_MAX, "it does not come to be so");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Compares with a file of `tests/golden`, or writes it where `UPDATE_GOLDEN` is set.
 pub(crate) fn golden(name: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);

@@ -150,7 +150,14 @@ async fn stricter_terms_revoke_and_looser_ones_do_not() {
     ] {
         world.change(move |_| Some(terms(60, 2, Redeemer::Tool)));
         let lease = world.acquire(&[A]).await;
-        assert_eq!(world.change(move |_| Some(now)), revoked, "{now:?}");
+        assert_eq!(
+            world.change({
+                let now = now.clone();
+                move |_| Some(now.clone())
+            }),
+            revoked,
+            "{now:?}"
+        );
         drop(lease);
     }
     world.finish().await;

@@ -112,7 +112,7 @@ async fn a_bound_handle_is_good_for_one_key() {
     {
         let terms =
             Obligations { uses: 2, redeemer, binding: Binding::Certificate, ..Obligations::default() };
-        let world = World::new(move |_| Some(terms));
+        let world = World::new(move |_| Some(terms.clone()));
         let without = world.try_acquire(world.ask(&[A])).await.err().map(|refusal| world.why(&refusal));
         assert_eq!(without.as_deref(), Some("denied POLICY_BINDING"));
         let ask = Acquire { call: testing::call_with_key(agent("bot"), 1), ..world.ask(&[A]) };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use crate::approval::ApprovalLimits;
 use crate::audit::{OutcomeResult, RecordId, RecordKind, Ruling, ValueDigest};
 use crate::broker::{Acquire, Broker, Refusal};
 use crate::decision::Obligations;
@@ -95,11 +96,26 @@ impl World {
         limits: LeaseLimits,
         rule: impl Fn(&AccessRequest) -> Option<Obligations> + Send + 'static,
     ) -> Self {
+        Self::with(limits, ApprovalLimits::default(), rule)
+    }
+
+    pub(super) fn approving(
+        limits: ApprovalLimits,
+        rule: impl Fn(&AccessRequest) -> Option<Obligations> + Send + 'static,
+    ) -> Self {
+        Self::with(LIMITS, limits, rule)
+    }
+
+    fn with(
+        limits: LeaseLimits,
+        approvals: ApprovalLimits,
+        rule: impl Fn(&AccessRequest) -> Option<Obligations> + Send + 'static,
+    ) -> Self {
         let clock = FakeClock::default();
         let shared: Arc<dyn crate::Clock> = Arc::new(clock.clone());
         let (log, policy) = (Arc::new(FakeLog::default()), Arc::new(FakePolicy::new(rule)));
         let vault = Arc::new(FakeVault::new(&[(A, "canary-a"), (B, "canary-b"), (C, "canary-c")]));
-        let gate = Gate::new(policy.clone(), log.clone(), Arc::clone(&shared));
+        let gate = Gate::new(policy.clone(), log.clone(), Arc::clone(&shared)).with_approvals(approvals);
         let table = LeaseTable::new(limits, Arc::clone(&shared));
         let digester = ValueDigester::parse(&ValueDigester::random_key()).ok();
         let broker = Broker::new(gate, vault.clone(), vault.clone(), table, shared, digester);
@@ -158,6 +174,9 @@ impl World {
         let (kind, record) = match refusal {
             Refusal::Denied { denial, .. } => ("denied", denial.record),
             Refusal::Unresolved { record, .. } => ("unresolved", *record),
+            Refusal::ApprovalRequired { record, .. } => ("waits", *record),
+            Refusal::AskLimit { full, record } => (full.limit, *record),
+            Refusal::AskNotFound { record } => ("no ask", *record),
             Refusal::HandleMalformed { record } => ("malformed", *record),
             Refusal::HandleNotActive { record } => ("inactive", *record),
             Refusal::LeaseNotFound { record } => ("no lease", *record),

@@ -85,6 +85,9 @@ fn action(record: &StoredRecord) -> Option<&'static str> {
         RecordKind::TokenCreate => Some("create"),
         RecordKind::TokenList => Some("view"),
         RecordKind::TokenRevoke => Some("revoke"),
+        RecordKind::Approve => Some("grant"),
+        RecordKind::Reject => Some("cancel"),
+        RecordKind::ApprovalList => Some("view"),
         RecordKind::FindValue => (record.ruling == Ruling::Allow).then_some("view"),
         RecordKind::Check | RecordKind::Operate | RecordKind::Malformed | RecordKind::Limit => None,
         RecordKind::Locate | RecordKind::HandleExpire | RecordKind::Unauthenticated => return None,
@@ -96,14 +99,15 @@ fn action(record: &StoredRecord) -> Option<&'static str> {
 fn object(record: &StoredRecord, host: &str) -> (&'static str, String) {
     let account = || ("account", uuid(&["account", host]));
     match record.kind {
-        RecordKind::EndLease | RecordKind::LeaseEnd => {
+        // An approval is of a lease that is yet to be.
+        RecordKind::EndLease | RecordKind::LeaseEnd | RecordKind::Approve | RecordKind::Reject => {
             let lease = record.lease.as_deref().map(|lease| uuid(&["lease", lease]));
             ("dlgdsess", lease.unwrap_or_default())
         }
         RecordKind::TokenCreate | RecordKind::TokenList | RecordKind::TokenRevoke => {
             ("satoken", String::new())
         }
-        RecordKind::ReadAudit | RecordKind::FindValue => ("report", String::new()),
+        RecordKind::ReadAudit | RecordKind::FindValue | RecordKind::ApprovalList => ("report", String::new()),
         _ => match &record.target {
             Some(target) => match (&target.item_id, &target.vault_id) {
                 (Some(item), _) => ("item", item.clone()),
