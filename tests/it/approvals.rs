@@ -338,7 +338,7 @@ async fn the_configuration_bounds_it_and_says_where() -> Result<()> {
     let text = "listen = \"127.0.0.1:0\"\n[audit]\ndatabase = \"audit.db\"\n[policies]\ndirectory = \"policies\"\n\
                 [approvals]\nurl = \"https://ops.example.com/approvals/{id}?as=person\"\ngood_seconds = 60\n\
                 [[source]]\nname = \"try\"\nkind = \"file\"\nfile = \"vault.json\"\n\
-                [[identity]]\nagent = \"bot\"\ntoken = \"0000000000000000000000000000000000000000000000000000000000000000\"\n";
+                [[identity]]\nagent = \"bot\"\ntoken = \"vkt_0123456789abcdef:0000000000000000000000000000000000000000000000000000000000000000\"\n";
     let parsed = Config::parse(text, std::path::Path::new("/"));
     let mut approvals = parsed.map_err(|faults| anyhow::anyhow!("{faults:?}"))?.approvals;
     assert_eq!(approvals.limits.good_for, Duration::from_secs(60));

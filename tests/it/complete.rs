@@ -10,8 +10,9 @@ use valetkey_audit::StoredRecord;
 use valetkey_core::testing::FakeClock;
 use valetkey_core::{Reason, RecordId, RecordKind, Ruling};
 use valetkey_proto::v1::{
-    CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, FindValueRequest, GetStatusRequest,
-    ListAuditRecordsRequest, ListTokensRequest, RevokeTokenRequest,
+    ApproveAccessRequest, CheckAccessRequest, CreateTokenRequest, EndLeaseRequest, FindValueRequest,
+    GetStatusRequest, ListApprovalsRequest, ListAuditRecordsRequest, ListTokensRequest, RejectAccessRequest,
+    RevokeTokenRequest,
 };
 use valetkey_server::Config;
 use valetkey_tests::lease::Lease;
@@ -73,6 +74,11 @@ async fn everything(broker: &TestBroker, who: &str) -> Result<()> {
     let _ = client.tokens.list_tokens(ListTokensRequest::default()).await;
     let token_id = token_id.unwrap_or_else(|| "vkt_0123456789abcdef".into());
     let _ = client.tokens.revoke_token(RevokeTokenRequest { token_id }).await;
+    let _ = client.approvals.list_approvals(ListApprovalsRequest::default()).await;
+    // Decided whether something waits or not.
+    let approval_id = "vkl_0123456789abcdef".to_owned();
+    let _ = client.approvals.approve_access(ApproveAccessRequest { approval_id: approval_id.clone() }).await;
+    let _ = client.approvals.reject_access(RejectAccessRequest { approval_id }).await;
     Ok(())
 }
 
@@ -85,6 +91,8 @@ async fn every_decision_names_its_policies() -> Result<()> {
         @id("search")
         permit (principal == Agent::"travel-bot", action == Action::"acquire", resource in Vault::"production")
         when { context.tool == Tool::"web.search" };
+        @id("operators-approve")
+        permit (principal in Group::"operators", action == Action::"approve", resource is Lease);
     "#;
     std::fs::write(setup.dir().join("policies/search.cedar"), search)?;
     let broker = setup.start().await?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use valetkey_core::{
     AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, AgentId, Allow, AuditScope,
-    Decision, Deny, Destination, Facet, FieldTarget, Identity, LeaseId, Life, Name, Named, PersonId,
+    Decision, Deny, Destination, Facet, FieldTarget, GroupId, Identity, LeaseId, Life, Name, Named, PersonId,
     PolicyEngine, PublicId, Purpose, Reason, Redeemer, ResolveError, SecretReference, Session, Target,
     ToolId,
 };
@@ -19,7 +19,7 @@ const ENTITIES: &str = r#"[
     {"uid": {"type": "Agent", "id": "bot"}, "attrs": {}, "parents": [{"type": "Team", "id": "one"}]},
     {"uid": {"type": "Team", "id": "one"}, "attrs": {}, "parents": []},
     {"uid": {"type": "Tool", "id": "tool"}, "attrs": {}, "parents": [{"type": "Toolset", "id": "kit"}]},
-    {"uid": {"type": "Person", "id": "ana"}, "attrs": {}, "parents": [{"type": "Group", "id": "reviewers"}]}
+    {"uid": {"type": "Person", "id": "ana"}, "attrs": {}, "parents": [{"type": "Group", "id": "reviewers"}, {"type": "Group", "id": "board"}]}
 ]"#;
 
 /// An engine with policies `p0`, `p1`, …
@@ -179,6 +179,33 @@ fn an_evaluation_error_refuses() {
 }
 
 #[test]
+fn an_ask_is_decided_by_who_is_in_every_group() {
+    let approvers = r#"permit (principal is Person, action == Action::"approve", resource) when { resource has holder && resource.holder == Agent::"bot" }"#;
+    let check = |caller: Identity, groups: &[&str], holder: Option<&str>, expected: &str| {
+        let name = |text: &str| Name::parse(text).unwrap();
+        let resource = AdminResource::Ask {
+            id: LeaseId(PublicId::from_bytes([7; 10])),
+            holder: holder.map(|holder| AgentId(name(holder))),
+            groups: groups.iter().map(|group| GroupId(name(group))).collect(),
+        };
+        let call = valetkey_core::testing::call(caller.clone());
+        for action in [AdminAction::Approve, AdminAction::Reject, AdminAction::ListApprovals] {
+            let (call, resource) = (Arc::clone(&call), resource.clone());
+            let asked = AdminRequest { call, action, resource, detail: "".into() };
+            assert_eq!(answer(engine(&[approvers]).decide_admin(&asked)), expected, "{caller} {groups:?}");
+        }
+    };
+    let person = |name: &str| Identity::Person(PersonId(Name::parse(name).unwrap()));
+    check(person("ana"), &["reviewers"], Some("bot"), "allow p0");
+    check(person("ana"), &["board", "reviewers"], Some("bot"), "allow p0");
+    check(person("ana"), &["reviewers", "nobody"], Some("bot"), "ApproverGroup p0");
+    check(person("eve"), &["reviewers"], Some("bot"), "ApproverGroup p0");
+    check(person("ana"), &["reviewers"], Some("other"), "PolicyNoPermit");
+    check(person("ana"), &["reviewers"], None, "PolicyNoPermit");
+    check(Identity::Agent(AgentId(Name::parse("bot").unwrap())), &[], Some("bot"), "PolicyNoPermit");
+}
+
+#[test]
 fn obligations_of_all_that_permit_hold() {
     let terms = |policies: &[&str]| {
         let Decision::Allow(allow) = engine(policies).decide(&ask(password())) else { panic!("denied") };
@@ -195,6 +222,17 @@ fn obligations_of_all_that_permit_hold() {
     assert_eq!(terms(&[loose]), (Some(300), 9, Redeemer::Agent));
     assert_eq!(terms(&[loose, short]), (Some(120), 9, Redeemer::Agent));
     assert_eq!(terms(&[loose, short, ALL]), (Some(120), 1, Redeemer::Tool));
+    // Whoever approves is in the groups of all of them.
+    let groups = |policies: &[&str]| {
+        let Decision::Allow(allow) = engine(policies).decide(&ask(password())) else { panic!("denied") };
+        allow.obligations.approval.map(|groups| groups.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let by = |group: &str| {
+        format!(r#"@approval("{group}") permit (principal, action == Action::"acquire", resource)"#)
+    };
+    assert_eq!(groups(&[ALL]), None);
+    let both = Some(vec!["board".to_owned(), "reviewers".to_owned()]);
+    assert_eq!(groups(&[&by("reviewers"), ALL, &by("board"), &by("reviewers")]), both);
     // One that permits nothing here asks nothing.
     let elsewhere = r#"@max_ttl("1s") permit (principal, action, resource in Vault::"other")"#;
     assert_eq!(terms(&[loose, elsewhere]), (Some(300), 9, Redeemer::Agent));

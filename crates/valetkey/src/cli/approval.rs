@@ -43,16 +43,16 @@ Example:
   valetkey approval list";
 
 const LIST_EXAMPLES: &str = "\
-Agent, person and claims are proved. Purpose, destination and session are what the agent says: nobody has checked
-them. What waits for a person is forgotten after 15 minutes unless configured, and when the broker stops.
+Agent, person and claims are proved. Purpose, destination and session are what the agent says, and nobody \
+has checked them. What waits is forgotten after 15 minutes unless configured, and when the broker stops.
 
 Examples:
   valetkey approval list
   valetkey approval list --format jsonl";
 
 const APPROVE_EXAMPLES: &str = "\
-Needs the policy action `approve`, and every group that the policies ask for; not for what was asked on your own
-behalf. Read what it says you approved: policy is asked again each time, and what it forbids stays forbidden.
+Needs the policy action `approve`, and every group that the policies ask for; not for what was asked on your \
+own behalf. Policy is asked again each time: what it forbids stays forbidden.
 
 Examples:
   valetkey approval approve vkl_0123456789abcdef

@@ -84,7 +84,7 @@ class CheckAccessRequest(_message.Message):
     def __init__(self, tool: _Optional[str] = ..., reference: _Optional[str] = ..., ttl: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., session: _Optional[str] = ..., destination: _Optional[str] = ...) -> None: ...
 
 class CheckAccessResponse(_message.Message):
-    __slots__ = ("decision", "advice", "record_id", "ttl_max", "uses", "redeemer", "certificate_bound")
+    __slots__ = ("decision", "advice", "record_id", "ttl_max", "uses", "redeemer", "certificate_bound", "approval_required")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
     RECORD_ID_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class CheckAccessResponse(_message.Message):
     USES_FIELD_NUMBER: _ClassVar[int]
     REDEEMER_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_BOUND_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_REQUIRED_FIELD_NUMBER: _ClassVar[int]
     decision: _lease_pb2.Decision
     advice: str
     record_id: str
@@ -99,4 +100,5 @@ class CheckAccessResponse(_message.Message):
     uses: int
     redeemer: _lease_pb2.Redeemer
     certificate_bound: bool
-    def __init__(self, decision: _Optional[_Union[_lease_pb2.Decision, str]] = ..., advice: _Optional[str] = ..., record_id: _Optional[str] = ..., ttl_max: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., uses: _Optional[int] = ..., redeemer: _Optional[_Union[_lease_pb2.Redeemer, str]] = ..., certificate_bound: bool = ...) -> None: ...
+    approval_required: bool
+    def __init__(self, decision: _Optional[_Union[_lease_pb2.Decision, str]] = ..., advice: _Optional[str] = ..., record_id: _Optional[str] = ..., ttl_max: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., uses: _Optional[int] = ..., redeemer: _Optional[_Union[_lease_pb2.Redeemer, str]] = ..., certificate_bound: bool = ..., approval_required: bool = ...) -> None: ...

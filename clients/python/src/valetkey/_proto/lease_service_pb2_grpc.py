@@ -82,8 +82,12 @@ class LeaseServiceServicer(object):
         Needs the policy action `acquire` on each reference (`acquireSeed` for the seed of a one-time
         password) as an Agent. Errors: INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED
         (ACCESS_DENIED), NOT_FOUND and FAILED_PRECONDITION for references that are allowed but name
-        nothing or too much, RESOURCE_EXHAUSTED (LEASE_LIMIT, IDENTITY_LIMIT), UNAVAILABLE
-        (AUDIT_UNAVAILABLE, RESOLVER_UNAVAILABLE).
+        nothing or too much, FAILED_PRECONDITION (APPROVAL_REQUIRED), RESOURCE_EXHAUSTED (LEASE_LIMIT,
+        IDENTITY_LIMIT, APPROVAL_LIMIT), UNAVAILABLE (AUDIT_UNAVAILABLE, RESOLVER_UNAVAILABLE).
+
+        APPROVAL_REQUIRED means that policy allows it once a person approves: the metadata has
+        `approval_id`, and `google.rpc.Help` the page to approve it at, where the broker knows one. Ask
+        again, with the same tool and references, when somebody has; see `ApprovalService`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -127,7 +127,8 @@ export type ReferenceRefused = Message<"valetkey.v1.ReferenceRefused"> & {
   reference: string;
 
   /**
-   * Output only. The reason, as it would stand in `ErrorInfo.reason`: `ACCESS_DENIED`, `ITEM_NOT_FOUND`.
+   * Output only. The reason, as it would stand in `ErrorInfo.reason`: `ACCESS_DENIED`, `ITEM_NOT_FOUND`; for
+   * `APPROVAL_REQUIRED`, the message has the id that a person approves it by.
    *
    * @generated from field: string reason = 2;
    */
