@@ -119,6 +119,23 @@ async def test_a_limit_is_the_sdks_exception(monkeypatch: pytest.MonkeyPatch) ->
         await client.close()
 
 
+async def test_what_waits_for_approval_says_so(valetkey_broker: FakeBroker) -> None:
+    """The SDK has no such error: it is the broker's own where one is raised, and another one in a list of answers."""
+    one, other = "op://a/b/c", "op://a/b/d"
+    valetkey_broker.secrets.update({one: "value", other: "value"})
+    valetkey_broker.require_approval(one, "https://approvals.example/{id}")
+    client = await Client.authenticate(None, "My agent", "v1")
+    with pytest.raises(valetkey.ApprovalRequired) as caught:
+        await client.secrets.resolve(one)
+    assert caught.value.url == f"https://approvals.example/{caught.value.approval_id}"
+    found = (await client.secrets.resolve_all([one, other])).individual_responses
+    assert found[other].content is not None and found[other].content.secret == "value"
+    error = found[one].error
+    assert error is not None and error.type is ResolveReferenceErrorTypes.OTHER
+    assert error.reason == "APPROVAL_REQUIRED" and "valetkey approval approve vkl_" in error.message
+    await client.close()
+
+
 @pytest.mark.parametrize(
     "reference", ["op://v/i/f", "op://v v/i.i/s-s/f_f", "op://v/i/f?attribute=otp", "op://v/i/f?ssh-format=openssh"]
 )

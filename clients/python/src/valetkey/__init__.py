@@ -11,6 +11,7 @@ from ._context import acting
 from ._events import Issued
 from ._lease import Lease, LeasedSecret
 from .errors import (
+    ApprovalRequired,
     BadSettings,
     BrokerFailed,
     Denied,
@@ -32,6 +33,7 @@ from .secret import Secret
 
 __all__ = [
     "Access",
+    "ApprovalRequired",
     "BadSettings",
     "Broker",
     "BrokerFailed",

@@ -38,7 +38,8 @@ Ttl = timedelta | float | None
 
 @dataclass(frozen=True)
 class Access:
-    """What the broker would decide. `ttl_max` is in seconds, where policy sets a bound."""
+    """What the broker would decide. `ttl_max` is in seconds, where policy sets a bound. With `approval_required`, a
+    lease waits for a person first."""
 
     allowed: bool
     advice: str
@@ -47,6 +48,7 @@ class Access:
     uses: int
     redeemer: str
     certificate_bound: bool
+    approval_required: bool = False
 
 
 class Broker:
@@ -184,6 +186,8 @@ class Broker:
             uses=answer.uses,
             redeemer=lower(words.Redeemer, answer.redeemer, "REDEEMER_"),
             certificate_bound=answer.certificate_bound,
+            # The contract has this since later than the rest.
+            approval_required=getattr(answer, "approval_required", False),
         )
 
     async def end_lease(self, lease_id: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from .. import _lease
 from ..conceal import Concealer
-from ..errors import Denied, HandleNotActive, InvalidRequest, NotFound, Precondition
+from ..errors import ApprovalRequired, Denied, HandleNotActive, InvalidRequest, NotFound, Precondition
 from ..sync import Broker, run, start
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,7 +23,7 @@ REFERENCE = re.compile(r"op://[A-Za-z0-9_. -]+(?:/[A-Za-z0-9_. -]+){2,3}(?:\?[a-
 TEMPLATE = re.compile(r"\{\{\s*(" + REFERENCE.pattern + r")\s*\}\}")
 HANDLE = re.compile(r"vkh_[0-9A-Za-z]{16}_[0-9A-Za-z]{40}")
 # A model can do something about these: it is told, rather than the run ended.
-TOLD = (Denied, HandleNotActive, InvalidRequest, NotFound, Precondition)
+TOLD = (ApprovalRequired, Denied, HandleNotActive, InvalidRequest, NotFound, Precondition)
 FOUND_MAX = 64
 DEPTH_MAX = 32
 
