@@ -12,6 +12,7 @@ import pytest
 
 import valetkey
 from valetkey import BadSettings, Broker
+from valetkey._credentials import Token
 from world import BINARY, NAVAN, PASSWORD, VALUE, World
 
 TOKEN = "vkt_hunter2"
@@ -69,7 +70,7 @@ def test_the_environment(tmp_path: Path) -> None:
     assert broker._connection.metadata() == (("authorization", "Bearer vkt_renewed"),)
     # The token itself comes before a file with one.
     broker = Broker.from_env({**there, "VALETKEY_TOKEN": TOKEN})
-    assert broker._connection.metadata("jwt.of.ana") == (
+    assert broker._connection.metadata(Token("jwt.of.ana")) == (
         ("authorization", f"Bearer {TOKEN}"),
         ("x-valetkey-on-behalf-of", "jwt.of.ana"),
     )

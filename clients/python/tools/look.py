@@ -20,6 +20,11 @@ def main() -> int:
     for name in ("py.typed", "SKILL.md", "_proto/lease_pb2.pyi"):
         if not files("valetkey").joinpath(name).is_file():
             faults.append(f"there is no {name}")
+    inside = [str(path) for path in found.files or ()]
+    if not any(path.endswith(".dist-info/licenses/LICENSE") for path in inside):
+        faults.append("the licence is not in it")
+    if strangers := [path for path in inside if not path.startswith(("valetkey/", "valetkey-"))]:
+        faults.append(f"it brings {strangers}")
     if "# valetkey" not in (found.metadata.get_payload() or ""):
         faults.append("the README is not in it")
     wanted = {"grpcio", "protobuf"}

@@ -70,7 +70,9 @@ class Broker:
         deadline: float = DEADLINE_USUAL,
     ) -> None:
         files = [Path(file) if file is not None else None for file in (token_file, ca, certificate, key)]
-        credentials = Credentials(Token(token) if token is not None else None, *files)
+        credentials = Credentials(Token.of(token), *files)
+        # What fails from here on may be reported with the locals of this frame.
+        del token
         self._set_up(address, credentials, deadline)
 
     @classmethod
@@ -81,8 +83,11 @@ class Broker:
         A token's file is read for each call, so that one which is renewed in place is used.
         """
         env = os.environ if env is None else env
+        address, credentials = env.get("VALETKEY_ADDRESS", ADDRESS_USUAL), Credentials.from_env(env)
+        # As above: all of it would be reported.
+        del env
         broker = cls.__new__(cls)
-        broker._set_up(env.get("VALETKEY_ADDRESS", ADDRESS_USUAL), Credentials.from_env(env), deadline)
+        broker._set_up(address, credentials, deadline)
         return broker
 
     def _set_up(self, address: str, credentials: Credentials, deadline: float) -> None:
@@ -132,7 +137,8 @@ class Broker:
         `on_behalf_of` is a signed token of the person the agent acts for. `redeem_with` is the tool's own `Broker`,
         where it is at hand.
         """
-        names = named(references)
+        names, person = named(references), Token.of(on_behalf_of)
+        del on_behalf_of
         acting = current()
         tool = tool or acting.tool
         if not tool:
@@ -146,7 +152,7 @@ class Broker:
             session=session or acting.session or "",
             destination=destination or acting.destination or "",
         )
-        return Lease(self, names, request, on_behalf_of, redeem_with)
+        return Lease(self, names, request, person, redeem_with)
 
     async def redeem(self, handle: str, *, destination: str | None = None) -> Secret:
         """The value behind a handle, as the tool that it was issued for.
@@ -167,6 +173,8 @@ class Broker:
         on_behalf_of: str | None = None,
     ) -> Access:
         """Whether a lease would be granted. Nothing is fetched; the question is recorded."""
+        person = Token.of(on_behalf_of)
+        del on_behalf_of
         acting = current()
         request = wire.CheckAccessRequest(
             tool=tool or acting.tool or "",
@@ -176,7 +184,7 @@ class Broker:
             destination=destination or acting.destination or "",
         )
         deadline = Deadline(self.deadline)
-        answer = await self._ask("CheckAccess", request, deadline, on_behalf_of)
+        answer = await self._ask("CheckAccess", request, deadline, person)
         bound = answer.ttl_max
         return Access(
             allowed=answer.decision == words.DECISION_ALLOW,
@@ -200,15 +208,15 @@ class Broker:
     async def _redeem(self, handle: str, destination: str | None, deadline: Deadline) -> Secret:
         where = destination or current().destination or ""
         request = wire.RedeemHandleRequest(handle=handle, destination=where)
-        answer = await self._ask("RedeemHandle", request, deadline)
-        return Secret(answer.secret_value)
+        secret: Secret = await self._ask("RedeemHandle", request, deadline)
+        return secret
 
-    async def _ask(self, method: str, request: Any, deadline: Deadline, on_behalf_of: str | None = None) -> Any:
+    async def _ask(self, method: str, request: Any, deadline: Deadline, person: Token | None = None) -> Any:
         """One answer. Asked again, within the deadline, only where nothing was done."""
         backoff = Backoff()
         while True:
             call = getattr(self._connection.stub(), method)
-            metadata = self._connection.metadata(on_behalf_of)
+            metadata = self._connection.metadata(person)
             try:
                 async with deadline.bound():
                     return await call(request, metadata=metadata)

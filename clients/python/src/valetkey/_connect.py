@@ -11,7 +11,9 @@ import grpc.aio
 
 from ._address import Address
 from ._credentials import Credentials, Token
+from ._proto import lease_service_pb2 as wire
 from ._proto import lease_service_pb2_grpc as services
+from .secret import Secret
 
 VERSION = "0.1.0"
 # A broker that vanished without a word is noticed after these two together.
@@ -71,14 +73,21 @@ class Connection:
         if self._channel is None:
             self._files = self._signature()
             self._channel = self._open()
-        return services.LeaseServiceStub(self._channel)
+        stub = services.LeaseServiceStub(self._channel)
+        # Of a message, asyncio's debug log would show the value.
+        stub.RedeemHandle = self._channel.unary_unary(
+            "/valetkey.v1.LeaseService/RedeemHandle",
+            request_serializer=wire.RedeemHandleRequest.SerializeToString,
+            response_deserializer=secret_of,
+        )
+        return stub
 
-    def metadata(self, on_behalf_of: str | None = None) -> Metadata:
+    def metadata(self, person: Token | None = None) -> Metadata:
         """Who calls, and for whom."""
-        token = self._credentials.bearer()
-        caller = (("authorization", f"Bearer {token.plain()}"),) if token else ()
-        person = (("x-valetkey-on-behalf-of", Token(on_behalf_of).plain()),) if on_behalf_of else ()
-        return (*caller, *person)
+        bearer = self._credentials.bearer()
+        caller = (("authorization", bearer),) if bearer else ()
+        for_whom = (("x-valetkey-on-behalf-of", person.plain()),) if person else ()
+        return (*caller, *for_whom)
 
     async def close(self) -> None:
         channels = [*self._retired, *([self._channel] if self._channel else [])]
@@ -113,6 +122,10 @@ class Connection:
     def _signature(self) -> tuple[object, ...]:
         mine = self._credentials
         return tuple(signature(path) for path in (mine.ca, mine.certificate, mine.key) if path)
+
+
+def secret_of(reply: bytes) -> Secret:
+    return Secret(wire.RedeemHandleResponse.FromString(reply).secret_value)
 
 
 def signature(path: Path) -> object:

@@ -14,33 +14,46 @@ FILE_SIZE_MAX = 1024 * 1024
 
 
 class Token:
-    """A bearer token, which does not show itself."""
+    """A bearer token, which does not show itself: neither here nor in the locals of a traceback."""
 
     __slots__ = ("__text",)
 
     def __init__(self, text: str) -> None:
-        text = text.strip()
-        if not text:
-            raise BadSettings("the token is empty; `valetkey token create` makes one")
-        if len(text) > TOKEN_LENGTH_MAX:
-            raise BadSettings(f"the token has more than {TOKEN_LENGTH_MAX} characters; is it the right file?")
-        if not all("!" <= c <= "~" for c in text):
-            raise BadSettings("the token has a character that no token has; is it the right file?")
-        self.__text = text
+        self.__text = text.strip()
+
+    @classmethod
+    def of(cls, text: str | None) -> Token | None:
+        return None if text is None else cls(text)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Token:
-        try:
-            text = read(path).decode("ascii")
-        except UnicodeDecodeError:
-            raise BadSettings("the token has a character that no token has; is it the right file?") from None
-        return cls(text)
+        # What no token has says so when it is looked at.
+        return cls(read(path).decode("latin-1"))
 
-    def plain(self) -> str:
-        return self.__text
+    def bearer(self) -> Shown:
+        return Shown(f"Bearer {self.plain()}")
+
+    def plain(self) -> Shown:
+        """The text. Raises where it cannot be a token's."""
+        if not self.__text:
+            raise BadSettings("the token is empty; `valetkey token create` makes one")
+        if len(self.__text) > TOKEN_LENGTH_MAX:
+            raise BadSettings(f"the token has more than {TOKEN_LENGTH_MAX} characters; is it the right file?")
+        if not all("!" <= c <= "~" for c in self.__text):
+            raise BadSettings("the token has a character that no token has; is it the right file?")
+        return Shown(self.__text)
 
     def __repr__(self) -> str:
         return "Token(…)"
+
+
+class Shown(str):
+    """The value of a header, which is shown to the broker alone: not in a tuple, an object or the locals of a frame."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
 
 
 @dataclass(frozen=True)
@@ -56,9 +69,10 @@ class Credentials:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Credentials:
+        """Takes them, and looks at none: a traceback from here would have the whole environment in it."""
         token, token_file = env.get("VALETKEY_TOKEN"), env.get("VALETKEY_TOKEN_FILE")
         return cls(
-            Token(token) if token is not None else None,
+            Token.of(token),
             Path(token_file) if token_file and token is None else None,
             *(Path(env[name]) if env.get(name) else None for name in ENV_FILES),
         )
@@ -83,9 +97,10 @@ class Credentials:
             )
         self.bearer()
 
-    def bearer(self) -> Token | None:
-        """The token to show now."""
-        return Token.from_file(self.token_file) if self.token_file else self.token
+    def bearer(self) -> Shown | None:
+        """What to show now."""
+        token = Token.from_file(self.token_file) if self.token_file else self.token
+        return token.bearer() if token else None
 
     def pem(self) -> tuple[bytes, bytes | None, bytes | None]:
         """The authority, the own key and the own certificate."""

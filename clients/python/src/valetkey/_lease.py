@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from . import _status
+from ._credentials import Token
 from ._events import Issued, State, lost
 from ._proto import lease_service_pb2 as wire
 from ._waiting import Backoff, Deadline
@@ -79,13 +80,13 @@ class Lease(Mapping[str, LeasedSecret]):
         broker: Broker,
         names: Mapping[str, str],
         request: wire.AcquireLeaseRequest,
-        on_behalf_of: str | None,
+        person: Token | None,
         redeem_with: Broker | None,
     ) -> None:
         self._broker = broker
         self._secrets = {name: LeasedSecret(self, name, reference) for name, reference in names.items()}
         self._request = request
-        self._on_behalf_of = on_behalf_of
+        self._person = person
         self._redeem_with = redeem_with
         self._state = State()
         self._call: Any = None
@@ -201,7 +202,7 @@ class Lease(Mapping[str, LeasedSecret]):
     async def _ask(self) -> None:
         """One attempt. Returns when each reference has its answer."""
         connection = self._broker._connection
-        self._shown = shown = connection.metadata(self._on_behalf_of)
+        self._shown = shown = connection.metadata(self._person)
         call = connection.stub().AcquireLease(self._request, metadata=shown)
         state = State()
         try:
@@ -289,7 +290,7 @@ class Lease(Mapping[str, LeasedSecret]):
 
     def _shown_now(self) -> object:
         try:
-            return self._broker._connection.metadata(self._on_behalf_of)
+            return self._broker._connection.metadata(self._person)
         except ValetkeyError:
             return self._shown
 

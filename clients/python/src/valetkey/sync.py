@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from . import _broker, _lease
 from ._broker import ADDRESS_USUAL, DEADLINE_USUAL, Access, References, Ttl
+from ._credentials import Token
 from ._events import Issued
 from .errors import ValetkeyError
 from .secret import Secret
@@ -131,8 +132,11 @@ class Broker:
         key: str | os.PathLike[str] | None = None,
         deadline: float = DEADLINE_USUAL,
     ) -> None:
+        plain = None if token is None else Token(token).plain()
+        # What fails may be reported with the locals of this frame.
+        del token
         self._inner = _broker.Broker(
-            address, token=token, token_file=token_file, ca=ca, certificate=certificate, key=key, deadline=deadline
+            address, token=plain, token_file=token_file, ca=ca, certificate=certificate, key=key, deadline=deadline
         )
 
     @classmethod
@@ -214,6 +218,8 @@ class Broker:
         asked = self._inner.check(
             reference, tool=tool, ttl=ttl, session=session, destination=destination, on_behalf_of=on_behalf_of
         )
+        # What fails may be reported with the locals of this frame.
+        del on_behalf_of
         return run(asked)
 
     def end_lease(self, lease_id: str) -> None:
