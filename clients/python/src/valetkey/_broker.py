@@ -114,7 +114,8 @@ class Broker:
         await self._connection.close()
 
     def __repr__(self) -> str:
-        return f"Broker({self.address!r})"
+        # What reports the error of a setting that cannot be used asks for this too.
+        return f"Broker({getattr(self, 'address', 'not set up')!r})"
 
     def lease(
         self,

@@ -132,11 +132,11 @@ class Broker:
         key: str | os.PathLike[str] | None = None,
         deadline: float = DEADLINE_USUAL,
     ) -> None:
-        plain = None if token is None else Token(token).plain()
+        shown = Token.of(token)
         # What fails may be reported with the locals of this frame.
         del token
         self._inner = _broker.Broker(
-            address, token=plain, token_file=token_file, ca=ca, certificate=certificate, key=key, deadline=deadline
+            address, token=shown and shown.plain(), token_file=token_file, ca=ca, certificate=certificate, key=key, deadline=deadline
         )
 
     @classmethod
@@ -169,7 +169,7 @@ class Broker:
         run(self._inner.close())
 
     def __repr__(self) -> str:
-        return repr(self._inner)
+        return repr(getattr(self, "_inner", "Broker(not set up)"))
 
     def lease(
         self,
