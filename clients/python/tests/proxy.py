@@ -45,6 +45,10 @@ class Proxy:
             self._drop()
         self._silent.clear()
 
+    def lead_to(self, port: int) -> None:
+        """New connections go there, as when a balancer takes a server out; those that are open stay."""
+        self._port = port
+
     def _drop(self) -> None:
         pairs, self._pairs = self._pairs, []
         for pair in pairs:

@@ -74,6 +74,25 @@ async def test_a_broker_that_restarts_is_survived(world: World, way: str) -> Non
                 await tool.redeem(old)
 
 
+async def test_a_broker_that_drains_is_left_for_its_successor(world: World, tmp_path: Path) -> None:
+    """Another one at the same address, which a balancer leads new connections to, is asked when the old one has ended."""
+    (tmp_path / "next").mkdir()
+    with World(tmp_path / "next") as successor, Proxy(world.port) as network:
+        agent = world.broker(address=network.address)
+        tool = successor.broker("tool:navan.book_flight")
+        async with agent, tool, agent.lease({"p": PASSWORD}, tool=NAVAN, purpose="test") as lease:
+            old = lease["p"].handle
+            network.lead_to(successor.port)
+            world.signal(signal.SIGTERM)
+            await until(lambda: lease.draining)
+            await until(lambda: handle_or_none(lease) != old)
+            await lease.ready()
+            assert (await lease["p"].redeem(redeem_with=tool)).expose() == VALUE
+            assert not lease.draining and not lease.revoked.is_set()
+            [acquired] = {row["lease_id"] for row in successor.audit("kind:acquire")}
+            assert acquired == lease.id
+
+
 async def test_a_redeem_outlasts_a_restart(world: World) -> None:
     async with world.broker() as agent, world.broker("tool:navan.book_flight") as tool:
         async with agent.lease({"p": PASSWORD}, tool=NAVAN, purpose="test", redeem_with=tool) as lease:

@@ -50,7 +50,7 @@ def identities() -> tuple[str, dict[str, str]]:
 class World:
     """The broker, its folder and the tokens of all identities."""
 
-    def __init__(self, folder: Path, settings: str = "") -> None:
+    def __init__(self, folder: Path, settings: str = "", policy: str = "") -> None:
         self.folder = folder
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
@@ -59,6 +59,8 @@ class World:
         entries, self.tokens = identities()
         shutil.copytree(REPOSITORY / "policies", self.policies, ignore=shutil.ignore_patterns("tests", "matrix*"))
         shutil.copy(HERE / "policies/sdk.cedar", self.policies)
+        if policy:
+            (self.policies / "more.cedar").write_text(policy)
         vault = folder / "vault.json"
         shutil.copy(REPOSITORY / "examples/travel/vault.json", vault)
         vault.chmod(0o600)
