@@ -1,4 +1,4 @@
-"""The names of 1Password's SDK, against a real broker; its own README's example with the import changed."""
+"""The names of 1Password's SDK, against a real broker; its own README's examples with the import changed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,34 @@ import valetkey
 from valetkey import onepassword
 from valetkey.onepassword import Client, RateLimitExceededException, ResolveReferenceErrorTypes
 from valetkey.testing import FakeBroker
-from world import FORBIDDEN, PASSWORD, USERNAME, VALUE, World
+from world import FORBIDDEN, PASSWORD, REPOSITORY, USERNAME, VALUE, World
 
-# As it stands in the README of onepassword-sdk 0.4.2, with a reference that exists and a `print` at the comment.
+# As they stand in the README of onepassword-sdk 0.4.2, with a reference that exists and a `print` at the comment.
+DESKTOP = """
+import asyncio
+import os
+from onepassword.client import Client, DesktopAuth
+
+async def main():
+    # Connects to 1Password. Fill in your own integration name and version.
+    client = await Client.authenticate(
+    auth=DesktopAuth(
+        # TODO: Set to your 1Password account name.
+        account_name="your-account-name"
+    ),
+    # TODO: Set to your own integration name and version.
+    integration_name="My 1Password Integration",
+    integration_version="v1.0.0",
+)
+
+    # Retrieves a secret from 1Password. Takes a secret reference as input and returns the secret to which it points.
+    value = await client.secrets.resolve("op://Tutorial/Navan/password")
+    # use value here
+    print(value)
+
+if __name__ == '__main__':
+    asyncio.run(main())
+"""
 README = """
 import asyncio
 import os
@@ -36,7 +61,7 @@ async def main():
 if __name__ == '__main__':
     asyncio.run(main())
 """  # noqa: E501
-IMPORT = "from onepassword.client import Client"
+IMPORT = "from onepassword.client import"
 
 
 @pytest.fixture
@@ -47,14 +72,34 @@ def here(shared: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.mark.parametrize("module", ["valetkey.onepassword", "valetkey.onepassword.client"])
-def test_the_readmes_example_with_one_line_changed(shared: World, tmp_path: Path, module: str) -> None:
-    changed = README.replace(IMPORT, f"from {module} import Client")
-    assert sum(a != b for a, b in zip(README.splitlines(), changed.splitlines(), strict=True)) == 1
-    script = tmp_path / "example.py"
-    script.write_text(changed)
-    env = {"VALETKEY_ADDRESS": shared.address, "OP_SERVICE_ACCOUNT_TOKEN": shared.tokens["agent:sdk-bot"]}
-    said = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, env=env)
-    assert (said.stdout, said.stderr) == (f"{VALUE}\n", "")
+@pytest.mark.parametrize("example", [README, DESKTOP])
+def test_the_readmes_examples_with_one_line_changed(shared: World, tmp_path: Path, module: str, example: str) -> None:
+    changed = example.replace(IMPORT, f"from {module} import")
+    assert sum(a != b for a, b in zip(example.splitlines(), changed.splitlines(), strict=True)) == 1
+    token = shared.tokens["agent:sdk-bot"]
+    shown = {"OP_SERVICE_ACCOUNT_TOKEN": token} if example is README else {"VALETKEY_TOKEN": token}
+    said = run(changed, tmp_path, VALETKEY_ADDRESS=shared.address, **shown)
+    assert said.stdout == f"{VALUE}\n"
+    assert ("leave `DesktopAuth` out" in said.stderr) if example is DESKTOP else (said.stderr == "")
+
+
+def test_the_policy_of_the_page_is_enough_for_it(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs/python.md").read_text()
+    [policy] = re.findall(r"^```cedar\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    changed = README.replace(IMPORT, "from valetkey.onepassword import")
+    for more, value in ((policy, f"{VALUE}\n"), ("", "")):
+        folder = tmp_path / (value.strip() or "without")
+        folder.mkdir()
+        with World(folder, policy=more) as world:
+            token = world.tokens["agent:travel-bot"]
+            said = run(changed, tmp_path, VALETKEY_ADDRESS=world.address, OP_SERVICE_ACCOUNT_TOKEN=token)
+            assert said.stdout == value and ("Denied" in said.stderr) == (not value)
+
+
+def run(text: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    script = folder / "example.py"
+    script.write_text(text)
+    return subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, env=env)
 
 
 async def test_each_call_is_a_lease_a_redeem_and_an_end(here: World) -> None:
@@ -99,7 +144,7 @@ async def test_errors(here: World) -> None:
 
 
 async def test_a_service_accounts_token_goes_nowhere(here: World) -> None:
-    with pytest.warns(UserWarning, match="take a service account's token out"):
+    with pytest.warns(UserWarning, match="take the service account's token out"):
         client = await Client.authenticate("ops_hunter2", "My agent", "v1")
     assert "hunter2" not in repr(client.secrets._broker._connection.metadata())
     assert await client.secrets.resolve(PASSWORD) == VALUE
@@ -151,13 +196,16 @@ def test_what_is_no_reference(reference: str) -> None:
         onepassword.Secrets.validate_secret_reference(reference)
 
 
-def test_the_example_is_the_sdks_own() -> None:
-    """Where the SDK is installed beside, its README is what the example above is taken from."""
+def test_the_examples_are_the_sdks_own() -> None:
+    """Where the SDK is installed beside, its README is what the examples above are taken from."""
     from importlib.metadata import PackageNotFoundError, metadata
 
     try:
         readme = metadata("onepassword-sdk").get_payload()  # type: ignore[attr-defined]
     except PackageNotFoundError:
         pytest.skip("onepassword-sdk is not installed here")
-    example = README.replace("op://Tutorial/Navan/password", "op://vault/item/field").replace("    print(value)\n", "")
-    assert re.sub(r"\s+", " ", example).strip() in re.sub(r"\s+", " ", readme)
+    for example in (README, DESKTOP):
+        there = example.replace("op://Tutorial/Navan/password", "op://vault/item/field").replace(
+            "    print(value)\n", ""
+        )
+        assert re.sub(r"\s+", " ", there).strip() in re.sub(r"\s+", " ", readme)

@@ -75,7 +75,7 @@ async def test_a_broker_that_restarts_is_survived(world: World, way: str) -> Non
 
 
 async def test_a_broker_that_drains_is_left_for_its_successor(world: World, tmp_path: Path) -> None:
-    """Another one at the same address, which a balancer leads new connections to, is asked when the old one has ended."""
+    """Another one at the same address, where new connections are led to, is asked when the old one has ended."""
     (tmp_path / "next").mkdir()
     with World(tmp_path / "next") as successor, Proxy(world.port) as network:
         agent = world.broker(address=network.address)

@@ -106,8 +106,11 @@ class Lease(Mapping[str, LeasedSecret]):
 
     @property
     def draining(self) -> bool:
-        """Whether the broker has said that it is about to stop. The lease is asked for again when it has, and not before:
-        until then its handles are good, and it is still what answers at its address, with a refusal."""
+        """Whether the broker has said that it is about to stop.
+
+        The lease is asked for again when it has, and not before: until then its handles are good, and it is still what
+        answers at its address, with a refusal.
+        """
         return self._state.draining
 
     @property

@@ -136,7 +136,13 @@ class Broker:
         # What fails may be reported with the locals of this frame.
         del token
         self._inner = _broker.Broker(
-            address, token=shown and shown.plain(), token_file=token_file, ca=ca, certificate=certificate, key=key, deadline=deadline
+            address,
+            token=shown and shown.plain(),
+            token_file=token_file,
+            ca=ca,
+            certificate=certificate,
+            key=key,
+            deadline=deadline,
         )
 
     @classmethod

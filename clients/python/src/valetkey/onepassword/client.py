@@ -19,6 +19,7 @@ __all__ = ["DEFAULT_INTEGRATION_NAME", "DEFAULT_INTEGRATION_VERSION", "Client", 
 DEFAULT_INTEGRATION_NAME = "Unknown"
 DEFAULT_INTEGRATION_VERSION = "Unknown"
 REFERENCES_MAX = 64
+UNUSED = "a broker is asked instead of 1Password, so this is not needed, and was not used"
 TOOL_LENGTH_MAX = 128
 PURPOSE_LENGTH_MAX = 512
 REFERENCE = re.compile(r"op://(?P<path>[\w .-]+(/[\w .-]+){2,3})(\?(attribute=t?otp|ssh-format=openssh))?", re.ASCII)
@@ -129,16 +130,13 @@ class Secrets:
 
 
 def broker_for(auth: str | DesktopAuth | None) -> Broker:
-    if isinstance(auth, DesktopAuth) or (auth or "").strip().startswith("ops_"):
-        warnings.warn(
-            "a broker is asked instead of 1Password, so this is not needed, and was not used; take a service "
-            "account's token out of this environment",
-            stacklevel=3,
-        )
-        return Broker.from_env()
-    if not auth:
-        return Broker.from_env()
-    return Broker.from_env({**os.environ, "VALETKEY_TOKEN": str(auth)})
+    if isinstance(auth, DesktopAuth):
+        warnings.warn(f"{UNUSED}; leave `DesktopAuth` out", stacklevel=3)
+    elif auth and not auth.strip().startswith("ops_"):
+        return Broker.from_env({**os.environ, "VALETKEY_TOKEN": auth})
+    elif auth:
+        warnings.warn(f"{UNUSED}; take the service account's token out of this environment", stacklevel=3)
+    return Broker.from_env()
 
 
 def tool_of(integration_name: str) -> str:
