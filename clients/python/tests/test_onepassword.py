@@ -130,6 +130,20 @@ async def test_the_answers_of_resolve_all(here: World) -> None:
     await client.close()
 
 
+@pytest.mark.parametrize("nothing", ["op://Tutorial/Nothing", "op://Tutorial/Navan", "op://Production/Database"])
+async def test_the_answers_where_none_is_resolved(here: World, nothing: str) -> None:
+    """Each has its own, also where the broker refuses the lease as a whole."""
+    client = await Client.authenticate(None, "My agent", "v1")
+    references = [f"{nothing}/one", f"{nothing}/other", f"{nothing}/nothing"]
+    found = (await client.secrets.resolve_all(references)).individual_responses
+    assert list(found) == references
+    reasons = {it.error.reason for it in found.values() if it.error}
+    assert len(reasons) == 1 and reasons <= {"ITEM_NOT_FOUND", "FIELD_NOT_FOUND", "ACCESS_DENIED"}
+    records = {it.error.message.rpartition(" ")[2] for it in found.values() if it.error}
+    assert len(records) == 3, "each names a record of its own"
+    await client.close()
+
+
 async def test_errors(here: World) -> None:
     client = await Client.authenticate(None, "My agent", "v1")
     with pytest.raises(valetkey.Denied):

@@ -68,6 +68,13 @@ class State:
             return None
         return self.issued.get(reference)
 
+    def over(self) -> State:
+        """Nothing is alive any more. What was refused was so before, and is why there is nothing: a lease of which all
+        is refused ends at once."""
+        state = State()
+        state.refused = self.refused
+        return state
+
     def complete(self, references: Iterable[str]) -> bool:
         answered = self.issued.keys() | self.refused.keys() | self.revoked.keys()
         return bool(self.id) and all(reference in answered for reference in references)

@@ -156,7 +156,7 @@ class Lease(Mapping[str, LeasedSecret]):
         if not ended:
             self.lost = LeaseLost("the lease was released; acquire a new one")
             self.lost.cause = "caller"
-        self._state = State()
+        self._state = self._state.over()
         self._notify()
         try:
             if lease_id and not ended:
@@ -278,7 +278,7 @@ class Lease(Mapping[str, LeasedSecret]):
 
     def _end(self, error: ValetkeyError) -> None:
         self.lost = error
-        self._state = State()
+        self._state = self._state.over()
         self._tell_revoked()
         self._notify()
 
@@ -305,12 +305,12 @@ class Lease(Mapping[str, LeasedSecret]):
 
     def _issued(self, reference: str) -> Issued:
         state = self._state
+        if reference in state.refused:
+            raise copy_of(state.refused[reference])
         if self.lost is not None:
             raise copy_of(self.lost)
         if issued := state.alive(reference):
             return issued
-        if reference in state.refused:
-            raise copy_of(state.refused[reference])
         if reference in state.revoked:
             raise lost(state.revoked[reference])
         if self._keeper is None:

@@ -133,7 +133,7 @@ def refused(reference: str, reason: str, message: str, record: str) -> errors.Va
         text, approval_id = approval(text, "", None)
     elif reason.endswith("_NOT_FOUND"):
         kind = errors.NotFound
-    elif reason in ("RESOLVER_RATE_LIMITED", "LEASE_LIMIT", "IDENTITY_LIMIT"):
+    elif reason in ("RESOLVER_RATE_LIMITED", "LEASE_LIMIT", "IDENTITY_LIMIT", "APPROVAL_LIMIT"):
         kind = errors.LimitReached
     elif reason.endswith(("UNAVAILABLE", "REFUSED", "_CHANGED", "_FLUX")):
         kind = errors.Unavailable

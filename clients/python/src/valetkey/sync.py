@@ -137,7 +137,7 @@ class Broker:
         del token
         self._inner = _broker.Broker(
             address,
-            token=shown and shown.plain(),
+            token=None if shown is None else shown.plain(),
             token_file=token_file,
             ca=ca,
             certificate=certificate,

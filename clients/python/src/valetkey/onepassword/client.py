@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from .._broker import Broker
 from .._context import current
-from ..errors import InvalidRequest, LimitReached, ValetkeyError
+from ..errors import ApprovalRequired, Denied, InvalidRequest, LimitReached, NotFound, Precondition, ValetkeyError
 from .errors import RateLimitExceededException
 from .types import ResolveAllResponse, ResolvedReference, ResolveReferenceError, Response
 
@@ -19,6 +19,7 @@ __all__ = ["DEFAULT_INTEGRATION_NAME", "DEFAULT_INTEGRATION_VERSION", "Client", 
 DEFAULT_INTEGRATION_NAME = "Unknown"
 DEFAULT_INTEGRATION_VERSION = "Unknown"
 REFERENCES_MAX = 64
+REFUSED = (ApprovalRequired, Denied, NotFound, Precondition)
 UNUSED = "a broker is asked instead of 1Password, so this is not needed, and was not used"
 TOOL_LENGTH_MAX = 128
 PURPOSE_LENGTH_MAX = 512
@@ -115,6 +116,12 @@ class Secrets:
                 return dict(zip(references, await asyncio.gather(*map(one, references)), strict=True))
         except LimitReached as error:
             raise RateLimitExceededException.of(error) from None
+        except REFUSED as error:
+            # Where all of them are refused, there is no lease, and one error for them all.
+            if len(references) == 1:
+                return {references[0]: Response(error=ResolveReferenceError.of(error))}
+        answers = await asyncio.gather(*(self._resolve_some([reference]) for reference in references))
+        return {reference: answer for some in answers for reference, answer in some.items()}
 
     @staticmethod
     def validate_secret_reference(secret_reference: str) -> None:
