@@ -43,11 +43,11 @@ pub(crate) fn check() -> anyhow::Result<Outcome> {
         run(uv.command(&words).arg(python).arg(&wheel))?;
     }
     newest.run_in("examples/python", &["mypy", "--strict", "--cache-dir", EXAMPLES_CACHE, "."])?;
+    let broker = broker.as_path();
     // Nearly all of it is waiting: for packages, and for connections that died to be noticed.
     let suites = [(&newest, "tests"), (&oldest, "tests"), (&frameworks, "frameworks")];
     let (clean, said) = thread::scope(|scope| {
         let clean = scope.spawn(|| clean_install(&source));
-        let broker = &broker;
         let running = suites.map(|(venv, tests)| scope.spawn(move || test(venv, tests, broker)));
         (ended(clean), running.map(ended))
     });
