@@ -5,6 +5,8 @@ place of the 1Password SDK's. `valetkey.integrations` has wrappers for agent fra
 broker.
 """
 
+# First: gRPC looks at the environment when it is imported.
+from . import _process as _process
 from ._broker import Access, Broker
 from ._connect import VERSION as __version__
 from ._context import acting

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -16,13 +15,14 @@ import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
-from . import _status
+from . import _process, _status
 from ._address import Address
 from ._connect import Connection
 from ._context import current
-from ._credentials import Credentials, Token
+from ._credentials import Credentials, File, Token, hushed
 from ._events import lower
 from ._lease import Lease
+from ._process import Staying
 from ._proto import lease_pb2 as words
 from ._proto import lease_service_pb2 as wire
 from ._waiting import Backoff, Deadline
@@ -51,7 +51,7 @@ class Access:
     approval_required: bool = False
 
 
-class Broker:
+class Broker(Staying):
     """A connection to a broker, as one identity: an agent, or a tool.
 
     It connects when it is first used. `deadline` bounds every wait, in seconds: for a lease, for a value, and for a
@@ -69,10 +69,10 @@ class Broker:
         key: str | os.PathLike[str] | None = None,
         deadline: float = DEADLINE_USUAL,
     ) -> None:
-        files = [Path(file) if file is not None else None for file in (token_file, ca, certificate, key)]
-        credentials = Credentials(Token.of(token), *files)
+        credentials = Credentials(Token.of(token), *map(File.of, (token_file, ca, certificate, key)))
+        address = hushed(address)
         # What fails from here on may be reported with the locals of this frame.
-        del token
+        del token, token_file, ca, certificate, key
         self._set_up(address, credentials, deadline)
 
     @classmethod
@@ -83,9 +83,13 @@ class Broker:
         A token's file is read for each call, so that one which is renewed in place is used.
         """
         env = os.environ if env is None else env
-        address, credentials = env.get("VALETKEY_ADDRESS", ADDRESS_USUAL), Credentials.from_env(env)
+        address, credentials = address_of(env), Credentials.from_env(env)
         # As above: all of it would be reported.
         del env
+        return cls._of(address, credentials, deadline)
+
+    @classmethod
+    def _of(cls, address: str, credentials: Credentials, deadline: float = DEADLINE_USUAL) -> Broker:
         broker = cls.__new__(cls)
         broker._set_up(address, credentials, deadline)
         return broker
@@ -95,7 +99,7 @@ class Broker:
             raise BadSettings("a deadline is a positive number of seconds")
         self.deadline = deadline
         self._connection = Connection(Address.parse(address), credentials)
-        self.address = self._connection.address.shown
+        self.address = address
         # Those that are open: gRPC does not reliably end the streams of a connection that is closed.
         self._leases: WeakSet[Lease] = WeakSet()
 
@@ -108,14 +112,18 @@ class Broker:
         await self.close()
 
     async def close(self) -> None:
-        """Releases the leases that are still open, and closes the connection."""
+        """Releases the leases that are still open, and closes the connection. In a forked child it does nothing: both
+        are the parent's."""
+        if _process.forked():
+            return
         if self._connection.is_here():
             await asyncio.gather(*(lease.release() for lease in tuple(self._leases)))
         await self._connection.close()
 
     def __repr__(self) -> str:
         # What reports the error of a setting that cannot be used asks for this too.
-        return f"Broker({getattr(self, 'address', 'not set up')!r})"
+        connection = getattr(self, "_connection", None)
+        return f"Broker({connection.address.shown!r})" if connection is not None else "Broker(not set up)"
 
     def lease(
         self,
@@ -216,11 +224,10 @@ class Broker:
         """One answer. Asked again, within the deadline, only where nothing was done."""
         backoff = Backoff()
         while True:
-            call = getattr(self._connection.stub(), method)
-            metadata = self._connection.metadata(person)
+            stub, metadata = await self._connection.prepare(deadline, person)
             try:
                 async with deadline.bound():
-                    return await call(request, metadata=metadata)
+                    return await getattr(stub, method)(request, metadata=metadata)
             except TimeoutError:
                 raise self._timed_out(deadline) from None
             except grpc.aio.AioRpcError as rpc:
@@ -232,9 +239,13 @@ class Broker:
 
     def _timed_out(self, deadline: Deadline) -> ValetkeyError:
         return TimedOut(
-            f"the broker at `{self.address}` did not answer within {deadline.seconds:g} s; look into the audit log "
-            "before asking again"
+            f"the broker at `{self._connection.address.shown}` did not answer within {deadline.seconds:g} s; look "
+            "into the audit log before asking again"
         )
+
+
+def address_of(env: Mapping[str, str]) -> str:
+    return hushed(env.get("VALETKEY_ADDRESS", ADDRESS_USUAL))
 
 
 def named(references: References) -> dict[str, str]:

@@ -108,7 +108,8 @@ def from_rpc(error: grpc.aio.AioRpcError) -> errors.ValetkeyError:
         broken = "; ".join(f"{rule.field} {rule.description}" for rule in details.violations)
         text = f"the request is invalid: {broken or message}{tail}"
         return made(errors.InvalidRequest, text, violations=details.violations)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+    # Without a reason it is gRPC's own: an answer that is too large.
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and reason:
         return made(errors.LimitReached, unavailable, retry_after=details.retry_after)
     # A connection that breaks in mid-call has no better code, and no details.
     lost = code is grpc.StatusCode.UNKNOWN and not reason
