@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import valetkey
+from test_leaks import reported
 from valetkey import onepassword
 from valetkey.onepassword import Client, RateLimitExceededException, ResolveReferenceErrorTypes
 from valetkey.testing import FakeBroker
@@ -157,11 +159,57 @@ async def test_errors(here: World) -> None:
     await client.close()
 
 
-async def test_a_service_accounts_token_goes_nowhere(here: World) -> None:
-    with pytest.warns(UserWarning, match="take the service account's token out"):
-        client = await Client.authenticate("ops_hunter2", "My agent", "v1")
-    assert "hunter2" not in repr(client.secrets._broker._connection.metadata())
+@pytest.fixture
+def fake(valetkey_broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> FakeBroker:
+    valetkey_broker.secrets[PASSWORD] = VALUE
+    for name, value in valetkey_broker.environment.items():
+        monkeypatch.setenv(name, value)
+    return valetkey_broker
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        "ops_eyJhunter2",
+        " ops_eyJhunter2\n",
+        '"ops_eyJhunter2"',
+        "'ops_eyJhunter2'",
+        "OPS_eyJhunter2",
+        "OP_SERVICE_ACCOUNT_TOKEN=ops_eyJhunter2",
+        "\ufeffops_eyJhunter2",
+        "Bearer ops_eyJhunter2",
+    ],
+)
+async def test_a_service_accounts_token_goes_nowhere(
+    fake: FakeBroker, monkeypatch: pytest.MonkeyPatch, auth: str
+) -> None:
+    monkeypatch.setenv("OP_SERVICE_ACCOUNT_TOKEN", auth)
+    with pytest.warns(UserWarning, match="take the service account's token out") as warned:
+        client = await Client.authenticate(os.environ["OP_SERVICE_ACCOUNT_TOKEN"], "My agent", "v1")
+    assert "hunter2" not in str(warned[0].message)
     assert await client.secrets.resolve(PASSWORD) == VALUE
+    assert {call.caller for call in fake.calls} == {fake.token}
+    await client.close()
+    # Nor as a broker's own token, by mistake.
+    monkeypatch.setenv("VALETKEY_TOKEN", auth)
+    with pytest.raises(valetkey.BadSettings, match="token of a service account") as caught:
+        await Client.authenticate(None, "My agent", "v1")
+    assert "hunter2" not in reported(caught.value)
+
+
+@pytest.mark.parametrize("auth", ["hunter2", '"vkt_hunter2"', "vkt_hunter2 vkt_b", "eyJhunter2", " "])
+async def test_nothing_else_is_sent_either(fake: FakeBroker, auth: str) -> None:
+    with pytest.raises(valetkey.BadSettings, match="quotes around it") as caught:
+        await Client.authenticate(auth, "My agent", "v1")
+    assert "hunter2" not in reported(caught.value) and not fake.calls
+
+
+# The last has a service account's prefix in it by chance.
+@pytest.mark.parametrize("auth", ["vkt_0123456789abcdef_0123", " vkt_a\n", "eyJa.eyJb.c-_d", "eyJa.eyJops_b.c"])
+async def test_a_token_for_the_broker_is_sent(fake: FakeBroker, auth: str) -> None:
+    client = await Client.authenticate(auth, "My agent", "v1")
+    assert await client.secrets.resolve(PASSWORD) == VALUE
+    assert {call.caller for call in fake.calls} == {auth.strip()}
     await client.close()
 
 
