@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from fixtures import pytest_pyfunc_call, shared  # noqa: F401
 from valetkey.integrations import Guard
 from valetkey.sync import Lease
+from valetkey.testing import FakeBroker
 from world import NAVAN, PASSWORD, USERNAME, VALUE, World
 
 
@@ -48,3 +49,25 @@ def scene(shared: World) -> Iterator[Scene]:  # noqa: F811
         held: Lease
         with agent.lease({"p": PASSWORD, "u": USERNAME}, tool=NAVAN, purpose="for the model") as held:
             yield Scene(guard, held["p"].handle)
+
+
+@dataclass
+class Refused:
+    """A tool that may not have the secret as things are, and what the model must read of it."""
+
+    guard: Guard
+    told: str
+    asked: Callable[[], int]
+    reference: str = PASSWORD
+
+
+@pytest.fixture(params=["denied", "approval"])
+def refused(request: pytest.FixtureRequest, scene: Scene, valetkey_broker: FakeBroker) -> Iterator[Refused]:
+    """By policy; and until a person approves, which the model must ask one for."""
+    if request.param == "denied":
+        yield Refused(scene.guard, "access denied", lambda: 1)
+        return
+    valetkey_broker.secrets[PASSWORD] = VALUE
+    valetkey_broker.require_approval(PASSWORD, "https://approvals.example/ask")
+    with valetkey_broker.sync_broker() as agent:
+        yield Refused(Guard(agent), "https://approvals.example/ask", lambda: len(valetkey_broker.calls))

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from conftest import Scene
+from conftest import Refused, Scene
 from valetkey.integrations.google_adk import plugin
 
 SPANS = InMemorySpanExporter()
@@ -104,17 +104,18 @@ async def test_nothing_holds_the_value(scene: Scene, written: str) -> None:
         assert "concealed by valetkey" in model.seen[-1]
 
 
-async def test_a_refusal_is_told_to_the_model(scene: Scene) -> None:
+async def test_a_refusal_is_told_to_the_model(refused: Refused) -> None:
     async def book_flight(route: str, password: str) -> str:
         """Books a flight."""
         raise AssertionError("called")
 
-    model = Model(model="scripted", said="op://Production/Database/password", seen=[])
+    refused.guard._tools.clear()
+    model = Model(model="scripted", said=refused.reference, seen=[])
     agent = LlmAgent(name="travel_bot", model=model, tools=[book_flight])
     sessions = InMemorySessionService()
-    runner = Runner(app=App(name="travel", root_agent=agent, plugins=[plugin(scene.guard)]), session_service=sessions)
+    runner = Runner(app=App(name="travel", root_agent=agent, plugins=[plugin(refused.guard)]), session_service=sessions)
     session = await sessions.create_session(app_name="travel", user_id="ana")
     asked = types.Content(role="user", parts=[types.Part(text="book")])
     async for _ in runner.run_async(user_id="ana", session_id=session.id, new_message=asked):
         pass
-    assert "access denied" in model.seen[-1]
+    assert refused.told in model.seen[-1] and refused.asked() == 1

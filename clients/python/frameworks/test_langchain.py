@@ -13,7 +13,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.prebuilt import InjectedState
 
-from conftest import Scene
+from conftest import Refused, Scene
 from valetkey.integrations.langchain import guarded, middleware
 
 
@@ -113,15 +113,15 @@ def test_a_tool_alone(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
-async def test_a_refusal_is_told_to_the_model(scene: Scene, how: str) -> None:
+async def test_a_refusal_is_told_to_the_model(refused: Refused, how: str) -> None:
     @tool
     def search(query: str) -> str:
         """Searches."""
         raise AssertionError("called")
 
-    call = {"name": "search", "args": {"query": scene.reference}, "id": "call_1"}
+    call = {"name": "search", "args": {"query": refused.reference}, "id": "call_1"}
     model = Model(responses=[AIMessage("", tool_calls=[call]), AIMessage("done")], seen=[])
-    agent = create_agent(model, [search], middleware=[middleware(scene.guard)])
+    agent = create_agent(model, [search], middleware=[middleware(refused.guard)])
     asked: Any = {"messages": [("user", "search")]}
     _ = agent.invoke(asked) if how == "sync" else await agent.ainvoke(asked)
-    assert "access denied" in model.seen[-1]
+    assert refused.told in model.seen[-1] and refused.asked() == 1

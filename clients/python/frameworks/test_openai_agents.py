@@ -11,7 +11,7 @@ from agents import Agent, RunConfig, Runner, SQLiteSession, add_trace_processor,
 from agents.testing import ScriptedModel, assistant_message, function_call
 from agents.tracing import TracingProcessor
 
-from conftest import Scene
+from conftest import Refused, Scene
 from valetkey.integrations.openai_agents import function_tool
 
 
@@ -75,12 +75,12 @@ async def test_nothing_holds_the_value(scene: Scene, tmp_path: Path, written: st
     assert "password" in str(book_flight.params_json_schema) and "Books a flight" in book_flight.description
 
 
-async def test_a_refusal_is_told_to_the_model(scene: Scene) -> None:
-    @function_tool(scene.guard, name_override="search")
+async def test_a_refusal_is_told_to_the_model(refused: Refused) -> None:
+    @function_tool(refused.guard, name_override="search")
     def anything(query: str) -> str:
         raise AssertionError("called")
 
-    arguments = json.dumps({"query": scene.reference})
+    arguments = json.dumps({"query": refused.reference})
     model = ScriptedModel([[function_call("search", arguments, call_id="call_1")], [assistant_message("done")]])
     await Runner.run(Agent(name="travel-bot", model=model, tools=[anything]), "search")
-    assert "access denied" in str(model.calls[-1].input)
+    assert refused.told in str(model.calls[-1].input) and refused.asked() == 1

@@ -15,7 +15,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.toolsets import FunctionToolset
 
-from conftest import Scene
+from conftest import Refused, Scene
 from valetkey.integrations.pydantic_ai import capability, toolset
 
 
@@ -89,16 +89,16 @@ async def test_one_toolset(scene: Scene) -> None:
     scene.hidden((await agent.run("book")).all_messages_json(), seen)
 
 
-async def test_a_refusal_is_told_to_the_model(scene: Scene) -> None:
+async def test_a_refusal_is_told_to_the_model(refused: Refused) -> None:
     seen: list[str] = []
 
     def model(messages: Any, info: AgentInfo) -> ModelResponse:
         seen.append(repr(messages))
         if len(seen) == 1:
-            return ModelResponse(parts=[ToolCallPart("search", {"query": scene.reference}, "call_1")])
+            return ModelResponse(parts=[ToolCallPart("search", {"query": refused.reference}, "call_1")])
         return ModelResponse(parts=[TextPart("done")])
 
-    agent = Agent(FunctionModel(model), capabilities=[capability(scene.guard)])
+    agent = Agent(FunctionModel(model), capabilities=[capability(refused.guard)])
 
     @agent.tool_plain
     def search(query: str) -> str:
@@ -106,4 +106,4 @@ async def test_a_refusal_is_told_to_the_model(scene: Scene) -> None:
         raise AssertionError("called")
 
     await agent.run("search")
-    assert "access denied" in seen[-1]
+    assert refused.told in seen[-1] and refused.asked() == 1

@@ -12,6 +12,8 @@ import pytest
 
 import valetkey
 from valetkey import BadSettings, Broker
+from valetkey._credentials import Token
+from valetkey._waiting import Deadline
 from world import BINARY, NAVAN, PASSWORD, VALUE, World
 
 TOKEN = "vkt_hunter2"
@@ -58,18 +60,23 @@ def test_what_is_no_place_for_a_token(address: str, says: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_environment(tmp_path: Path) -> None:
+async def shown(broker: Broker, person: Token | None = None) -> object:
+    _, metadata = await broker._connection.prepare(Deadline(20), person)
+    return metadata
+
+
+async def test_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("vkt_file\n")
     assert Broker.from_env({"VALETKEY_TOKEN": TOKEN}).address == "http://127.0.0.1:7447"
     there = {"VALETKEY_ADDRESS": "http://127.0.0.1:1", "VALETKEY_TOKEN_FILE": str(file)}
     broker = Broker.from_env(there)
-    assert broker._connection.metadata() == (("authorization", "Bearer vkt_file"),)
+    assert await shown(broker) == (("authorization", "Bearer vkt_file"),)
     file.write_text("vkt_renewed")
-    assert broker._connection.metadata() == (("authorization", "Bearer vkt_renewed"),)
+    assert await shown(broker) == (("authorization", "Bearer vkt_renewed"),)
     # The token itself comes before a file with one.
     broker = Broker.from_env({**there, "VALETKEY_TOKEN": TOKEN})
-    assert broker._connection.metadata("jwt.of.ana") == (
+    assert await shown(broker, Token("jwt.of.ana")) == (
         ("authorization", f"Bearer {TOKEN}"),
         ("x-valetkey-on-behalf-of", "jwt.of.ana"),
     )

@@ -77,7 +77,7 @@ def try_out() -> Iterator[dict[str, str]]:
         yield tokens
     finally:
         process.terminate()
-        process.wait(30)
+        process.communicate(timeout=30)
 
 
 def test_from_install_to_the_first_redeemed_handle(try_out: dict[str, str], tmp_path: Path) -> None:

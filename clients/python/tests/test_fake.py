@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import time
 
 import pytest
 
 import valetkey
+from valetkey._proto.lease_service_pb2 import CheckAccessResponse
 from valetkey.testing import FakeBroker
 
 REF = "op://Travel/Navan/password"
@@ -202,6 +204,72 @@ async def test_a_denial_carries_advice(fake: FakeBroker) -> None:
         with pytest.raises(valetkey.Denied, match="ask with tool navan"):
             await broker.lease({"p": REF}, tool="t", purpose="test").__aenter__()
         assert not (await broker.check(REF, tool="t")).allowed
+
+
+APPROVALS = "https://approvals.example/{id}"
+
+
+@pytest.mark.parametrize("url", [APPROVALS, "https://approvals.example", None])
+async def test_a_person_must_approve(fake: FakeBroker, url: str | None) -> None:
+    fake.require_approval(REF, url)
+    async with fake.broker() as broker:
+        with pytest.raises(valetkey.ApprovalRequired) as caught:
+            await broker.lease({"p": REF}, tool="t", purpose="test").__aenter__()
+        error = caught.value
+        assert error.approval_id.startswith("vkl_") and error.record_id and error.reference == REF
+        assert error.reason == "APPROVAL_REQUIRED"
+        assert error.url == (url.replace("{id}", error.approval_id) if url else None)
+        assert f"`valetkey approval approve {error.approval_id}`" in str(error) and (error.url or "") in str(error)
+        assert len(fake.calls) == 1, "a person needs minutes: nothing is asked again by itself"
+        back = pickle.loads(pickle.dumps(error))
+        assert (str(back), back.approval_id, back.url) == (str(error), error.approval_id, error.url)
+        fake.approve(REF)
+        async with broker.lease({"p": REF}, tool="t", purpose="test") as lease:
+            assert (await lease["p"].redeem()).expose() == VALUE
+
+
+async def test_a_partial_lease_names_what_waits_for_approval(fake: FakeBroker) -> None:
+    fake.secrets["op://Travel/Navan/username"] = "ana"
+    fake.require_approval(REF, APPROVALS)
+    names = {"p": REF, "u": "op://Travel/Navan/username"}
+    async with fake.broker() as broker, broker.lease(names, tool="t", purpose="test", partial=True) as lease:
+        assert lease["u"].handle
+        error = lease.refused["p"]
+        assert isinstance(error, valetkey.ApprovalRequired) and error.url is None
+        assert error.approval_id.startswith("vkl_") and error.approval_id in str(error)
+        with pytest.raises(valetkey.ApprovalRequired) as caught:
+            _ = lease["p"].handle
+        assert caught.value.approval_id == error.approval_id
+        with pytest.raises(valetkey.ApprovalRequired):
+            await lease["p"].redeem()
+
+
+async def test_an_approval_that_ran_out_ends_a_lease_that_is_asked_for_again(fake: FakeBroker) -> None:
+    async with fake.broker() as broker, broker.lease({"p": REF}, tool="t", purpose="test") as lease:
+        fake.require_approval(REF)
+        fake.end("shutdown")
+        await asyncio.wait_for(lease.revoked.wait(), 20)
+        with pytest.raises(valetkey.ApprovalRequired):
+            _ = lease["p"].handle
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "file:///etc/passwd", "https://a\x1b[2J.example/{id}"])
+async def test_what_a_person_is_shown_is_fit_to_be_shown(fake: FakeBroker, url: str) -> None:
+    fake.require_approval(REF, url)
+    async with fake.broker() as broker:
+        with pytest.raises(valetkey.ApprovalRequired) as caught:
+            await broker.lease({"p": REF}, tool="t", purpose="test").__aenter__()
+        assert not caught.value.url or caught.value.url.isprintable()
+        assert str(caught.value).isprintable() and "javascript" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(CheckAccessResponse(), "approval_required"), reason="the contract does not have it yet")
+async def test_a_check_says_that_a_person_must_approve(fake: FakeBroker) -> None:
+    async with fake.broker() as broker:
+        assert not (await broker.check(REF, tool="t")).approval_required
+        fake.require_approval(REF)
+        answer = await broker.check(REF, tool="t")
+        assert answer.allowed and answer.approval_required
 
 
 async def test_a_persons_token_goes_along(fake: FakeBroker) -> None:

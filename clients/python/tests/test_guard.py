@@ -207,6 +207,16 @@ def test_a_refused_tool_is_not_called(fake: FakeBroker) -> None:
             Guard(broker).wrap(pay)([f"op://Travel/item/{number}" for number in range(65)])  # type: ignore[arg-type]
 
 
+def test_a_tool_that_waits_for_approval_is_not_called(fake: FakeBroker) -> None:
+    fake.require_approval(REF, "https://approvals.example/{id}")
+    with fake.sync_broker() as broker:
+        with pytest.raises(valetkey.ApprovalRequired) as caught:
+            Guard(broker).wrap(lambda card: pytest.fail("called"), "pay")(REF)
+        assert caught.value.url and caught.value.url in str(caught.value)
+        fake.approve(REF)
+        assert Guard(broker).wrap(lambda card: f"paid with {card}", "pay")(REF) == f"paid with {CONCEALED}"
+
+
 async def test_a_call_that_is_cancelled_ends_its_lease(fake: FakeBroker) -> None:
     inside = asyncio.Event()
 
@@ -221,6 +231,19 @@ async def test_a_call_that_is_cancelled_ends_its_lease(fake: FakeBroker) -> None
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert fake.leases == 0
+
+
+async def test_a_value_that_is_no_text_ends_its_lease(fake: FakeBroker) -> None:
+    fake.secrets[REF] = b"\xffhunter2"
+
+    async def later(card: str) -> None:
+        raise AssertionError("called")
+
+    with fake.sync_broker() as broker:
+        with pytest.raises(UnicodeDecodeError) as caught:
+            await Guard(broker).wrap(later)(REF)
+        assert b"hunter2" not in caught.value.object
         assert fake.leases == 0
 
 

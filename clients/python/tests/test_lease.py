@@ -117,6 +117,22 @@ async def test_some_where_others_are_refused(shared: World) -> None:
                 lease["other"]
 
 
+async def test_where_all_are_refused_the_reasons_stay(shared: World) -> None:
+    """The lease ends at once, because nothing in it is alive; why not is still to be read."""
+    names = {"item": "op://Tutorial/Nothing/x", "field": "op://Tutorial/Navan/nothing"}
+    async with shared.broker("agent:sdk-bot") as agent:
+        async with agent.lease(names, tool="script", purpose="test", partial=True) as lease:
+            await asyncio.wait_for(lease.revoked.wait(), 20)
+            assert {name: error.reason for name, error in lease.refused.items()} == {
+                "item": "ITEM_NOT_FOUND",
+                "field": "FIELD_NOT_FOUND",
+            }
+            with pytest.raises(valetkey.NotFound):
+                _ = lease["item"].handle
+            with pytest.raises(valetkey.NotFound):
+                await lease["field"].redeem()
+
+
 async def test_two_names_for_one_reference(shared: World) -> None:
     async with shared.broker() as agent:
         async with agent.lease({"a": PASSWORD, "b": PASSWORD}, tool=NAVAN, purpose="test") as lease:
@@ -183,7 +199,7 @@ async def test_200_leases_at_once(shared: World) -> None:
         everyone_is_in = asyncio.Event()
         inside = 0
 
-        async def one() -> str:
+        async def once() -> str:
             nonlocal inside
             async with agent.lease({"p": PASSWORD}, tool=NAVAN, purpose="test") as lease:
                 inside += 1
@@ -191,6 +207,15 @@ async def test_200_leases_at_once(shared: World) -> None:
                     everyone_is_in.set()
                 await everyone_is_in.wait()
                 return (await lease["p"].redeem(redeem_with=tool)).expose()
+
+        async def one() -> str:
+            while True:
+                try:
+                    return await once()
+                except valetkey.Unavailable:
+                    # On a machine so busy that a ping had no answer, in mid-redeem: whether the handle was spent is not
+                    # known, and so it is not repeated. Whoever needs the value takes another lease.
+                    assert everyone_is_in.is_set()
 
         assert await asyncio.gather(*(one() for _ in range(200))) == [VALUE] * 200
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import json
 import logging
 import pickle
+import pprint
 import traceback
 from collections.abc import Callable
 
@@ -18,9 +20,30 @@ from valetkey.errors import Denied
 VALUE = "hunter2"
 
 
+@dataclasses.dataclass
+class Login:
+    password: Secret
+
+
 @pytest.mark.parametrize(
     "show",
-    [repr, str, ascii, "{}".format, "{:>40}".format, "{!r}".format, "%s".__mod__, lambda it: f"{it=}", lambda it: [it]],
+    [
+        repr,
+        str,
+        ascii,
+        "{}".format,
+        "{:>40}".format,
+        "{!r}".format,
+        "%s".__mod__,
+        "%r".__mod__,
+        "%a".__mod__,
+        pprint.pformat,
+        Login,
+        lambda it: f"{it=}",
+        lambda it: [it],
+        lambda it: vars(Login(it)),
+        lambda it: json.dumps({"password": it}, default=str),
+    ],
 )
 def test_it_prints_as_concealed(show: Callable[[Secret], object]) -> None:
     shown = str(show(Secret(VALUE.encode())))
@@ -36,6 +59,7 @@ def test_it_prints_as_concealed(show: Callable[[Secret], object]) -> None:
         copy.deepcopy,
         json.dumps,
         lambda it: json.dumps({"password": it}),
+        lambda it: dataclasses.asdict(Login(it)),
         vars,
         bytes,
         list,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -50,7 +52,7 @@ def identities() -> tuple[str, dict[str, str]]:
 class World:
     """The broker, its folder and the tokens of all identities."""
 
-    def __init__(self, folder: Path, settings: str = "") -> None:
+    def __init__(self, folder: Path, settings: str = "", policy: str = "") -> None:
         self.folder = folder
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
@@ -59,6 +61,8 @@ class World:
         entries, self.tokens = identities()
         shutil.copytree(REPOSITORY / "policies", self.policies, ignore=shutil.ignore_patterns("tests", "matrix*"))
         shutil.copy(HERE / "policies/sdk.cedar", self.policies)
+        if policy:
+            (self.policies / "more.cedar").write_text(policy)
         vault = folder / "vault.json"
         shutil.copy(REPOSITORY / "examples/travel/vault.json", vault)
         vault.chmod(0o600)
@@ -124,10 +128,13 @@ class World:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that a broker can have again after a restart: no connection is given it meanwhile, as one above 32767 is."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
 
 
 def listens(port: int) -> bool:

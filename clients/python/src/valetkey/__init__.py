@@ -5,12 +5,15 @@ place of the 1Password SDK's. `valetkey.integrations` has wrappers for agent fra
 broker.
 """
 
+# First: gRPC looks at the environment when it is imported.
+from . import _process as _process
 from ._broker import Access, Broker
 from ._connect import VERSION as __version__
 from ._context import acting
 from ._events import Issued
 from ._lease import Lease, LeasedSecret
 from .errors import (
+    ApprovalRequired,
     BadSettings,
     BrokerFailed,
     Denied,
@@ -32,6 +35,7 @@ from .secret import Secret
 
 __all__ = [
     "Access",
+    "ApprovalRequired",
     "BadSettings",
     "Broker",
     "BrokerFailed",

@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from ._credentials import fit, hushed
 from .errors import BadSettings
 
 
@@ -19,35 +20,42 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        shown = printable(text)
-        bad = BadSettings(
-            f"`{shown}` is no address of a broker; it looks like `https://broker.example.com:7447`, "
-            "`http://127.0.0.1:7447` or `unix:/run/valetkey/broker.sock`"
-        )
-        if text.startswith("unix:"):
-            path = text[5:]
-            # `unix:///path` means the same.
-            path = path[2:] if path.startswith("///") else path
-            if not path or "\0" in path:
-                raise bad
-            return cls(shown, f"unix:{path}", "unix")
-        try:
-            parts = urlsplit(text)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            raise bad from None
-        # Credentials, a path or a query would be dropped in silence.
-        more = parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc
-        if parts.scheme not in ("http", "https") or not host or more or any(c <= " " for c in text):
-            raise bad
-        if parts.scheme == "http" and not is_loopback(host):
+        # It may hold a password before its `@`, and a broken one may hold anything.
+        shown = fit(text.rsplit("@", 1)[-1])
+        found = parted(text)
+        if found is None:
+            raise BadSettings(
+                f"`{shown}` is no address of a broker; it looks like `https://broker.example.com:7447`, "
+                "`http://127.0.0.1:7447` or `unix:/run/valetkey/broker.sock`"
+            )
+        scheme, target, near = found
+        if scheme == "http" and not near:
             raise BadSettings(
                 f"`{shown}` is not a loopback address, and nothing travels there in clear text; use `https` and "
                 "name the broker's authority (`VALETKEY_CA`)"
             )
-        usual = 80 if parts.scheme == "http" else 443
-        name = f"[{host}]" if ":" in host else host
-        return cls(shown, f"dns:///{name}:{port or usual}", parts.scheme)
+        return cls(shown, target, scheme)
+
+
+def parted(text: str) -> tuple[str, str, bool] | None:
+    """The scheme, gRPC's target, and whether that is this machine; nothing where it is no address."""
+    if text.startswith("unix:"):
+        path = text[5:]
+        # `unix:///path` means the same.
+        path = path[2:] if path.startswith("///") else path
+        return ("unix", f"unix:{path}", True) if path and "\0" not in path else None
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    # Credentials, a path or a query would be dropped in silence.
+    more = parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in ("http", "https") or not host or more or any(c <= " " for c in text):
+        return None
+    usual = 80 if parts.scheme == "http" else 443
+    name = f"[{host}]" if ":" in host else host
+    return parts.scheme, hushed(f"dns:///{name}:{port or usual}"), is_loopback(host)
 
 
 def is_loopback(host: str) -> bool:
@@ -58,9 +66,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def printable(address: str) -> str:
-    """An address may hold a password before its `@`, and a broken one may hold anything."""
-    shown = address.rsplit("@", 1)[-1]
-    return "".join(c for c in shown if c.isprintable())[:128]

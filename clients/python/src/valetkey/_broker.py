@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -16,13 +15,14 @@ import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
-from . import _status
+from . import _process, _status
 from ._address import Address
 from ._connect import Connection
 from ._context import current
-from ._credentials import Credentials, Token
+from ._credentials import Credentials, File, Token, hushed
 from ._events import lower
 from ._lease import Lease
+from ._process import Staying
 from ._proto import lease_pb2 as words
 from ._proto import lease_service_pb2 as wire
 from ._waiting import Backoff, Deadline
@@ -38,7 +38,8 @@ Ttl = timedelta | float | None
 
 @dataclass(frozen=True)
 class Access:
-    """What the broker would decide. `ttl_max` is in seconds, where policy sets a bound."""
+    """What the broker would decide. `ttl_max` is in seconds, where policy sets a bound. With `approval_required`, a
+    lease waits for a person first."""
 
     allowed: bool
     advice: str
@@ -47,9 +48,10 @@ class Access:
     uses: int
     redeemer: str
     certificate_bound: bool
+    approval_required: bool = False
 
 
-class Broker:
+class Broker(Staying):
     """A connection to a broker, as one identity: an agent, or a tool.
 
     It connects when it is first used. `deadline` bounds every wait, in seconds: for a lease, for a value, and for a
@@ -67,8 +69,10 @@ class Broker:
         key: str | os.PathLike[str] | None = None,
         deadline: float = DEADLINE_USUAL,
     ) -> None:
-        files = [Path(file) if file is not None else None for file in (token_file, ca, certificate, key)]
-        credentials = Credentials(Token(token) if token is not None else None, *files)
+        credentials = Credentials(Token.of(token), *map(File.of, (token_file, ca, certificate, key)))
+        address = hushed(address)
+        # What fails from here on may be reported with the locals of this frame.
+        del token, token_file, ca, certificate, key
         self._set_up(address, credentials, deadline)
 
     @classmethod
@@ -79,8 +83,15 @@ class Broker:
         A token's file is read for each call, so that one which is renewed in place is used.
         """
         env = os.environ if env is None else env
+        address, credentials = address_of(env), Credentials.from_env(env)
+        # As above: all of it would be reported.
+        del env
+        return cls._of(address, credentials, deadline)
+
+    @classmethod
+    def _of(cls, address: str, credentials: Credentials, deadline: float = DEADLINE_USUAL) -> Broker:
         broker = cls.__new__(cls)
-        broker._set_up(env.get("VALETKEY_ADDRESS", ADDRESS_USUAL), Credentials.from_env(env), deadline)
+        broker._set_up(address, credentials, deadline)
         return broker
 
     def _set_up(self, address: str, credentials: Credentials, deadline: float) -> None:
@@ -88,7 +99,7 @@ class Broker:
             raise BadSettings("a deadline is a positive number of seconds")
         self.deadline = deadline
         self._connection = Connection(Address.parse(address), credentials)
-        self.address = self._connection.address.shown
+        self.address = address
         # Those that are open: gRPC does not reliably end the streams of a connection that is closed.
         self._leases: WeakSet[Lease] = WeakSet()
 
@@ -101,13 +112,18 @@ class Broker:
         await self.close()
 
     async def close(self) -> None:
-        """Releases the leases that are still open, and closes the connection."""
+        """Releases the leases that are still open, and closes the connection. In a forked child it does nothing: both
+        are the parent's."""
+        if _process.forked():
+            return
         if self._connection.is_here():
             await asyncio.gather(*(lease.release() for lease in tuple(self._leases)))
         await self._connection.close()
 
     def __repr__(self) -> str:
-        return f"Broker({self.address!r})"
+        # What reports the error of a setting that cannot be used asks for this too.
+        connection = getattr(self, "_connection", None)
+        return f"Broker({connection.address.shown!r})" if connection is not None else "Broker(not set up)"
 
     def lease(
         self,
@@ -130,7 +146,8 @@ class Broker:
         `on_behalf_of` is a signed token of the person the agent acts for. `redeem_with` is the tool's own `Broker`,
         where it is at hand.
         """
-        names = named(references)
+        names, person = named(references), Token.of(on_behalf_of)
+        del on_behalf_of
         acting = current()
         tool = tool or acting.tool
         if not tool:
@@ -144,13 +161,13 @@ class Broker:
             session=session or acting.session or "",
             destination=destination or acting.destination or "",
         )
-        return Lease(self, names, request, on_behalf_of, redeem_with)
+        return Lease(self, names, request, person, redeem_with)
 
     async def redeem(self, handle: str, *, destination: str | None = None) -> Secret:
         """The value behind a handle, as the tool that it was issued for.
 
-        Raises `HandleNotActive` for every handle that gives nothing, whatever the cause. Asked again only where it is
-        sure that no use was spent.
+        Raises `HandleNotActive` for every handle that gives nothing, whatever the cause, and `InvalidRequest` for what
+        is none. Asked again only where it is sure that no use was spent.
         """
         return await self._redeem(handle, destination, Deadline(self.deadline))
 
@@ -165,6 +182,8 @@ class Broker:
         on_behalf_of: str | None = None,
     ) -> Access:
         """Whether a lease would be granted. Nothing is fetched; the question is recorded."""
+        person = Token.of(on_behalf_of)
+        del on_behalf_of
         acting = current()
         request = wire.CheckAccessRequest(
             tool=tool or acting.tool or "",
@@ -174,7 +193,7 @@ class Broker:
             destination=destination or acting.destination or "",
         )
         deadline = Deadline(self.deadline)
-        answer = await self._ask("CheckAccess", request, deadline, on_behalf_of)
+        answer = await self._ask("CheckAccess", request, deadline, person)
         bound = answer.ttl_max
         return Access(
             allowed=answer.decision == words.DECISION_ALLOW,
@@ -184,6 +203,8 @@ class Broker:
             uses=answer.uses,
             redeemer=lower(words.Redeemer, answer.redeemer, "REDEEMER_"),
             certificate_bound=answer.certificate_bound,
+            # The contract has this since later than the rest.
+            approval_required=getattr(answer, "approval_required", False),
         )
 
     async def end_lease(self, lease_id: str) -> None:
@@ -196,18 +217,17 @@ class Broker:
     async def _redeem(self, handle: str, destination: str | None, deadline: Deadline) -> Secret:
         where = destination or current().destination or ""
         request = wire.RedeemHandleRequest(handle=handle, destination=where)
-        answer = await self._ask("RedeemHandle", request, deadline)
-        return Secret(answer.secret_value)
+        secret: Secret = await self._ask("RedeemHandle", request, deadline)
+        return secret
 
-    async def _ask(self, method: str, request: Any, deadline: Deadline, on_behalf_of: str | None = None) -> Any:
+    async def _ask(self, method: str, request: Any, deadline: Deadline, person: Token | None = None) -> Any:
         """One answer. Asked again, within the deadline, only where nothing was done."""
         backoff = Backoff()
         while True:
-            call = getattr(self._connection.stub(), method)
-            metadata = self._connection.metadata(on_behalf_of)
+            stub, metadata = await self._connection.prepare(deadline, person)
             try:
                 async with deadline.bound():
-                    return await call(request, metadata=metadata)
+                    return await getattr(stub, method)(request, metadata=metadata)
             except TimeoutError:
                 raise self._timed_out(deadline) from None
             except grpc.aio.AioRpcError as rpc:
@@ -219,9 +239,13 @@ class Broker:
 
     def _timed_out(self, deadline: Deadline) -> ValetkeyError:
         return TimedOut(
-            f"the broker at `{self.address}` did not answer within {deadline.seconds:g} s; look into the audit log "
-            "before asking again"
+            f"the broker at `{self._connection.address.shown}` did not answer within {deadline.seconds:g} s; look "
+            "into the audit log before asking again"
         )
+
+
+def address_of(env: Mapping[str, str]) -> str:
+    return hushed(env.get("VALETKEY_ADDRESS", ADDRESS_USUAL))
 
 
 def named(references: References) -> dict[str, str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from pathlib import Path
 
 import grpc
 import grpc.aio
 
+from . import _process
 from ._address import Address
-from ._credentials import Credentials, Token
+from ._aside import Aside
+from ._credentials import Credentials, Pem, Token
+from ._proto import lease_service_pb2 as wire
 from ._proto import lease_service_pb2_grpc as services
+from ._waiting import Deadline
+from .errors import BadSettings
+from .secret import Secret
 
 VERSION = "0.1.0"
 # A broker that vanished without a word is noticed after these two together.
@@ -54,31 +58,69 @@ class Connection:
         self._credentials = credentials
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._files: tuple[object, ...] = ()
+        self._pem: Pem | None = None
         self._retired: list[grpc.aio.Channel] = []
         self._closing: set[asyncio.Task[None]] = set()
+        self._read_aside = Aside(self._read)
 
-    def stub(self) -> services.LeaseServiceStub:
-        """For calls over the connection as it is now."""
+    async def prepare(
+        self, deadline: Deadline, person: Token | None = None
+    ) -> tuple[services.LeaseServiceStub, Metadata]:
+        """What a call is made with: the connection as it is now, and who calls, for whom."""
+        _process.use()
+        try:
+            async with deadline.bound():
+                shown, pem = await self._files()
+        except TimeoutError:
+            raise BadSettings(
+                f"the files of the token or of TLS were not read within {deadline.seconds:g} s; does their file system "
+                "answer?"
+            ) from None
+        for_whom = (("x-valetkey-on-behalf-of", person.plain()),) if person else ()
+        return self._stub(pem), (*shown, *for_whom)
+
+    async def _files(self) -> tuple[Metadata, Pem | None]:
+        if self._credentials.token_file is None and self.address.scheme != "https":
+            return self._read()
+        return await self._read_aside()
+
+    def _read(self) -> tuple[Metadata, Pem | None]:
+        """What the files say now."""
+        bearer = self._credentials.bearer()
+        shown = (("authorization", bearer),) if bearer else ()
+        if self.address.scheme != "https":
+            return shown, None
+        try:
+            pem = self._credentials.pem()
+            if pem != self._pem:
+                self._credentials.fit_together(pem)
+            return shown, pem
+        except BadSettings:
+            if self._channel is None:
+                raise
+            # They are just being renewed, or away for the moment: the connection stays as it is.
+            return shown, self._pem
+
+    def _stub(self, pem: Pem | None) -> services.LeaseServiceStub:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # A second `asyncio.run`: what belongs to the first cannot even be closed here.
             self._loop, self._channel, self._retired = loop, None, []
-        if self._channel is not None and self._files != self._signature():
+        if self._channel is not None and self._pem != pem:
             # The files were renewed: calls that are open go on over the connection they have.
             self._retire(self._channel)
             self._channel = None
         if self._channel is None:
-            self._files = self._signature()
-            self._channel = self._open()
-        return services.LeaseServiceStub(self._channel)
-
-    def metadata(self, on_behalf_of: str | None = None) -> Metadata:
-        """Who calls, and for whom."""
-        token = self._credentials.bearer()
-        caller = (("authorization", f"Bearer {token.plain()}"),) if token else ()
-        person = (("x-valetkey-on-behalf-of", Token(on_behalf_of).plain()),) if on_behalf_of else ()
-        return (*caller, *person)
+            self._channel = self._open(pem)
+            self._pem = pem
+        stub = services.LeaseServiceStub(self._channel)
+        # Of a message, asyncio's debug log would show the value.
+        stub.RedeemHandle = self._channel.unary_unary(
+            "/valetkey.v1.LeaseService/RedeemHandle",
+            request_serializer=wire.RedeemHandleRequest.SerializeToString,
+            response_deserializer=secret_of,
+        )
+        return stub
 
     async def close(self) -> None:
         channels = [*self._retired, *([self._channel] if self._channel else [])]
@@ -91,11 +133,10 @@ class Connection:
         """Whether what is open belongs to the loop that runs."""
         return self._loop is asyncio.get_running_loop()
 
-    def _open(self) -> grpc.aio.Channel:
+    def _open(self, pem: Pem | None) -> grpc.aio.Channel:
         target, options = self.address.target, list(OPTIONS)
-        if self.address.scheme == "https":
-            ca, key, certificate = self._credentials.pem()
-            shown = grpc.ssl_channel_credentials(ca, key, certificate)
+        if pem is not None:
+            shown = grpc.ssl_channel_credentials(pem.ca, pem.key, pem.certificate)
             return grpc.aio.secure_channel(target, shown, options)
         if self.address.scheme == "unix":
             # The authority of requests; nobody looks at it.
@@ -110,15 +151,6 @@ class Connection:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    def _signature(self) -> tuple[object, ...]:
-        mine = self._credentials
-        return tuple(signature(path) for path in (mine.ca, mine.certificate, mine.key) if path)
 
-
-def signature(path: Path) -> object:
-    """Differs when the file does. One that is away for the moment keeps the connection as it is."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return (found.st_mtime_ns, found.st_ino, found.st_size)
+def secret_of(reply: bytes) -> Secret:
+    return Secret(wire.RedeemHandleResponse.FromString(reply).secret_value)

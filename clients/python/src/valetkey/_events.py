@@ -41,9 +41,10 @@ class Issued:
 
 
 class State:
-    """What one stream has said so far."""
+    """What one stream has said so far of the references that were asked for. Of others it says nothing that is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, references: Iterable[str]) -> None:
+        self._asked = frozenset(references)
         self.id = ""
         self.issued: dict[str, Issued] = {}
         self.refused: dict[str, ValetkeyError] = {}
@@ -68,6 +69,13 @@ class State:
             return None
         return self.issued.get(reference)
 
+    def over(self) -> State:
+        """Nothing is alive any more. What was refused was so before, and is why there is nothing: a lease of which all
+        is refused ends at once."""
+        state = State(())
+        state.refused = self.refused
+        return state
+
     def complete(self, references: Iterable[str]) -> bool:
         answered = self.issued.keys() | self.refused.keys() | self.revoked.keys()
         return bool(self.id) and all(reference in answered for reference in references)
@@ -82,7 +90,7 @@ class State:
             raise LeaseLost("the stream of the lease does not begin with `opened`; is that a broker?")
         elif kind == "issued":
             self._issue(message.issued)
-        elif kind == "refused":
+        elif kind == "refused" and message.refused.reference in self._asked:
             it = message.refused
             self.refused[it.reference] = _status.refused(it.reference, it.reason, it.message, it.record_id)
         elif kind == "renewed":
@@ -97,6 +105,8 @@ class State:
 
     def _issue(self, issued: words.HandleIssued) -> None:
         reference = issued.reference
+        if reference not in self._asked:
+            return
         self.issued[reference] = Issued.of(issued)
         self.revoked.pop(reference, None)
         self._dies.pop(reference, None)

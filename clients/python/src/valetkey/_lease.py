@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from . import _status
+from . import _process, _status
+from ._credentials import Token
 from ._events import Issued, State, lost
+from ._process import Staying
 from ._proto import lease_service_pb2 as wire
 from ._waiting import Backoff, Deadline
 from .errors import HandleNotActive, LeaseLost, TimedOut, Unavailable, ValetkeyError
@@ -31,7 +33,7 @@ NOTICE_MAX = 6.0
 NOTICE_REVOKED_MAX = 0.25
 
 
-class LeasedSecret:
+class LeasedSecret(Staying):
     """One reference of a lease."""
 
     def __init__(self, lease: Lease, name: str, reference: str) -> None:
@@ -66,7 +68,7 @@ class LeasedSecret:
         return f"LeasedSecret({self.name!r}, {self.reference!r})"
 
 
-class Lease(Mapping[str, LeasedSecret]):
+class Lease(Staying, Mapping[str, LeasedSecret]):
     """What `Broker.lease` gives: open within `async with`, and over at its end.
 
     Names lead to secrets: `lease["password"].handle`. `revoked` is an `asyncio.Event`, set when a handle or the whole
@@ -79,21 +81,22 @@ class Lease(Mapping[str, LeasedSecret]):
         broker: Broker,
         names: Mapping[str, str],
         request: wire.AcquireLeaseRequest,
-        on_behalf_of: str | None,
+        person: Token | None,
         redeem_with: Broker | None,
     ) -> None:
         self._broker = broker
         self._secrets = {name: LeasedSecret(self, name, reference) for name, reference in names.items()}
         self._request = request
-        self._on_behalf_of = on_behalf_of
+        self._person = person
         self._redeem_with = redeem_with
-        self._state = State()
+        self._state = State(())
         self._call: Any = None
         self._shown: object = None
         self._keeper: asyncio.Task[None] | None = None
         self._backoff = Backoff()
         self._changed = asyncio.Event()
-        self._spent: dict[str, int] = {}
+        # Of the handles that are alive now, how often each was redeemed.
+        self._spent: dict[str, tuple[str, int]] = {}
         self._on_revoked: Callable[[], None] | None = None
         self.revoked = asyncio.Event()
         self.lost: ValetkeyError | None = None
@@ -105,7 +108,11 @@ class Lease(Mapping[str, LeasedSecret]):
 
     @property
     def draining(self) -> bool:
-        """Whether the broker has said that it is about to stop. The lease is asked for again when it has."""
+        """Whether the broker has said that it is about to stop.
+
+        The lease is asked for again when it has, and not before: until then its handles are good, and it is still what
+        answers at its address, with a refusal.
+        """
         return self._state.draining
 
     @property
@@ -147,11 +154,14 @@ class Lease(Mapping[str, LeasedSecret]):
 
     async def release(self) -> None:
         """Ends the lease: its handles are dead when this returns, and within seconds where the broker is away."""
+        if _process.forked():
+            # It is the parent's, and goes on there.
+            return
         lease_id, ended, call = self._state.id, self.lost is not None, self._call
         if not ended:
             self.lost = LeaseLost("the lease was released; acquire a new one")
             self.lost.cause = "caller"
-        self._state = State()
+        self._state = self._state.over()
         self._notify()
         try:
             if lease_id and not ended:
@@ -180,9 +190,10 @@ class Lease(Mapping[str, LeasedSecret]):
         """Asks until there is a lease, an error that stays, or no time left."""
         error: ValetkeyError = self._timed_out(deadline)
         while True:
+            stub, shown = await self._broker._connection.prepare(deadline, self._person)
             try:
                 async with deadline.bound():
-                    await self._ask()
+                    await self._ask(stub, shown)
                 return
             except TimeoutError:
                 # What an attempt before it met says more.
@@ -198,12 +209,11 @@ class Lease(Mapping[str, LeasedSecret]):
             if not await self._backoff.pause(deadline, getattr(error, "retry_after", None)):
                 raise error from None
 
-    async def _ask(self) -> None:
+    async def _ask(self, stub: Any, shown: object) -> None:
         """One attempt. Returns when each reference has its answer."""
-        connection = self._broker._connection
-        self._shown = shown = connection.metadata(self._on_behalf_of)
-        call = connection.stub().AcquireLease(self._request, metadata=shown)
-        state = State()
+        self._shown = shown
+        call = stub.AcquireLease(self._request, metadata=shown)
+        state = State(self._request.references)
         try:
             while not state.complete(self._request.references):
                 event = await call.read()
@@ -232,10 +242,10 @@ class Lease(Mapping[str, LeasedSecret]):
             self._call.cancel()
             if self.lost is not None:
                 return
-            renewed_credential = cause == "credential" and self._shown_now() != self._shown
+            renewed_credential = cause == "credential" and await self._shown_now() != self._shown
             if cause not in PASSING and not renewed_credential:
                 return self._end(lost(cause))
-            self._state = State()
+            self._state = State(())
             self._notify()
             deadline = Deadline(self._broker.deadline)
             try:
@@ -273,7 +283,7 @@ class Lease(Mapping[str, LeasedSecret]):
 
     def _end(self, error: ValetkeyError) -> None:
         self.lost = error
-        self._state = State()
+        self._state = self._state.over()
         self._tell_revoked()
         self._notify()
 
@@ -287,31 +297,35 @@ class Lease(Mapping[str, LeasedSecret]):
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _shown_now(self) -> object:
+    async def _shown_now(self) -> object:
         try:
-            return self._broker._connection.metadata(self._on_behalf_of)
+            return (await self._broker._connection.prepare(Deadline(self._broker.deadline), self._person))[1]
         except ValetkeyError:
             return self._shown
 
     def _timed_out(self, deadline: Deadline) -> ValetkeyError:
-        return TimedOut(f"the broker at `{self._broker.address}` gave no lease within {deadline.seconds:g} s")
+        return TimedOut(
+            f"the broker at `{self._broker._connection.address.shown}` gave no lease within {deadline.seconds:g} s"
+        )
 
     # What is alive.
 
     def _issued(self, reference: str) -> Issued:
+        # In a child nobody would replace it.
+        _process.check()
         state = self._state
+        if reference in state.refused:
+            raise copy_of(state.refused[reference])
         if self.lost is not None:
             raise copy_of(self.lost)
         if issued := state.alive(reference):
             return issued
-        if reference in state.refused:
-            raise copy_of(state.refused[reference])
         if reference in state.revoked:
             raise lost(state.revoked[reference])
         if self._keeper is None:
             raise LeaseLost("the lease is not open; use it within `async with`")
         if old := state.issued.get(reference):
-            if self._spent.get(old.handle_id, 0) >= old.uses:
+            if self._times_spent(reference, old) >= old.uses:
                 # Of these no fresh one comes.
                 raise HandleNotActive("the handle was redeemed, and had its time; acquire a new lease")
             raise Unavailable("the handle had its time, and a fresh one is yet to come; wait for `ready()`")
@@ -341,14 +355,18 @@ class Lease(Mapping[str, LeasedSecret]):
                 value = await broker._redeem(issued.handle, destination, deadline)
             except HandleNotActive as error:
                 # A second redeem of a handle that was good for one is no sign of anything else.
-                if self._spent.get(issued.handle_id, 0) >= issued.uses:
+                if self._times_spent(reference, issued) >= issued.uses:
                     raise
                 await self._replaced(reference, issued, deadline, NOTICE_REVOKED_MAX, error)
             except Unavailable as error:
                 await self._replaced(reference, issued, deadline, NOTICE_MAX, error)
             else:
-                self._spent[issued.handle_id] = self._spent.get(issued.handle_id, 0) + 1
+                self._spent[reference] = (issued.handle_id, self._times_spent(reference, issued) + 1)
                 return value
+
+    def _times_spent(self, reference: str, issued: Issued) -> int:
+        handle_id, times = self._spent.get(reference, ("", 0))
+        return times if handle_id == issued.handle_id else 0
 
     async def _replaced(
         self, reference: str, old: Issued, deadline: Deadline, notice: float, error: ValetkeyError

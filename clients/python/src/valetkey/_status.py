@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import grpc
@@ -18,6 +19,7 @@ VIOLATIONS_MAX = 128
 NEVER_SENT = ("failed to connect", "connections to all backends failing", "connection refused")
 # These do not pass by themselves.
 HOPELESS = ("RESOLVER_CREDENTIALS_REFUSED",)
+APPROVAL_ID = re.compile(r"vkl_[0-9A-Za-z]{1,64}")
 TLS_FAULTS = ("CERTIFICATE_VERIFY_FAILED", "TLSV1_ALERT", "Peer name", "BAD_CERTIFICATE")
 
 
@@ -29,6 +31,7 @@ class Details:
     retry_after: float | None = None
     violations: tuple[errors.Violation, ...] = ()
     request_id: str | None = None
+    link: str | None = None
 
     @classmethod
     def of(cls, error: grpc.aio.AioRpcError) -> Details:
@@ -58,6 +61,10 @@ class Details:
                 )
             elif kind == "google.rpc.RequestInfo":
                 self.request_id = printable(wire.RequestInfo.FromString(detail.value).request_id) or None
+            elif kind == "google.rpc.Help":
+                links = (printable(link.url) for link in wire.Help.FromString(detail.value).links)
+                # It is shown to a person to click on.
+                self.link = next((link for link in links if link.startswith(("https://", "http://"))), None)
 
     def text(self, key: str) -> str | None:
         return printable(self.info.metadata[key]) or None if key in self.info.metadata else None
@@ -89,6 +96,9 @@ def from_rpc(error: grpc.aio.AioRpcError) -> errors.ValetkeyError:
         if reason == "HANDLE_NOT_ACTIVE":
             text = f"the handle is not active; ask the agent for a fresh one{tail}"
             return made(errors.HandleNotActive, text)
+        if reason == "APPROVAL_REQUIRED":
+            text, approval_id = approval(message, details.text("approval_id") or "", details.link)
+            return made(errors.ApprovalRequired, f"{text}{tail}", approval_id=approval_id, url=details.link)
         return made(errors.Precondition, f"{message}{tail}")
     if code is grpc.StatusCode.UNAUTHENTICATED:
         if reason == "PERSON_UNAUTHENTICATED":
@@ -98,7 +108,8 @@ def from_rpc(error: grpc.aio.AioRpcError) -> errors.ValetkeyError:
         broken = "; ".join(f"{rule.field} {rule.description}" for rule in details.violations)
         text = f"the request is invalid: {broken or message}{tail}"
         return made(errors.InvalidRequest, text, violations=details.violations)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+    # Without a reason it is gRPC's own: an answer that is too large.
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and reason:
         return made(errors.LimitReached, unavailable, retry_after=details.retry_after)
     # A connection that breaks in mid-call has no better code, and no details.
     lost = code is grpc.StatusCode.UNKNOWN and not reason
@@ -115,18 +126,35 @@ def from_rpc(error: grpc.aio.AioRpcError) -> errors.ValetkeyError:
 def refused(reference: str, reason: str, message: str, record: str) -> errors.ValetkeyError:
     """Why one reference of a partial lease has no handle."""
     kind: type[errors.ValetkeyError] = errors.Precondition
+    text, approval_id = printable(message), ""
     if reason == "ACCESS_DENIED":
         kind = errors.Denied
+    elif reason == "APPROVAL_REQUIRED":
+        kind = errors.ApprovalRequired
+        text, approval_id = approval(text, "", None)
     elif reason.endswith("_NOT_FOUND"):
         kind = errors.NotFound
-    elif reason in ("RESOLVER_RATE_LIMITED", "LEASE_LIMIT", "IDENTITY_LIMIT"):
+    elif reason in ("RESOLVER_RATE_LIMITED", "LEASE_LIMIT", "IDENTITY_LIMIT", "APPROVAL_LIMIT"):
         kind = errors.LimitReached
     elif reason.endswith(("UNAVAILABLE", "REFUSED", "_CHANGED", "_FLUX")):
         kind = errors.Unavailable
     elif reason.startswith("INVALID_"):
         kind = errors.InvalidRequest
     tail = f" (audit record {record})" if record else ""
-    return kind(f"{printable(message)}{tail}", reason=reason, record_id=record or None, reference=reference)
+    error = kind(f"{text}{tail}", reason=reason, record_id=record or None, reference=reference)
+    if isinstance(error, errors.ApprovalRequired):
+        error.approval_id = approval_id
+    return error
+
+
+def approval(message: str, approval_id: str, url: str | None) -> tuple[str, str]:
+    """What to ask a person for, and its id. Where no field has the id, as in a partial lease, the message names it."""
+    found = APPROVAL_ID.fullmatch(approval_id) or APPROVAL_ID.search(message)
+    approval_id = found[0] if found else ""
+    ways = [f"to open {url}"] if url else []
+    ways.append(f"to run `valetkey approval approve {approval_id}`" if found else "to look at `valetkey approval list`")
+    next_step = f"ask one {', or '.join(ways)}; when they have, ask again with the same tool and references"
+    return f"a person must approve this first; {next_step}", approval_id
 
 
 def may_ask_again(error: errors.ValetkeyError) -> bool:

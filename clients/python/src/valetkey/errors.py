@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
+    "ApprovalRequired",
     "BadSettings",
     "BrokerFailed",
     "Denied",
@@ -56,6 +57,18 @@ class Denied(ValetkeyError):
     """Policy refuses. `advice` is what the policy's author says to do instead, where they say something."""
 
     advice: str | None = None
+
+
+class ApprovalRequired(ValetkeyError):
+    """Policy allows it once a person has approved it, and none has yet.
+
+    `approval_id` is what they approve; it is no secret. `url` is where, if the broker knows a place. It is not asked
+    again by itself, because a person needs minutes: show them both, and ask again, with the same tool and references,
+    when they have approved.
+    """
+
+    approval_id: str = ""
+    url: str | None = None
 
 
 class NotFound(ValetkeyError):

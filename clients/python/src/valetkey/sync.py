@@ -1,7 +1,8 @@
 """The same names without asyncio: `from valetkey.sync import Broker`.
 
 One thread of the process runs the loop that all of these share, so that a lease is kept while its owner computes. A
-process that forks must do so before its first call: neither threads nor gRPC come along.
+process that forks does so before its first call: neither threads nor gRPC come along. In a child of one that has called
+already, calls raise `BadSettings`, and leaving a block leaves the parent's lease alone.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import logging
 import os
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import Any, TypeVar
 
-from . import _broker, _lease
+from . import _broker, _lease, _process
 from ._broker import ADDRESS_USUAL, DEADLINE_USUAL, Access, References, Ttl
+from ._credentials import Credentials, File, Token, hushed
 from ._events import Issued
-from .errors import ValetkeyError
+from ._process import Staying
+from .errors import TimedOut, ValetkeyError
 from .secret import Secret
 
 __all__ = ["Access", "Broker", "Lease", "LeasedSecret", "Secret"]
@@ -26,7 +29,7 @@ __all__ = ["Access", "Broker", "Lease", "LeasedSecret", "Secret"]
 T = TypeVar("T")
 
 
-class LeasedSecret:
+class LeasedSecret(Staying):
     """One reference of a lease."""
 
     def __init__(self, inner: _lease.LeasedSecret) -> None:
@@ -53,7 +56,7 @@ class LeasedSecret:
         return repr(self._inner)
 
 
-class Lease(Mapping[str, LeasedSecret]):
+class Lease(Staying, Mapping[str, LeasedSecret]):
     """As `valetkey.Lease`, open within `with`. `revoked` is a `threading.Event`."""
 
     def __init__(self, inner: _lease.Lease) -> None:
@@ -87,8 +90,10 @@ class Lease(Mapping[str, LeasedSecret]):
         run(self._inner.ready())
 
     def release(self) -> None:
-        """Ends the lease: its handles are dead when this returns."""
-        run(self._inner.release())
+        """Ends the lease: its handles are dead when this returns. In a forked child it does nothing: the lease is the
+        parent's."""
+        if not _process.forked():
+            run(self._inner.release())
 
     def __getitem__(self, name: str) -> LeasedSecret:
         return self._secrets[name]
@@ -117,7 +122,7 @@ class Lease(Mapping[str, LeasedSecret]):
         self.release()
 
 
-class Broker:
+class Broker(Staying):
     """As `valetkey.Broker`, for `with`. Threads may share it."""
 
     def __init__(
@@ -131,9 +136,11 @@ class Broker:
         key: str | os.PathLike[str] | None = None,
         deadline: float = DEADLINE_USUAL,
     ) -> None:
-        self._inner = _broker.Broker(
-            address, token=token, token_file=token_file, ca=ca, certificate=certificate, key=key, deadline=deadline
-        )
+        credentials = Credentials(Token.of(token), *map(File.of, (token_file, ca, certificate, key)))
+        address = hushed(address)
+        # What fails may be reported with the locals of this frame.
+        del token, token_file, ca, certificate, key
+        self._inner = _broker.Broker._of(address, credentials, deadline)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, *, deadline: float = DEADLINE_USUAL) -> Broker:
@@ -161,11 +168,13 @@ class Broker:
         self.close()
 
     def close(self) -> None:
-        """Releases the leases that are still open, and closes the connection."""
-        run(self._inner.close())
+        """Releases the leases that are still open, and closes the connection. In a forked child it does nothing: both
+        are the parent's."""
+        if not _process.forked():
+            run(self._inner.close())
 
     def __repr__(self) -> str:
-        return repr(self._inner)
+        return repr(getattr(self, "_inner", "Broker(not set up)"))
 
     def lease(
         self,
@@ -214,6 +223,8 @@ class Broker:
         asked = self._inner.check(
             reference, tool=tool, ttl=ttl, session=session, destination=destination, on_behalf_of=on_behalf_of
         )
+        # What fails may be reported with the locals of this frame.
+        del on_behalf_of
         return run(asked)
 
     def end_lease(self, lease_id: str) -> None:
@@ -232,6 +243,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise RuntimeError("this would wait for itself; use `valetkey.Broker` inside a coroutine")
     future = start(work)
     try:
+        while not wait([future], STILL_MAX).done:
+            _moves()
         return future.result()
     except BaseException:
         # Ctrl-C while waiting: what was begun must not go on alone.
@@ -241,7 +254,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def start(work: Coroutine[Any, Any, T]) -> Future[T]:
     """Begins it there, and does not wait."""
-    return asyncio.run_coroutine_threadsafe(work, _running())
+    try:
+        _process.check()
+        return asyncio.run_coroutine_threadsafe(work, _running())
+    except BaseException:
+        work.close()
+        raise
 
 
 def _running() -> asyncio.AbstractEventLoop:
@@ -252,6 +270,18 @@ def _running() -> asyncio.AbstractEventLoop:
             _loop = asyncio.new_event_loop()
             threading.Thread(target=_loop.run_forever, name=THREAD_NAME, daemon=True).start()
         return _loop
+
+
+def _moves() -> None:
+    """Raises where the loop stands still: then what is to end by itself, at its deadline, does not."""
+    moved = threading.Event()
+    _running().call_soon_threadsafe(moved.set)
+    # In small steps: a process that was stopped and goes on finds one of them over, and not all.
+    if not any(moved.wait(STILL_MAX / 20) for _ in range(20)):
+        raise TimedOut(
+            f"the thread that talks to brokers stood still for {STILL_MAX:g} s; look into the audit log before asking "
+            "again"
+        )
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -270,3 +300,5 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 THREAD_NAME = "valetkey"
+# Nothing in the loop takes long, however long the work waits that it runs.
+STILL_MAX = 20.0

@@ -60,3 +60,16 @@ class RequestInfo(_message.Message):
     request_id: str
     serving_data: str
     def __init__(self, request_id: _Optional[str] = ..., serving_data: _Optional[str] = ...) -> None: ...
+
+class Help(_message.Message):
+    __slots__ = ("links",)
+    class Link(_message.Message):
+        __slots__ = ("description", "url")
+        DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+        URL_FIELD_NUMBER: _ClassVar[int]
+        description: str
+        url: str
+        def __init__(self, description: _Optional[str] = ..., url: _Optional[str] = ...) -> None: ...
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    links: _containers.RepeatedCompositeFieldContainer[Help.Link]
+    def __init__(self, links: _Optional[_Iterable[_Union[Help.Link, _Mapping]]] = ...) -> None: ...

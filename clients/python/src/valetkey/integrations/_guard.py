@@ -14,16 +14,19 @@ from typing import Any, TypeVar
 
 from .. import _lease
 from ..conceal import Concealer
-from ..errors import Denied, HandleNotActive, InvalidRequest, NotFound, Precondition
+from ..errors import ApprovalRequired, Denied, HandleNotActive, InvalidRequest, NotFound, Precondition
+from ..secret import CONCEALED, Secret
 from ..sync import Broker, run, start
 
 F = TypeVar("F", bound=Callable[..., Any])
+# The values that stand for what was found, and the lease that they are from, if one was needed.
+Entered = tuple[_lease.Lease | None, dict[str, Secret]]
 
 REFERENCE = re.compile(r"op://[A-Za-z0-9_. -]+(?:/[A-Za-z0-9_. -]+){2,3}(?:\?[a-z=-]+)?", re.ASCII)
 TEMPLATE = re.compile(r"\{\{\s*(" + REFERENCE.pattern + r")\s*\}\}")
 HANDLE = re.compile(r"vkh_[0-9A-Za-z]{16}_[0-9A-Za-z]{40}")
 # A model can do something about these: it is told, rather than the run ended.
-TOLD = (Denied, HandleNotActive, InvalidRequest, NotFound, Precondition)
+TOLD = (ApprovalRequired, Denied, HandleNotActive, InvalidRequest, NotFound, Precondition)
 FOUND_MAX = 64
 DEPTH_MAX = 32
 
@@ -77,11 +80,11 @@ class Guard:
     ) -> Any:
         """Calls a coroutine function with values in its arguments; `only` names those that the model wrote."""
         written, rest = parted(args, kwargs, only)
-        async with self.opened(tool, written) as ((args, kwargs), concealer):
+        async with self._opened(tool, written) as filled:
             try:
-                return concealer.anything(whole(await function(*args, **kwargs, **rest)))
+                return filled.concealer.anything(await filled.call(function, rest))
             except Exception as error:
-                instead = concealer.error(error)
+                instead = filled.concealer.error(error)
                 if instead is None:
                     raise
         # Out here, so that nothing leads back to the first one.
@@ -92,25 +95,23 @@ class Guard:
     ) -> Any:
         """The same for a plain function."""
         written, rest = parted(args, kwargs, only)
-        with self.opened_now(tool, written) as ((args, kwargs), concealer):
+        with self._opened_now(tool, written) as filled:
             try:
-                return concealer.anything(whole(function(*args, **kwargs, **rest)))
+                return filled.concealer.anything(filled.call_now(function, rest))
             except Exception as error:
-                instead = concealer.error(error)
+                instead = filled.concealer.error(error)
                 if instead is None:
                     raise
         raise instead
 
     @asynccontextmanager
-    async def opened(
-        self, tool: str, arguments: Any, session: str | None = None
-    ) -> AsyncIterator[tuple[Any, Concealer]]:
-        """The arguments with values in them, and what takes them out of results, for the length of the block."""
+    async def _opened(self, tool: str, arguments: Any) -> AsyncIterator[Filled]:
+        """The arguments with values in them, for the length of the block."""
         found = find(arguments)
         if not found:
-            yield arguments, Concealer(())
+            yield Filled(arguments, {})
             return
-        entering = start(self._enter(tool, found, session))
+        entering = start(self._enter(tool, found))
         try:
             lease, values = await asyncio.wrap_future(entering)
         except BaseException:
@@ -118,28 +119,26 @@ class Guard:
             entering.add_done_callback(abandon)
             raise
         try:
-            yield fill(arguments, values), Concealer(values.values())
+            yield Filled(arguments, values)
         finally:
             if lease is not None:
                 await asyncio.wrap_future(start(lease.release()))
 
     @contextmanager
-    def opened_now(self, tool: str, arguments: Any, session: str | None = None) -> Iterator[tuple[Any, Concealer]]:
+    def _opened_now(self, tool: str, arguments: Any) -> Iterator[Filled]:
         """The same without asyncio."""
         found = find(arguments)
         if not found:
-            yield arguments, Concealer(())
+            yield Filled(arguments, {})
             return
-        lease, values = run(self._enter(tool, found, session))
+        lease, values = run(self._enter(tool, found))
         try:
-            yield fill(arguments, values), Concealer(values.values())
+            yield Filled(arguments, values)
         finally:
             if lease is not None:
                 run(lease.release())
 
-    async def _enter(
-        self, name: str, found: list[str], session: str | None
-    ) -> tuple[_lease.Lease | None, dict[str, str]]:
+    async def _enter(self, name: str, found: list[str]) -> Entered:
         tool = self._tools.get(name, name)
         one = self._redeem_with
         redeemer = one if isinstance(one, Broker) or one is None else one.get(tool)
@@ -149,18 +148,39 @@ class Guard:
         values = {}
         for text in found:
             if not text.startswith("op://"):
-                values[text] = (await by.redeem(text)).expose()
+                values[text] = await by.redeem(text)
         if not references:
             return None, values
-        lease = broker.lease(references, tool=tool, purpose=self._purpose, session=session, redeem_with=by)
+        lease = broker.lease(references, tool=tool, purpose=self._purpose, redeem_with=by)
         await lease.__aenter__()
         try:
             secrets = await asyncio.gather(*(lease[reference].redeem() for reference in references))
         except BaseException:
             await lease.release()
             raise
-        values.update(zip(references, (secret.expose() for secret in secrets), strict=True))
+        values.update(zip(references, secrets, strict=True))
         return lease, values
+
+
+class Filled:
+    """Arguments with values in them, and what takes those out of results. Not in the locals of a frame of ours: what
+    reports an error may show these."""
+
+    __slots__ = ("_args", "_kwargs", "concealer")
+
+    def __init__(self, arguments: tuple[Any, Any], values: Mapping[str, Secret]) -> None:
+        plain = {text: secret.expose() for text, secret in values.items()}
+        self._args, self._kwargs = fill(arguments, plain)
+        self.concealer = Concealer(plain.values())
+
+    async def call(self, function: Callable[..., Any], rest: Mapping[str, Any]) -> Any:
+        return whole(await function(*self._args, **self._kwargs, **rest))
+
+    def call_now(self, function: Callable[..., Any], rest: Mapping[str, Any]) -> Any:
+        return whole(function(*self._args, **self._kwargs, **rest))
+
+    def __repr__(self) -> str:
+        return CONCEALED
 
 
 def whole(result: Any) -> Any:
@@ -170,7 +190,7 @@ def whole(result: Any) -> Any:
     return result
 
 
-def abandon(entering: Future[tuple[_lease.Lease | None, dict[str, str]]]) -> None:
+def abandon(entering: Future[Entered]) -> None:
     if entering.cancelled() or entering.exception() is not None:
         return
     lease, _ = entering.result()

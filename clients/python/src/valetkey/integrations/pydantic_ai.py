@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import ApprovalRequired
 from ._guard import TOLD, Guard
 
 __all__ = ["capability", "toolset"]
@@ -43,6 +44,9 @@ def toolset(guard: Guard, wrapped: Any) -> Any:
 
             try:
                 return await guard.call(name, run, (), tool_args)
+            except ApprovalRequired as error:
+                # A result, because a retry is what must not come of it: a person needs minutes.
+                return str(error)
             except TOLD as error:
                 raise ModelRetry(str(error)) from None
 

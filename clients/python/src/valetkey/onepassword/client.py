@@ -8,9 +8,20 @@ import re
 import warnings
 from typing import NoReturn
 
-from .._broker import Broker
+from .._broker import Broker, address_of
 from .._context import current
-from ..errors import InvalidRequest, LimitReached, ValetkeyError
+from .._credentials import Credentials, Token
+from .._process import Staying
+from ..errors import (
+    ApprovalRequired,
+    BadSettings,
+    Denied,
+    InvalidRequest,
+    LimitReached,
+    NotFound,
+    Precondition,
+    ValetkeyError,
+)
 from .errors import RateLimitExceededException
 from .types import ResolveAllResponse, ResolvedReference, ResolveReferenceError, Response
 
@@ -19,6 +30,8 @@ __all__ = ["DEFAULT_INTEGRATION_NAME", "DEFAULT_INTEGRATION_VERSION", "Client", 
 DEFAULT_INTEGRATION_NAME = "Unknown"
 DEFAULT_INTEGRATION_VERSION = "Unknown"
 REFERENCES_MAX = 64
+REFUSED = (ApprovalRequired, Denied, NotFound, Precondition)
+UNUSED = "a broker is asked instead of 1Password, so this is not needed, and was not used"
 TOOL_LENGTH_MAX = 128
 PURPOSE_LENGTH_MAX = 512
 REFERENCE = re.compile(r"op://(?P<path>[\w .-]+(/[\w .-]+){2,3})(\?(attribute=t?otp|ssh-format=openssh))?", re.ASCII)
@@ -31,7 +44,7 @@ class DesktopAuth:
         self.account_name = account_name
 
 
-class Client:
+class Client(Staying):
     """Resolves secrets over the broker that `VALETKEY_ADDRESS` names."""
 
     secrets: Secrets
@@ -42,16 +55,20 @@ class Client:
     ) -> Client:
         """As there; nothing is sent yet.
 
-        `auth` is a token of the broker's, or an issuer's that it knows. Without one, or with a service account's,
-        which is left unused, the environment says who calls: `VALETKEY_TOKEN`, `VALETKEY_TOKEN_FILE`, …
+        `auth` is a token of the broker's, or an issuer's that it knows; nothing else is sent. Without one, or with a
+        service account's, which is left unused, the environment says who calls: `VALETKEY_TOKEN`,
+        `VALETKEY_TOKEN_FILE`, …
 
         The lease is asked for by the tool that `valetkey.acting` or `VALETKEY_TOOL` names, or else by one named after
         the integration: `My agent` is `My-agent`.
         """
+        shown = auth if isinstance(auth, DesktopAuth) else Token.of(auth or None)
+        # What fails from here on may be reported with the locals of this frame.
+        del auth
         client = cls()
         tool = current().tool or os.environ.get("VALETKEY_TOOL") or tool_of(integration_name)
         purpose = f"resolve a secret for {integration_name} {integration_version}"
-        client.secrets = Secrets(broker_for(auth), tool, shorten(purpose))
+        client.secrets = Secrets(broker_for(shown), tool, shorten(purpose))
         return client
 
     async def close(self) -> None:
@@ -64,7 +81,7 @@ class Client:
         raise AttributeError(name)
 
 
-class Secrets:
+class Secrets(Staying):
     """Resolves secrets, each call with a lease of its own."""
 
     def __init__(self, broker: Broker, tool: str, purpose: str) -> None:
@@ -114,6 +131,12 @@ class Secrets:
                 return dict(zip(references, await asyncio.gather(*map(one, references)), strict=True))
         except LimitReached as error:
             raise RateLimitExceededException.of(error) from None
+        except REFUSED as error:
+            # Where all of them are refused, there is no lease, and one error for them all.
+            if len(references) == 1:
+                return {references[0]: Response(error=ResolveReferenceError.of(error))}
+        answers = await asyncio.gather(*(self._resolve_some([reference]) for reference in references))
+        return {reference: answer for some in answers for reference, answer in some.items()}
 
     @staticmethod
     def validate_secret_reference(secret_reference: str) -> None:
@@ -128,17 +151,18 @@ class Secrets:
             )
 
 
-def broker_for(auth: str | DesktopAuth | None) -> Broker:
-    if isinstance(auth, DesktopAuth) or (auth or "").strip().startswith("ops_"):
-        warnings.warn(
-            "a broker is asked instead of 1Password, so this is not needed, and was not used; take a service "
-            "account's token out of this environment",
-            stacklevel=3,
+def broker_for(shown: Token | DesktopAuth | None) -> Broker:
+    if isinstance(shown, DesktopAuth):
+        warnings.warn(f"{UNUSED}; leave `DesktopAuth` out", stacklevel=3)
+    elif shown is not None and shown.is_theirs():
+        warnings.warn(f"{UNUSED}; take the service account's token out of this environment", stacklevel=3)
+    elif shown is not None and not shown.is_ours():
+        raise BadSettings(
+            "`auth` is no token that a broker takes: neither `vkt_…` nor an issuer's; are there quotes around it?"
         )
-        return Broker.from_env()
-    if not auth:
-        return Broker.from_env()
-    return Broker.from_env({**os.environ, "VALETKEY_TOKEN": str(auth)})
+    elif shown is not None:
+        return Broker._of(address_of(os.environ), Credentials.from_env(os.environ, shown))
+    return Broker.from_env()
 
 
 def tool_of(integration_name: str) -> str:

@@ -61,7 +61,7 @@ class ResolveReferenceError:
 
 @dataclass(frozen=True)
 class ResolvedReference:
-    """A value. Its `repr` does not show it. The broker does not say by which ids: those are empty."""
+    """A value. Its `repr` does not show it. The broker does not tell an agent by which ids: those are empty."""
 
     secret: str = field(repr=False)
     item_id: str = ""

@@ -47,6 +47,7 @@ class _Failure:
     message: str
     metadata: dict[str, str] = field(default_factory=dict)
     retry_after: float | None = None
+    link: str | None = None
 
 
 @dataclass
@@ -79,6 +80,7 @@ class FakeBroker:
         self.delay = 0.0
         self.token = "vkt_fake"  # noqa: S105
         self._advice: dict[str, str | None] = {}
+        self._approvals: dict[str, str | None] = {}
         self._failures: deque[_Failure] = deque()
         self._leases: dict[str, _Lease] = {}
         self._handles: dict[str, _Handle] = {}
@@ -144,6 +146,14 @@ class FakeBroker:
     def deny(self, reference: str, advice: str | None = None) -> None:
         """Refuses a reference from now on, even one that has a value."""
         self._advice[reference] = advice
+
+    def require_approval(self, reference: str, url: str | None = None) -> None:
+        """Refuses leases on a reference until `approve`. A `url` may have `{id}` in it, as a broker's has."""
+        self._approvals[reference] = url
+
+    def approve(self, reference: str) -> None:
+        """A person has approved."""
+        self._approvals.pop(reference, None)
 
     def fail(
         self, code: str, reason: str, message: str = "", *, times: int = 1, retry_after: float | None = None
@@ -243,11 +253,16 @@ class FakeBroker:
             return self._failures.popleft() if self._failures else None
 
     def _refusal(self, reference: str) -> _Failure | None:
-        advice = self._advice.get(reference)
-        if reference in self.secrets and reference not in self._advice:
+        said = {"reference": reference, "record_id": str(next(self._numbers))}
+        if reference not in self.secrets or reference in self._advice:
+            said["advice"] = self._advice.get(reference) or ""
+            return _Failure(grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED", "access denied", said)
+        if reference not in self._approvals:
             return None
-        said = {"reference": reference, "record_id": str(next(self._numbers)), "advice": advice or ""}
-        return _Failure(grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED", "access denied", said)
+        said["approval_id"] = approval_id = f"vkl_fake{next(self._numbers):012}"
+        url, message = self._approvals[reference], f"a person must approve {approval_id}"
+        link = url.replace("{id}", approval_id) if url else None
+        return _Failure(grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_REQUIRED", message, said, link=link)
 
 
 class _Servicer(services.LeaseServiceServicer):  # type: ignore[misc]
@@ -300,9 +315,12 @@ class _Servicer(services.LeaseServiceServicer):  # type: ignore[misc]
     def CheckAccess(self, request: Any, context: Any) -> wire.CheckAccessResponse:
         self._begin("CheckAccess", request, context, (request.reference,))
         refusal = self._fake._refusal(request.reference)
-        if refusal is not None:
+        if refusal is not None and "advice" in refusal.metadata:
             return wire.CheckAccessResponse(decision=words.DECISION_DENY, advice=refusal.metadata["advice"])
-        return wire.CheckAccessResponse(decision=words.DECISION_ALLOW, uses=self._fake.uses)
+        answer = wire.CheckAccessResponse(decision=words.DECISION_ALLOW, uses=self._fake.uses)
+        if hasattr(answer, "approval_required"):
+            answer.approval_required = refusal is not None
+        return answer
 
     def _begin(self, method: str, request: Any, context: Any, references: tuple[str, ...] = ()) -> None:
         shown = dict(context.invocation_metadata())
@@ -328,6 +346,8 @@ def abort(context: Any, failure: _Failure) -> NoReturn:
         retry = details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(int(failure.retry_after * 1000))
         add(status, "RetryInfo", retry)
+    if failure.link is not None:
+        add(status, "Help", details_pb2.Help(links=[details_pb2.Help.Link(url=failure.link)]))
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
     context.abort(failure.code, failure.message)
     raise AssertionError("`abort` does not return")
