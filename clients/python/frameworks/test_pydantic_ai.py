@@ -36,7 +36,7 @@ async def test_nothing_holds_the_value(scene: Scene, written: str, order: str) -
     def model(messages: Any, info: AgentInfo) -> ModelResponse:
         seen.append(repr(messages))
         if len(seen) == 1:
-            return ModelResponse(parts=[ToolCallPart("book_flight", {"login": {"password": said}}, "call_1")])
+            return ModelResponse(parts=[ToolCallPart("book_flight", {"password": {"password": said}}, "call_1")])
         return ModelResponse(parts=[TextPart("done")])
 
     spans = InMemorySpanExporter()
@@ -48,10 +48,10 @@ async def test_nothing_holds_the_value(scene: Scene, written: str, order: str) -
     agent = Agent(FunctionModel(model), name="travel-bot", capabilities=both, deps_type=dict)
 
     @agent.tool
-    async def book_flight(ctx: RunContext[dict[str, str]], login: Login) -> str:
+    async def book_flight(ctx: RunContext[dict[str, str]], password: Login) -> str:
         """Books a flight."""
         assert scene.value not in repr(ctx.deps)
-        told = scene.tell(login.password)
+        told = scene.tell(password.password)
         if written == "failure":
             raise ValueError(told)
         return told
