@@ -141,7 +141,7 @@ class InjectedState:
 
 
 def test_what_a_framework_adds_takes_no_value(guard: Guard, broker: Broker) -> None:
-    def pay(card: "InjectedState") -> None: ...
+    def pay(card: InjectedState) -> None: ...
 
     class Desk:
         def pay(self, cart: str) -> None: ...
@@ -151,7 +151,7 @@ def test_what_a_framework_adds_takes_no_value(guard: Guard, broker: Broker) -> N
     with pytest.raises(TypeError, match="`card`"):
         guard.wrap(Desk.pay)
 
-    def search(query: str, state: "InjectedState") -> str:
+    def search(query: str, state: InjectedState) -> str:
         return "found"
 
     # What stands there is not the model's: nor is it looked into for guesses.

@@ -14,8 +14,8 @@ import pytest
 
 import valetkey
 import valetkey.sync
-from valetkey.integrations import Guard, GuardedTool
 from fixtures import reported
+from valetkey.integrations import Guard, GuardedTool
 from valetkey.testing import FakeBroker
 from world import FORBIDDEN, NAVAN, World
 
