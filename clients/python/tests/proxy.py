@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import threading
+import time
 
 
 class Proxy:
@@ -80,6 +81,9 @@ class Proxy:
                 for end in select.select([one, other], [], [])[0]:
                     content = end.recv(65536)
                     if not content:
+                        # That an end has hung up is a message too.
+                        while self._silent.is_set() and not self._stopped.is_set():
+                            time.sleep(0.02)
                         raise OSError("closed")
                     if not self._silent.is_set():
                         (other if end is one else one).sendall(content)

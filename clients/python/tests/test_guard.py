@@ -152,6 +152,19 @@ async def test_a_call_that_is_cancelled_ends_its_lease(fake: FakeBroker) -> None
         assert fake.leases == 0
 
 
+async def test_a_value_that_is_no_text_ends_its_lease(fake: FakeBroker) -> None:
+    fake.secrets[REF] = b"\xffhunter2"
+
+    async def later(card: str) -> None:
+        raise AssertionError("called")
+
+    with fake.sync_broker() as broker:
+        with pytest.raises(UnicodeDecodeError) as caught:
+            await guard_of(broker).wrap(later, "pay")(REF)
+        assert b"hunter2" not in caught.value.object
+        assert fake.leases == 0
+
+
 def test_a_value_that_looks_like_a_reference_is_not_followed(fake: FakeBroker) -> None:
     fake.secrets[REF] = "op://Travel/other/field"
     seen = []

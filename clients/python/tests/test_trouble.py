@@ -173,12 +173,15 @@ async def until_dead(tool: Broker, handle: str) -> None:
         await tool.redeem(handle)
 
 
-async def test_the_tools_network_is_cut(world: World) -> None:
+@pytest.mark.parametrize("way", ["cut", "swallow"])
+async def test_the_tools_network_is_cut(world: World, way: str) -> None:
     with Proxy(world.port) as network:
         tool = world.broker("tool:navan.book_flight", address=network.address, deadline=2)
         async with world.broker() as agent, tool:
-            async with agent.lease({"p": PASSWORD}, tool=NAVAN, purpose="test") as lease:
-                network.cut()
+            async with agent.lease({"p": PASSWORD, "u": USERNAME}, tool=NAVAN, purpose="test") as lease:
+                # A connection that is there already, so that what vanishes is a redeem.
+                await lease["u"].redeem(redeem_with=tool)
+                (network.cut if way == "cut" else network.swallow)()
                 await fails_within(2, lease["p"].redeem(redeem_with=tool), valetkey.Unavailable, valetkey.TimedOut)
                 network.restore()
                 assert (await lease["p"].redeem(redeem_with=tool)).expose() == VALUE

@@ -1,8 +1,10 @@
-"""Looks at the package as it is installed: what a newcomer, a type checker and an agent find."""
+"""Looks at the package as it is installed: what a newcomer, a type checker and an agent find. With an argument, also at
+the source distribution that it names."""
 
 from __future__ import annotations
 
 import sys
+import tarfile
 from importlib.metadata import distribution
 from importlib.resources import files
 
@@ -36,6 +38,13 @@ def main() -> int:
     heavy = sorted({"agents", "langchain", "pydantic_ai", "google.adk", "pytest"} & sys.modules.keys())
     if heavy:
         faults.append(f"importing it imports {heavy}")
+    for path in sys.argv[1:]:
+        with tarfile.open(path) as content:
+            names = {name.partition("/")[2] for name in content.getnames()}
+        faults += [
+            f"{name} is not in {path}" for name in ("README.md", "LICENSE", "pyproject.toml") if name not in names
+        ]
+        faults += [f"{name} is in {path}" for name in names if name.startswith(("tests/", "frameworks/", "dist/"))]
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0

@@ -65,6 +65,17 @@ pub(crate) fn run_seeing(command: &mut Command, mut see: impl FnMut(&str)) -> an
     Ok(child.wait()?.success())
 }
 
+/// Runs to the end beside others, whose lines would mix with its own: says whether it succeeded, and all that it printed.
+///
+/// # Errors
+/// Where it cannot be started.
+pub(crate) fn run_apart(command: &mut Command) -> anyhow::Result<(bool, String)> {
+    let line = show(command);
+    let output = command.output().with_context(|| format!("`{line}` cannot be started"))?;
+    let printed = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8_lossy(&printed).into_owned()))
+}
+
 /// What a program prints, where it can be started and succeeds.
 pub(crate) fn output_of(command: &mut Command) -> Option<String> {
     let output = command.stderr(Stdio::null()).output().ok()?;

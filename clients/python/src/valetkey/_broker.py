@@ -158,8 +158,8 @@ class Broker:
     async def redeem(self, handle: str, *, destination: str | None = None) -> Secret:
         """The value behind a handle, as the tool that it was issued for.
 
-        Raises `HandleNotActive` for every handle that gives nothing, whatever the cause. Asked again only where it is
-        sure that no use was spent.
+        Raises `HandleNotActive` for every handle that gives nothing, whatever the cause, and `InvalidRequest` for what
+        is none. Asked again only where it is sure that no use was spent.
         """
         return await self._redeem(handle, destination, Deadline(self.deadline))
 
