@@ -8,6 +8,7 @@ import io
 import json
 import textwrap
 import urllib.parse
+from array import array
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
@@ -165,6 +166,7 @@ class Unspeakable:
         ({"later": map(str, [VALUE])}, {"later": CONCEALED}),
         ([io.StringIO(VALUE)], [CONCEALED]),
         ((memoryview(VALUE.encode()),), (CONCEALED.encode(),)),
+        (array("b", VALUE.encode()), CONCEALED.encode()),
         (Unspeakable(), CONCEALED),
     ],
 )

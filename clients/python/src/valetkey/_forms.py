@@ -7,7 +7,7 @@ import html
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
@@ -108,30 +108,43 @@ def squeeze(text: str) -> Squeezed:
     return Squeezed("".join(pieces), starts, places)
 
 
-def spans(text: str, known: Iterable[Forms]) -> list[tuple[int, int]]:
-    """Where the text has any of these. They are in order, and no two overlap."""
-    found: list[tuple[int, int]] = []
-    short: Squeezed | None = None
-    for forms in known:
-        for form in forms.exact:
-            found += [(at, at + len(form)) for at in places_of(form, text)]
-        for form in forms.squeezed:
-            short = short or squeeze(text)
-            found += [(short.place(at), short.place(at + len(form) - 1) + 1) for at in places_of(form, short.text)]
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(found):
-        if merged and start < merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+class Index:
+    """Forms by how they begin: most of them are in no text, and a look at each would take long."""
+
+    __slots__ = ("_by_start", "_short")
+
+    def __init__(self, forms: Iterable[str]) -> None:
+        self._short: set[str] = set()
+        self._by_start: dict[str, set[str]] = {}
+        for form in forms:
+            into = self._short if len(form) < START_LENGTH else self._by_start.setdefault(form[:START_LENGTH], set())
+            into.add(form)
+
+    def __bool__(self) -> bool:
+        return bool(self._short or self._by_start)
+
+    def places(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where the text has any of these, from and to."""
+        starts = {text[at : at + START_LENGTH] for at in range(len(text))}
+        for form in self._short.union(*(self._by_start[start] for start in starts & self._by_start.keys())):
+            at = text.find(form)
+            while at >= 0:
+                yield at, at + len(form)
+                at = text.find(form, at + len(form))
+
+    def __repr__(self) -> str:
+        return CONCEALED
+
+
+START_LENGTH = 3
+
+
+def merged(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same places in order, of which no two overlap."""
+    made: list[tuple[int, int]] = []
+    for start, end in sorted(places):
+        if made and start < made[-1][1]:
+            made[-1] = (made[-1][0], max(end, made[-1][1]))
         else:
-            merged.append((start, end))
-    return merged
-
-
-def places_of(form: str, text: str) -> list[int]:
-    places = []
-    at = text.find(form)
-    while at >= 0:
-        places.append(at)
-        # By one: the next may begin within this one.
-        at = text.find(form, at + 1)
-    return places
+            made.append((start, end))
+    return made

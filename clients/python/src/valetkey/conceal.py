@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ._forms import Forms, forms_of, spans
+from ._forms import Forms, Index, forms_of, merged, squeeze
 from .secret import CONCEALED
 
 __all__ = ["Concealer"]
@@ -23,16 +23,20 @@ ERRORS_MAX = 256
 class Concealer:
     """Knows some values, and replaces them by `<concealed by valetkey>`."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_exact", "_squeezed")
 
     def __init__(self, values: Iterable[str]) -> None:
-        self._known = [forms_of(value) for value in values if value]
+        self._take([forms_of(value) for value in values])
 
     @classmethod
-    def _of(cls, known: Iterable[Forms]) -> Concealer:
-        made = cls(())
-        made._known = list(known)
+    def _of(cls, known: list[Forms]) -> Concealer:
+        made = cls.__new__(cls)
+        made._take(known)
         return made
+
+    def _take(self, known: list[Forms]) -> None:
+        self._exact = Index(form for forms in known for form in forms.exact)
+        self._squeezed = Index(form for forms in known for form in forms.squeezed)
 
     def __repr__(self) -> str:
         return "Concealer(…)"
@@ -40,14 +44,14 @@ class Concealer:
     def text(self, text: str) -> str:
         """The text without them."""
         at, pieces = 0, []
-        for start, end in spans(text, self._known):
+        for start, end in self._places(text):
             pieces += [text[at:start], CONCEALED]
             at = end
         return "".join([*pieces, text[at:]]) if pieces else text
 
     def hides(self, text: str) -> bool:
         """Whether the text has one of them."""
-        return bool(spans(text, self._known))
+        return bool(self._places(text))
 
     def holds(self, thing: Any) -> bool:
         """Whether a thing of any kind has one of them."""
@@ -57,15 +61,17 @@ class Concealer:
         """A result of any kind without them: texts, bytes and what is made of them, keys included. What has none comes
         back as it is; an object of another kind that shows one comes back as its text. What is read only once, such as
         an iterator, cannot be looked into, and is concealed."""
-        if not self._known or thing is None or isinstance(thing, (bool, type)):
+        if not self._exact or thing is None or isinstance(thing, (bool, type)):
             return thing
         if depth > DEPTH_MAX or hasattr(type(thing), "__next__"):
             return CONCEALED
         if isinstance(thing, str):
             return self.text(thing)
+        plain = plain_of(thing)
+        if plain is not None and self.hides(plain):
+            return self.text(plain).encode("latin-1", "replace")
         if isinstance(thing, (bytes, bytearray, memoryview)):
-            plain = bytes(thing).decode("latin-1")
-            return thing if not self.hides(plain) else self.text(plain).encode("latin-1", "replace")
+            return thing
         if isinstance(thing, Mapping):
             made = {self.anything(key, depth + 1): self.anything(it, depth + 1) for key, it in thing.items()}
             return thing if made == thing else made
@@ -75,13 +81,20 @@ class Concealer:
 
     def error(self, error: BaseException) -> Exception | None:
         """One to raise instead, where the error, one that led to it or one that is part of it shows a value."""
-        if not self._known or not self._shows(error):
+        if not self._exact or not self._shows(error):
             return None
         try:
             text = self.text(str(error))
         except Exception:
             text = CONCEALED
         return RuntimeError(f"{type(error).__name__}: {text}")
+
+    def _places(self, text: str) -> list[tuple[int, int]]:
+        found = list(self._exact.places(text))
+        if self._squeezed:
+            short = squeeze(text)
+            found += [(short.place(at), short.place(end - 1) + 1) for at, end in self._squeezed.places(short.text)]
+        return merged(found)
 
     def _shows(self, error: BaseException) -> bool:
         left: list[BaseException | None] = [error]
@@ -134,6 +147,14 @@ class Concealer:
                 # Also where it is frozen.
                 object.__setattr__(thing, name, it)
         return thing
+
+
+def plain_of(thing: Any) -> str | None:
+    """The bytes of what has them, such as an array, one character each."""
+    try:
+        return memoryview(thing).tobytes().decode("latin-1")
+    except TypeError:
+        return None
 
 
 def shown(thing: Any) -> str | None:

@@ -253,6 +253,7 @@ class Filled:
     ) -> None:
         self._tool = tool
         self.secrets = tuple(values.values())
+        self._call: Callable[[], Any]
         try:
             self._arguments = filled(written, fields, values)
             self._call = prepare(self._arguments)
@@ -277,6 +278,7 @@ class Filled:
             return whole(await self._call())
         finally:
             _outer.reset(token)
+            self._forget()
 
     def call_now(self) -> Any:
         token = _outer.set(self)
@@ -284,6 +286,11 @@ class Filled:
             return whole(self._call())
         finally:
             _outer.reset(token)
+            self._forget()
+
+    def _forget(self) -> None:
+        # What the tool began, and goes on, keeps the context that leads here.
+        self._arguments, self._call = {}, dict
 
     def __repr__(self) -> str:
         return CONCEALED
