@@ -199,7 +199,7 @@ async def test_200_leases_at_once(shared: World) -> None:
         everyone_is_in = asyncio.Event()
         inside = 0
 
-        async def one() -> str:
+        async def once() -> str:
             nonlocal inside
             async with agent.lease({"p": PASSWORD}, tool=NAVAN, purpose="test") as lease:
                 inside += 1
@@ -207,6 +207,15 @@ async def test_200_leases_at_once(shared: World) -> None:
                     everyone_is_in.set()
                 await everyone_is_in.wait()
                 return (await lease["p"].redeem(redeem_with=tool)).expose()
+
+        async def one() -> str:
+            while True:
+                try:
+                    return await once()
+                except valetkey.Unavailable:
+                    # On a machine so busy that a ping had no answer, in mid-redeem: whether the handle was spent is not
+                    # known, and so it is not repeated. Whoever needs the value takes another lease.
+                    assert everyone_is_in.is_set()
 
         assert await asyncio.gather(*(one() for _ in range(200))) == [VALUE] * 200
 

@@ -184,7 +184,16 @@ async def test_the_tools_network_is_cut(world: World, way: str) -> None:
                 (network.cut if way == "cut" else network.swallow)()
                 await fails_within(2, lease["p"].redeem(redeem_with=tool), valetkey.Unavailable, valetkey.TimedOut)
                 network.restore()
-                assert (await lease["p"].redeem(redeem_with=tool)).expose() == VALUE
+                assert (await after_the_dead_connection(lambda: lease["p"].redeem(redeem_with=tool))).expose() == VALUE
+
+
+async def after_the_dead_connection(redeem: Callable[[], Awaitable[valetkey.Secret]]) -> valetkey.Secret:
+    """A call may still meet it, and a redeem is not repeated by itself; the test knows that nothing got through."""
+    while True:
+        try:
+            return await redeem()
+        except valetkey.Unavailable:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_policy_that_changes_in_mid_use(world: World) -> None:
