@@ -94,13 +94,17 @@ def test_the_state_is_not_the_models_to_fill(scene: Scene) -> None:
     @tool
     def book_flight(password: str, state: Annotated[dict[str, Any], InjectedState]) -> str:
         """Books a flight."""
-        assert scene.value not in repr(state)
+        assert (scene.value in repr(state)) == bool(scene.got)
         return scene.tell(password)
 
     call = {"name": "book_flight", "args": {"password": scene.reference}, "id": "call_1"}
     model = Model(responses=[AIMessage("", tool_calls=[call]), AIMessage("done")], seen=[])
     agent = create_agent(model, [book_flight], middleware=[middleware(scene.guard)])
     scene.hidden(agent.invoke({"messages": [("user", f"book with {scene.handle}")]}))
+    # Nor is what a person wrote there a guess of the model's.
+    model.i = 0
+    agent.invoke({"messages": [("user", f"it is {scene.value}, I think")]})
+    assert scene.got == [scene.value, scene.value]
 
 
 def test_a_page_fills_nothing_in(scene: Scene) -> None:

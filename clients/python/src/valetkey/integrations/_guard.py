@@ -52,7 +52,7 @@ class Guard:
     other argument stays as the model wrote it. In such a field stands a reference alone, `op://vault/item/field`; or,
     within other text, `{{ op://… }}` or a handle. References are leased for the tool, for as long as the call takes.
 
-    Values that were released are remembered, the last 256 for an hour, and concealed in what every guarded tool
+    Values that were released are remembered, within bounds and for an hour, and concealed in what every guarded tool
     returns or raises, whether `tools` has it or not. A call in which the model itself wrote one of them is refused.
 
     The brokers are those of `valetkey.sync`: so one guard is good for coroutines and for plain functions.
