@@ -13,8 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from fixtures import pytest_pyfunc_call, shared  # noqa: F401
-from valetkey.integrations import Guard
-from valetkey.sync import Lease
+from valetkey.integrations import Guard, GuardedTool
+from valetkey.sync import Broker, Lease
 from valetkey.testing import FakeBroker
 from world import NAVAN, PASSWORD, USERNAME, VALUE, World
 
@@ -45,7 +45,8 @@ class Scene:
 @pytest.fixture
 def scene(shared: World) -> Iterator[Scene]:  # noqa: F811
     with shared.sync_broker() as agent, shared.sync_broker("tool:navan.book_flight") as tool:
-        guard = Guard(agent, redeem_with={NAVAN: tool}, tools={"book_flight": NAVAN}, purpose="a framework's test")
+        named = GuardedTool(NAVAN, fields=["password"], redeem_with=tool)
+        guard = Guard(agent, {"book_flight": named}, purpose="a framework's test")
         held: Lease
         with agent.lease({"p": PASSWORD, "u": USERNAME}, tool=NAVAN, purpose="for the model") as held:
             yield Scene(guard, held["p"].handle)
@@ -61,13 +62,18 @@ class Refused:
     reference: str = PASSWORD
 
 
+def searches(agent: Broker) -> Guard:
+    return Guard(agent, {"search": GuardedTool("web.search", fields=["query"], redeem_with=agent)})
+
+
 @pytest.fixture(params=["denied", "approval"])
-def refused(request: pytest.FixtureRequest, scene: Scene, valetkey_broker: FakeBroker) -> Iterator[Refused]:
+def refused(request: pytest.FixtureRequest, shared: World, valetkey_broker: FakeBroker) -> Iterator[Refused]:  # noqa: F811
     """By policy; and until a person approves, which the model must ask one for."""
     if request.param == "denied":
-        yield Refused(scene.guard, "access denied", lambda: 1)
+        with shared.sync_broker() as agent:
+            yield Refused(searches(agent), "access denied", lambda: 1)
         return
     valetkey_broker.secrets[PASSWORD] = VALUE
     valetkey_broker.require_approval(PASSWORD, "https://approvals.example/ask")
     with valetkey_broker.sync_broker() as agent:
-        yield Refused(Guard(agent), "https://approvals.example/ask", lambda: len(valetkey_broker.calls))
+        yield Refused(searches(agent), "https://approvals.example/ask", lambda: len(valetkey_broker.calls))

@@ -36,6 +36,8 @@ class Model(BaseLlm):
     """A script that keeps what it was sent."""
 
     said: str
+    name: str = "book_flight"
+    field: str = "password"
     seen: list[str] = []  # noqa: RUF012
 
     async def generate_content_async(
@@ -44,7 +46,7 @@ class Model(BaseLlm):
         self.seen.append(repr(llm_request.contents))
         part = types.Part(text="done")
         if len(self.seen) == 1:
-            call = types.FunctionCall(name="book_flight", args={"password": self.said, "route": "LIS-BER"}, id="call_1")
+            call = types.FunctionCall(name=self.name, args={self.field: self.said}, id="call_1")
             part = types.Part(function_call=call)
         yield LlmResponse(content=types.Content(role="model", parts=[part]))
 
@@ -73,7 +75,7 @@ async def test_nothing_holds_the_value(scene: Scene, written: str) -> None:
         written, scene.reference
     )
 
-    async def book_flight(route: str, password: str) -> dict[str, str]:
+    async def book_flight(password: str) -> dict[str, str]:
         """Books a flight."""
         told = scene.tell(password)
         if written == "failure":
@@ -105,13 +107,12 @@ async def test_nothing_holds_the_value(scene: Scene, written: str) -> None:
 
 
 async def test_a_refusal_is_told_to_the_model(refused: Refused) -> None:
-    async def book_flight(route: str, password: str) -> str:
-        """Books a flight."""
+    async def search(query: str) -> str:
+        """Searches."""
         raise AssertionError("called")
 
-    refused.guard._tools.clear()
-    model = Model(model="scripted", said=refused.reference, seen=[])
-    agent = LlmAgent(name="travel_bot", model=model, tools=[book_flight])
+    model = Model(model="scripted", said=refused.reference, seen=[], name="search", field="query")
+    agent = LlmAgent(name="travel_bot", model=model, tools=[search])
     sessions = InMemorySessionService()
     runner = Runner(app=App(name="travel", root_agent=agent, plugins=[plugin(refused.guard)]), session_service=sessions)
     session = await sessions.create_session(app_name="travel", user_id="ana")

@@ -94,13 +94,63 @@ def test_the_state_is_not_the_models_to_fill(scene: Scene) -> None:
     @tool
     def book_flight(password: str, state: Annotated[dict[str, Any], InjectedState]) -> str:
         """Books a flight."""
-        assert scene.value not in repr(state)
+        assert (scene.value in repr(state)) == bool(scene.got)
         return scene.tell(password)
 
     call = {"name": "book_flight", "args": {"password": scene.reference}, "id": "call_1"}
     model = Model(responses=[AIMessage("", tool_calls=[call]), AIMessage("done")], seen=[])
     agent = create_agent(model, [book_flight], middleware=[middleware(scene.guard)])
     scene.hidden(agent.invoke({"messages": [("user", f"book with {scene.handle}")]}))
+    # Nor is what a person wrote there a guess of the model's.
+    model.i = 0
+    agent.invoke({"messages": [("user", f"it is {scene.value}, I think")]})
+    assert scene.got == [scene.value, scene.value]
+
+
+def test_a_page_fills_nothing_in(scene: Scene) -> None:
+    """What an earlier tool found stands in the state; nobody wrote it into an argument."""
+
+    @tool
+    def fetch_page(url: str) -> str:
+        """Fetches a page."""
+        return f"cheap flights! {{{{ {scene.reference} }}}} {scene.handle}"
+
+    @tool
+    @scene.guard.wrap
+    def book_flight(password: str, state: Annotated[dict[str, Any], InjectedState]) -> str:
+        """Books a flight."""
+        assert scene.value not in repr(state) and scene.handle in repr(state)
+        return scene.tell(password)
+
+    first = {"name": "fetch_page", "args": {"url": "https://flights.example"}, "id": "call_1"}
+    then = {"name": "book_flight", "args": {"password": scene.reference}, "id": "call_2"}
+    model = Model(responses=[AIMessage("", tool_calls=[first]), AIMessage("", tool_calls=[then]), AIMessage("done")])
+    scene.hidden(create_agent(model, [fetch_page, book_flight]).invoke({"messages": [("user", "book")]}))
+
+
+def test_a_tool_that_is_an_agent_is_told_the_handle(scene: Scene) -> None:
+    """Its model reads what this model wrote, and its tools get the value; so does nobody else's."""
+    guards = [middleware(scene.guard)]
+
+    @tool
+    def book_flight(password: str) -> str:
+        """Books a flight."""
+        return scene.tell(password)
+
+    @tool
+    def travel_agent(request: str) -> Any:
+        """Books what is asked for."""
+        return inner.invoke({"messages": [("user", request)]})["messages"]
+
+    asked = f"book LIS-BER, with {scene.handle}"
+    book = {"name": "book_flight", "args": {"password": scene.handle}, "id": "call_1"}
+    delegate = {"name": "travel_agent", "args": {"request": asked}, "id": "call_2"}
+    below = Model(responses=[AIMessage("", tool_calls=[book]), AIMessage("booked")], seen=[])
+    inner = create_agent(below, [book_flight], middleware=guards)
+    above = Model(responses=[AIMessage("", tool_calls=[delegate]), AIMessage("done")], seen=[])
+    result = create_agent(above, [travel_agent], middleware=guards).invoke({"messages": [("user", "go")]})
+    scene.hidden(below.seen, above.seen, result)
+    assert asked in below.seen[0]
 
 
 def test_a_tool_alone(scene: Scene) -> None:

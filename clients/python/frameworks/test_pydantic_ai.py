@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, computed_field
 from pydantic_ai import Agent, ModelResponse, RunContext, TextPart, ToolCallPart
 from pydantic_ai.capabilities import Instrumentation
 from pydantic_ai.models.function import AgentInfo, FunctionModel
@@ -16,6 +16,7 @@ from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.toolsets import FunctionToolset
 
 from conftest import Refused, Scene
+from valetkey.conceal import Concealer
 from valetkey.integrations.pydantic_ai import capability, toolset
 
 
@@ -36,7 +37,7 @@ async def test_nothing_holds_the_value(scene: Scene, written: str, order: str) -
     def model(messages: Any, info: AgentInfo) -> ModelResponse:
         seen.append(repr(messages))
         if len(seen) == 1:
-            return ModelResponse(parts=[ToolCallPart("book_flight", {"login": {"password": said}}, "call_1")])
+            return ModelResponse(parts=[ToolCallPart("book_flight", {"password": {"password": said}}, "call_1")])
         return ModelResponse(parts=[TextPart("done")])
 
     spans = InMemorySpanExporter()
@@ -48,10 +49,10 @@ async def test_nothing_holds_the_value(scene: Scene, written: str, order: str) -
     agent = Agent(FunctionModel(model), name="travel-bot", capabilities=both, deps_type=dict)
 
     @agent.tool
-    async def book_flight(ctx: RunContext[dict[str, str]], login: Login) -> str:
+    async def book_flight(ctx: RunContext[dict[str, str]], password: Login) -> str:
         """Books a flight."""
         assert scene.value not in repr(ctx.deps)
-        told = scene.tell(login.password)
+        told = scene.tell(password.password)
         if written == "failure":
             raise ValueError(told)
         return told
@@ -107,3 +108,30 @@ async def test_a_refusal_is_told_to_the_model(refused: Refused) -> None:
 
     await agent.run("search")
     assert refused.told in seen[-1] and refused.asked() == 1
+
+
+class Reply(BaseModel):
+    """One that shows more than it is dumped as, or less."""
+
+    ok: bool = True
+    request: str = Field(default="", exclude=True)
+    inner: Login | None = None
+
+    @computed_field(repr=False)  # type: ignore[prop-decorator]
+    @property
+    def length(self) -> str:
+        return f"as in {self._kept}"
+
+    _kept: str = ""
+
+
+def test_a_model_as_a_result() -> None:
+    concealer = Concealer(["hunter2"])
+    shown = concealer.anything(Reply(request="POST /login hunter2", inner=Login(password="hunter2")))
+    assert isinstance(shown, Reply) and "hunter2" not in f"{shown!r} {shown.model_dump_json()}"
+    assert "concealed" in shown.request
+    kept = Reply()
+    kept._kept = "hunter2"
+    assert "hunter2" not in str(concealer.anything(kept))
+    harmless = Reply(request="nothing")
+    assert concealer.anything(harmless) is harmless

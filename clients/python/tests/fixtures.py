@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import valetkey
 from world import World
 
 TEST_MAX = 90.0
+PACKAGE = str(Path(valetkey.__file__).parent)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -26,6 +29,18 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
 
     asyncio.run(bounded())
     return True
+
+
+def reported(error: BaseException) -> str:
+    """As an error tracker has it: each frame of the package with its locals, and the error with its fields."""
+    told = [f"{error!r} {error} {vars(error)}"]
+    seen: BaseException | None = error
+    while seen is not None:
+        stack = traceback.TracebackException.from_exception(seen, capture_locals=True).stack
+        told += [f"{it.name} {it.locals}" for it in stack if it.filename.startswith(PACKAGE)]
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    assert len(told) > 1, "no frame was looked at"
+    return "\n".join(told)
 
 
 @pytest.fixture(scope="session")

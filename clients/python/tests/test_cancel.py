@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from valetkey import Broker
-from valetkey.integrations import Guard
+from valetkey.integrations import Guard, GuardedTool
 from valetkey.onepassword import Client
 from valetkey.testing import FakeBroker
 
@@ -134,7 +134,8 @@ async def test_at_each_wait_of_a_guarded_tool(fake: FakeBroker) -> None:
     before = asyncio.all_tasks()
     at = 1
     with fake.sync_broker() as broker:
-        tool = Guard(broker).wrap(pay)
+        guard = Guard(broker, {"pay": GuardedTool("pay", fields=["card"], redeem_with=broker)})
+        tool = guard.wrap(pay)
         while await interrupted(tool(REF), at):
             await gone(fake, before)
             at += 1

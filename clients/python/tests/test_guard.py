@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import inspect
-import json
 import traceback
-import urllib.parse
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +12,8 @@ from dataclasses import dataclass
 import pytest
 
 import valetkey
-from valetkey.conceal import Concealer
-from valetkey.integrations import Guard
+from valetkey.integrations import Guard, GuardedTool
+from valetkey.sync import Broker
 from valetkey.testing import FakeBroker
 
 REF = "op://Travel/Travel Card/expiry date"
@@ -30,93 +27,14 @@ class Login:
     password: str
 
 
-@dataclass
-class Holder:
-    secret: str
-
-
-class Silent:
-    """Shows nothing of what it has."""
-
-
-class Loud:
-    def __repr__(self) -> str:
-        return f"Loud({VALUE})"
+def guard_of(broker: Broker, *fields: str, tool: str = "pay", redeem_with: Broker | None = None) -> Guard:
+    return Guard(broker, {"pay": GuardedTool(tool, fields=fields or ["card"], redeem_with=redeem_with or broker)})
 
 
 @pytest.fixture
 def fake(valetkey_broker: FakeBroker) -> FakeBroker:
     valetkey_broker.secrets[REF] = VALUE
     return valetkey_broker
-
-
-def shifted(prefix: str) -> str:
-    return base64.b64encode((prefix + VALUE + prefix).encode()).decode()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        VALUE,
-        f"in the middle {VALUE}, twice {VALUE}",
-        base64.b64encode(VALUE.encode()).decode(),
-        base64.urlsafe_b64encode(VALUE.encode()).decode(),
-        shifted("u"),
-        shifted("us"),
-        shifted("user:"),
-        urllib.parse.quote(VALUE),
-        urllib.parse.quote_plus(VALUE),
-        urllib.parse.urlencode({"password": VALUE}),
-        json.dumps({"password": VALUE}),
-        json.dumps({"password": VALUE}, ensure_ascii=False),
-        repr([VALUE]),
-        VALUE.encode().hex(),
-    ],
-)
-def test_each_form_is_concealed(text: str) -> None:
-    shown = Concealer([VALUE]).text(text)
-    assert CONCEALED in shown and "nter2" not in shown
-    found = shown.replace(CONCEALED, "")
-    # Of base64 a few bits at the ends may depend on the neighbours.
-    for part in (base64.b64encode(VALUE.encode()).decode()[2:-3], VALUE.encode().hex()):
-        assert part not in found
-
-
-@pytest.mark.parametrize(
-    ("thing", "shown"),
-    [
-        ({"a": [VALUE, 1, None]}, {"a": [CONCEALED, 1, None]}),
-        ({VALUE: "key"}, {CONCEALED: "key"}),
-        ((VALUE, "b"), (CONCEALED, "b")),
-        ({VALUE}, {CONCEALED}),
-        (Pair(VALUE, 2), Pair(CONCEALED, 2)),
-        (f"x{VALUE}".encode(), b"x" + CONCEALED.encode()),
-        (Holder(VALUE), {"secret": CONCEALED}),
-        (Loud(), f"Loud({CONCEALED})"),
-        (7, 7),
-        (True, True),
-    ],
-)
-def test_each_kind_of_result(thing: object, shown: object) -> None:
-    assert Concealer([VALUE]).anything(thing) == shown
-
-
-def test_what_has_none_comes_back_as_it_is() -> None:
-    concealer = Concealer([VALUE])
-    for thing in ({"a": [1, "b"]}, ["x"], ("y", Holder("z")), Holder("z"), Silent(), 4111):
-        assert concealer.anything(thing) is thing
-    number = Concealer(["4111"])
-    assert number.anything({"card": 4111}) == {"card": CONCEALED}
-    deep: list[object] = []
-    for _ in range(100):
-        deep = [deep]
-    assert CONCEALED in str(concealer.anything(deep))
-
-
-def test_short_and_empty_values() -> None:
-    assert Concealer(["", "42"]).text("42 and 7") == f"{CONCEALED} and 7"
-    assert Concealer([""]).text("all of it") == "all of it"
-    assert Concealer(["abcd", "abcdef"]).text("abcdef") == CONCEALED
 
 
 @pytest.mark.parametrize(
@@ -135,7 +53,7 @@ def test_short_and_empty_values() -> None:
 def test_arguments_are_filled_in(fake: FakeBroker, written: object, got: object) -> None:
     seen: list[object] = []
     with fake.sync_broker() as broker:
-        guard = Guard(broker, tools={"pay": "navan.pay"})
+        guard = guard_of(broker, "what", "also", tool="navan.pay")
 
         def pay(what: object, *, also: object = None) -> str:
             """Pays."""
@@ -161,7 +79,7 @@ async def test_handles_are_redeemed_as_the_tool(fake: FakeBroker) -> None:
             return f"paid with {card}"
 
         with agent.lease({"card": REF}, tool="pay", purpose="test") as lease:
-            guard = Guard(agent, redeem_with={"pay": tool})
+            guard = guard_of(agent, redeem_with=tool)
             assert await guard.wrap(pay)(f"the card {lease['card'].handle}.") == f"paid with the card {CONCEALED}."
     redeems = [call for call in fake.calls if call.method == "RedeemHandle"]
     assert [call.caller for call in redeems] == ["vkt_tool"]
@@ -179,7 +97,7 @@ async def test_what_a_tool_raises_shows_no_value(fake: FakeBroker, how: str) -> 
         inner(card)
 
     with fake.sync_broker() as broker:
-        guard = Guard(broker)
+        guard = guard_of(broker)
         work: Callable[[], object] = lambda: guard.wrap(inner, "pay")(REF)  # noqa: E731
         with pytest.raises(RuntimeError, match="ValueError") as caught:
             await (guard.wrap(later, "pay")(REF) if how == "async" else asyncio.to_thread(work))
@@ -191,7 +109,7 @@ async def test_what_a_tool_raises_shows_no_value(fake: FakeBroker, how: str) -> 
             raise harmless
 
         with pytest.raises(ValueError) as same:
-            guard.wrap(fails)(REF)
+            guard.wrap(fails, "pay")(REF)
         assert same.value is harmless
     assert fake.leases == 0
 
@@ -202,19 +120,19 @@ def test_a_refused_tool_is_not_called(fake: FakeBroker) -> None:
 
     with fake.sync_broker() as broker:
         with pytest.raises(valetkey.Denied):
-            Guard(broker).wrap(pay)("op://Other/item/field")
+            guard_of(broker).wrap(pay)("op://Other/item/field")
         with pytest.raises(valetkey.InvalidRequest):
-            Guard(broker).wrap(pay)([f"op://Travel/item/{number}" for number in range(65)])  # type: ignore[arg-type]
+            guard_of(broker).wrap(pay)([f"op://Travel/item/{number}" for number in range(65)])  # type: ignore[arg-type]
 
 
 def test_a_tool_that_waits_for_approval_is_not_called(fake: FakeBroker) -> None:
     fake.require_approval(REF, "https://approvals.example/{id}")
     with fake.sync_broker() as broker:
         with pytest.raises(valetkey.ApprovalRequired) as caught:
-            Guard(broker).wrap(lambda card: pytest.fail("called"), "pay")(REF)
+            guard_of(broker).wrap(lambda card: pytest.fail("called"), "pay")(REF)
         assert caught.value.url and caught.value.url in str(caught.value)
         fake.approve(REF)
-        assert Guard(broker).wrap(lambda card: f"paid with {card}", "pay")(REF) == f"paid with {CONCEALED}"
+        assert guard_of(broker).wrap(lambda card: f"paid with {card}", "pay")(REF) == f"paid with {CONCEALED}"
 
 
 async def test_a_call_that_is_cancelled_ends_its_lease(fake: FakeBroker) -> None:
@@ -225,7 +143,7 @@ async def test_a_call_that_is_cancelled_ends_its_lease(fake: FakeBroker) -> None
         await asyncio.sleep(60)
 
     with fake.sync_broker() as broker:
-        task = asyncio.create_task(Guard(broker).wrap(pay)(REF))
+        task = asyncio.create_task(guard_of(broker).wrap(pay)(REF))
         await inside.wait()
         assert fake.leases == 1
         task.cancel()
@@ -242,7 +160,7 @@ async def test_a_value_that_is_no_text_ends_its_lease(fake: FakeBroker) -> None:
 
     with fake.sync_broker() as broker:
         with pytest.raises(UnicodeDecodeError) as caught:
-            await Guard(broker).wrap(later)(REF)
+            await guard_of(broker).wrap(later, "pay")(REF)
         assert b"hunter2" not in caught.value.object
         assert fake.leases == 0
 
@@ -251,14 +169,14 @@ def test_a_value_that_looks_like_a_reference_is_not_followed(fake: FakeBroker) -
     fake.secrets[REF] = "op://Travel/other/field"
     seen = []
     with fake.sync_broker() as broker:
-        Guard(broker).wrap(lambda card: seen.append(card), "pay")(f"{{{{ {REF} }}}}")
+        guard_of(broker).wrap(lambda card: seen.append(card), "pay")(f"{{{{ {REF} }}}}")
     assert seen == ["op://Travel/other/field"]
     assert len([call for call in fake.calls if call.method == "AcquireLease"]) == 1
 
 
 def test_a_method_keeps_its_object(fake: FakeBroker) -> None:
     with fake.sync_broker() as broker:
-        guard = Guard(broker)
+        guard = guard_of(broker)
 
         @dataclass
         class Desk:
@@ -286,7 +204,7 @@ async def test_what_is_yet_to_come_is_refused(fake: FakeBroker) -> None:
         yield card
 
     with fake.sync_broker() as broker:
-        guard = Guard(broker)
+        guard = guard_of(broker)
         coroutines: list[object] = []
 
         def hidden(card: str) -> object:

@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import pytest
 
 import valetkey
 import valetkey.sync
-from valetkey.integrations import Guard
+from fixtures import reported
+from valetkey.integrations import Guard, GuardedTool
 from valetkey.testing import FakeBroker
 from world import FORBIDDEN, NAVAN, World
 
@@ -25,19 +25,6 @@ VALUE = "hunter2"
 TOKEN = "vkt_hunter2"
 PERSON = "jwt.of.hunter2"
 DEAD = f"vkh_{'0' * 16}_{'0' * 40}"
-PACKAGE = str(Path(valetkey.__file__).parent)
-
-
-def reported(error: BaseException) -> str:
-    """As an error tracker has it: each frame of the package with its locals, and the error with its fields."""
-    told = [f"{error!r} {error} {vars(error)}"]
-    seen: BaseException | None = error
-    while seen is not None:
-        stack = traceback.TracebackException.from_exception(seen, capture_locals=True).stack
-        told += [f"{it.name} {it.locals}" for it in stack if it.filename.startswith(PACKAGE)]
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-    assert len(told) > 1, "no frame was looked at"
-    return "\n".join(told)
 
 
 @pytest.fixture
@@ -107,8 +94,12 @@ def test_a_guard_shows_no_value(fake: FakeBroker) -> None:
     def pay(one: str, other: str = "") -> None:
         raise ValueError("nothing of it")
 
-    with fake.sync_broker() as broker, broker.lease({"p": REF}, tool="t", purpose="test") as lease:
-        guard = Guard(broker)
+    with (
+        fake.sync_broker() as broker,
+        fake.sync_broker() as other,
+        broker.lease({"p": REF}, tool="t", purpose="test") as lease,
+    ):
+        guard = Guard(broker, {"pay": GuardedTool("t", fields=["one", "other"], redeem_with=other)})
         with pytest.raises(valetkey.HandleNotActive) as refused:
             guard.wrap(pay)(lease["p"].handle, DEAD)
         with pytest.raises(ValueError) as failed:
@@ -127,15 +118,16 @@ async def test_the_debug_log_shows_no_value(
         # Now it tells of every step.
         monkeypatch.setattr(loop, "slow_callback_duration", 0.0)
     with fake.sync_broker() as plain:
+        guard = Guard(plain, {"t": GuardedTool("t", fields=["card"], redeem_with=plain)})
         async with valetkey.Broker(fake.address, token=TOKEN) as broker:
             async with broker.lease({"p": REF}, tool="t", purpose="test", on_behalf_of=PERSON) as lease:
                 task = asyncio.create_task(lease["p"].redeem())
                 await task
-            assert "concealed" in await asyncio.to_thread(Guard(plain).wrap(echo), REF)
-            assert "concealed" in await Guard(plain).wrap(echo_later)(REF)
+            assert "concealed" in await asyncio.to_thread(guard.wrap(echo, "t"), REF)
+            assert "concealed" in await guard.wrap(echo_later, "t")(REF)
     for loop in loops:
         loop.set_debug(False)
-    assert "_invoke() done" in caplog.text and "_enter() done" in caplog.text, "it does not tell what it was meant to"
+    assert "_invoke() done" in caplog.text and "enter() done" in caplog.text, "it does not tell what it was meant to"
     for text in (caplog.text, repr(task)):
         assert "hunter2" not in text
 

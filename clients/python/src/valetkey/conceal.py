@@ -1,59 +1,77 @@
-"""Takes values out of what goes back to a model, a log or a trace: also their base64, URL-encoded and JSON forms.
+"""Takes values out of what goes back to a model, a log or a trace: also their base64, hexadecimal, URL, HTML and JSON
+forms, and a long one's that is broken into lines.
 
 A second fence: a tool that encrypts a value, or spells it backwards, gets it past this one.
 """
 
 from __future__ import annotations
 
-import base64
+import copy
 import dataclasses
-import json
-import re
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
-from urllib.parse import quote, quote_plus
+from typing import Any
 
+from ._forms import Forms, Index, forms_of, merged, squeeze
 from .secret import CONCEALED
 
 __all__ = ["Concealer"]
 
-# Shorter ones would be found in half of all text, and say nothing.
-ENCODED_LENGTH_MIN = 4
 DEPTH_MAX = 32
+ERRORS_MAX = 256
 
 
 class Concealer:
     """Knows some values, and replaces them by `<concealed by valetkey>`."""
 
+    __slots__ = ("_exact", "_squeezed")
+
     def __init__(self, values: Iterable[str]) -> None:
-        forms = {form for value in values for form in forms_of(value)}
-        # The longest first: a value may begin with another.
-        pattern = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
-        self._pattern = re.compile(pattern) if pattern else None
+        self._take([forms_of(value) for value in values])
+
+    @classmethod
+    def _of(cls, known: list[Forms]) -> Concealer:
+        made = cls.__new__(cls)
+        made._take(known)
+        return made
+
+    def _take(self, known: list[Forms]) -> None:
+        self._exact = Index(form for forms in known for form in forms.exact)
+        self._squeezed = Index(form for forms in known for form in forms.squeezed)
 
     def __repr__(self) -> str:
         return "Concealer(…)"
 
     def text(self, text: str) -> str:
         """The text without them."""
-        return self._pattern.sub(CONCEALED, text) if self._pattern else text
+        at, pieces = 0, []
+        for start, end in self._places(text):
+            pieces += [text[at:start], CONCEALED]
+            at = end
+        return "".join([*pieces, text[at:]]) if pieces else text
 
     def hides(self, text: str) -> bool:
         """Whether the text has one of them."""
-        return bool(self._pattern and self._pattern.search(text))
+        return bool(self._places(text))
+
+    def holds(self, thing: Any) -> bool:
+        """Whether a thing of any kind has one of them."""
+        return self.anything(thing) is not thing
 
     def anything(self, thing: Any, depth: int = 0) -> Any:
         """A result of any kind without them: texts, bytes and what is made of them, keys included. What has none comes
-        back as it is; an object of another kind that shows one comes back as its text."""
-        if self._pattern is None or thing is None or isinstance(thing, (bool, type)):
+        back as it is; an object of another kind that shows one comes back as its text. What is read only once, such as
+        an iterator, cannot be looked into, and is concealed."""
+        if not self._exact or thing is None or isinstance(thing, (bool, type)):
             return thing
-        if depth > DEPTH_MAX:
+        if depth > DEPTH_MAX or hasattr(type(thing), "__next__"):
             return CONCEALED
         if isinstance(thing, str):
             return self.text(thing)
-        if isinstance(thing, (bytes, bytearray)):
-            plain = bytes(thing).decode("latin-1")
-            return thing if not self.hides(plain) else self.text(plain).encode("latin-1", "replace")
+        plain = plain_of(thing)
+        if plain is not None and self.hides(plain):
+            return self.text(plain).encode("latin-1", "replace")
+        if isinstance(thing, (bytes, bytearray, memoryview)):
+            return thing
         if isinstance(thing, Mapping):
             made = {self.anything(key, depth + 1): self.anything(it, depth + 1) for key, it in thing.items()}
             return thing if made == thing else made
@@ -62,15 +80,36 @@ class Concealer:
         return self._object(thing, depth)
 
     def error(self, error: BaseException) -> Exception | None:
-        """One to raise instead, where the error or one that led to it shows a value."""
-        chain: list[str] = []
-        seen: BaseException | None = error
-        while seen is not None and len(chain) < DEPTH_MAX:
-            chain.append(f"{seen!r} {seen} {getattr(seen, '__notes__', '')}")
-            seen = seen.__cause__ or seen.__context__
-        if not any(self.hides(text) for text in chain):
+        """One to raise instead, where the error, one that led to it or one that is part of it shows a value."""
+        if not self._exact or not self._shows(error):
             return None
-        return RuntimeError(f"{type(error).__name__}: {self.text(str(error))}")
+        try:
+            text = self.text(str(error))
+        except Exception:
+            text = CONCEALED
+        return RuntimeError(f"{type(error).__name__}: {text}")
+
+    def _places(self, text: str) -> list[tuple[int, int]]:
+        found = list(self._exact.places(text))
+        if self._squeezed:
+            short = squeeze(text)
+            found += [(short.place(at), short.place(end - 1) + 1) for at, end in self._squeezed.places(short.text)]
+        return merged(found)
+
+    def _shows(self, error: BaseException) -> bool:
+        left: list[BaseException | None] = [error]
+        seen: set[int] = set()
+        while left and len(seen) < ERRORS_MAX:
+            it = left.pop()
+            if it is None or id(it) in seen:
+                continue
+            seen.add(id(it))
+            for told in (shown(it), shown(vars(it))):
+                if told is None or self.hides(told):
+                    return True
+            left += [it.__cause__, it.__context__, *getattr(it, "exceptions", ())]
+        # Of so many nobody has looked at the rest.
+        return bool(left)
 
     def _sequence(self, thing: Any, depth: int) -> Any:
         made = [self.anything(it, depth + 1) for it in thing]
@@ -81,37 +120,50 @@ class Concealer:
         return type(thing)(made)
 
     def _object(self, thing: Any, depth: int) -> Any:
-        content = None
-        if hasattr(thing, "model_dump"):
-            content = thing.model_dump()
-        elif dataclasses.is_dataclass(thing):
-            content = {it.name: getattr(thing, it.name) for it in dataclasses.fields(thing)}
-        if content is not None:
-            made = self.anything(content, depth + 1)
-            return thing if made == content else made
-        shown = f"{thing!r} {thing}"
-        return self.text(str(thing) if self.hides(str(thing)) else repr(thing)) if self.hides(shown) else thing
+        try:
+            made = self._with_fields(thing, depth)
+        except Exception:
+            return CONCEALED
+        # Its own words may have what its fields do not.
+        told = shown(made)
+        if told is None:
+            return CONCEALED
+        if not self.hides(told):
+            return made
+        return self.text(str(made) if self.hides(str(made)) else repr(made))
+
+    def _with_fields(self, thing: Any, depth: int) -> Any:
+        """One of the same kind, where it is made of fields and one of them has a value."""
+        if dataclasses.is_dataclass(thing):
+            names = [it.name for it in dataclasses.fields(thing)]
+        else:
+            names = list(getattr(type(thing), "model_fields", ()))
+        fields = {name: getattr(thing, name) for name in names if hasattr(thing, name)}
+        made = {name: self.anything(it, depth + 1) for name, it in fields.items()}
+        changed = {name: it for name, it in made.items() if it is not fields[name]}
+        if changed:
+            thing = copy.copy(thing)
+            for name, it in changed.items():
+                # Also where it is frozen.
+                object.__setattr__(thing, name, it)
+        return thing
 
 
-def forms_of(value: str) -> set[str]:
-    """How a value may be spelled in what a tool returns."""
-    if not value:
-        return set()
-    forms = {value, value.strip() or value}
-    if len(value) < ENCODED_LENGTH_MIN:
-        return forms
-    plain = value.encode()
-    forms |= {quote(value, safe=""), quote(value), quote_plus(value)}
-    forms |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
-    forms |= {plain.hex(), plain.decode("latin-1")}
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        forms |= {inner(encode, plain, offset) for offset in range(3)}
-    return {form for form in forms if form}
+def plain_of(thing: Any) -> str | None:
+    """The bytes of what has them, such as an array, one character each."""
+    try:
+        return memoryview(thing).tobytes().decode("latin-1")
+    except TypeError:
+        return None
 
 
-def inner(encode: Any, plain: bytes, offset: int) -> str:
-    """The characters of base64 that depend on the value alone, where it begins so many bytes into what is encoded."""
-    text = cast(str, encode(b"\0" * offset + plain).decode().rstrip("="))
-    start = -(-offset * 8 // 6)
-    end = (offset + len(plain)) * 8 // 6
-    return text[start:end]
+def shown(thing: Any) -> str | None:
+    """What it says of itself, where it can."""
+    try:
+        told = f"{thing!r} {thing}"
+        if hasattr(type(thing), "model_dump"):
+            # Its fields may have become texts.
+            told += f" {thing.model_dump(warnings=False)!r}"
+    except Exception:
+        return None
+    return told

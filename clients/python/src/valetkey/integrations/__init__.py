@@ -5,6 +5,6 @@ after the model spoke, below what traces and stores its words, and taken out of 
 tools of one: `openai_agents`, `langchain`, `pydantic_ai`, `google_adk`. Each imports its framework when it is used.
 """
 
-from ._guard import Guard
+from ._guard import Guard, GuardedTool
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "GuardedTool"]

@@ -1,276 +1,324 @@
-"""What all wrappers share: finding references and handles, and a lease around the call of a tool."""
+"""What all wrappers share: a lease around the call of a tool, values in its arguments, and none in its result."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
+import hmac
 import inspect
-import re
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from .. import _lease
+from .. import _broker, _lease
 from ..conceal import Concealer
 from ..errors import ApprovalRequired, Denied, HandleNotActive, InvalidRequest, NotFound, Precondition
 from ..secret import CONCEALED, Secret
 from ..sync import Broker, run, start
+from ._arguments import Parameters, fill, find, leaves, put
+from ._released import Released
 
 F = TypeVar("F", bound=Callable[..., Any])
-# The values that stand for what was found, and the lease that they are from, if one was needed.
-Entered = tuple[_lease.Lease | None, dict[str, Secret]]
+# Makes the call itself of what the model wrote, with values in it. No frame of its own may be left when that runs.
+Prepare = Callable[[Mapping[str, Any]], Callable[[], Any]]
 
-REFERENCE = re.compile(r"op://[A-Za-z0-9_. -]+(?:/[A-Za-z0-9_. -]+){2,3}(?:\?[a-z=-]+)?", re.ASCII)
-TEMPLATE = re.compile(r"\{\{\s*(" + REFERENCE.pattern + r")\s*\}\}")
-HANDLE = re.compile(r"vkh_[0-9A-Za-z]{16}_[0-9A-Za-z]{40}")
 # A model can do something about these: it is told, rather than the run ended.
 TOLD = (ApprovalRequired, Denied, HandleNotActive, InvalidRequest, NotFound, Precondition)
-FOUND_MAX = 64
-DEPTH_MAX = 32
+
+
+class GuardedTool:
+    """A tool that may be given values. `name` is what policies call it; `fields` are those of its parameters that take
+    values; `redeem_with` is the identity that redeems: the tool's own `Broker`, or the guard's own where policy says
+    `@redeem_by("agent")`."""
+
+    def __init__(self, name: str, *, fields: Collection[str], redeem_with: Broker) -> None:
+        if isinstance(fields, str):
+            raise TypeError(f'`fields` are several names: `fields=["{fields}"]`')
+        if not isinstance(redeem_with, Broker):
+            raise TypeError("`redeem_with` is a `valetkey.sync.Broker`")
+        self.name = name
+        self.fields = frozenset(fields)
+        self.redeem_with = redeem_with
+
+    def __repr__(self) -> str:
+        return f"GuardedTool({self.name!r}, fields={sorted(self.fields)})"
 
 
 class Guard:
     """Puts values into the arguments of tools, and takes them out of their results.
 
-    In an argument stands a reference alone, `op://vault/item/field`; or, within other text, `{{ op://… }}` or a handle.
-    References are leased for the tool that is called, for as long as the call takes: policy decides by the tool's
-    name. `tools` gives the broker's name of a tool where it is another than the framework's. `redeem_with` is the
-    identity that redeems: one `Broker`, or one by the broker's name of each tool; without it the agent, where policy
-    says `@redeem_by("agent")`.
+    A tool gets a value only if `tools` has it, by the framework's name, and only in the fields that stand there; any
+    other argument stays as the model wrote it. In such a field stands a reference alone, `op://vault/item/field`; or,
+    within other text, `{{ op://… }}` or a handle. References are leased for the tool, for as long as the call takes.
+
+    Values that were released are remembered, within bounds and for an hour, and concealed in what every guarded tool
+    returns or raises, whether `tools` has it or not. A call in which the model itself wrote one of them is refused.
 
     The brokers are those of `valetkey.sync`: so one guard is good for coroutines and for plain functions.
     """
 
-    def __init__(
-        self,
-        broker: Broker,
-        *,
-        redeem_with: Broker | Mapping[str, Broker] | None = None,
-        tools: Mapping[str, str] | None = None,
-        purpose: str = "called by a model",
-    ) -> None:
+    def __init__(self, broker: Broker, tools: Mapping[str, GuardedTool], *, purpose: str = "called by a model") -> None:
+        for name, tool in tools.items():
+            if not isinstance(tool, GuardedTool):
+                raise TypeError(f"what is said of `{name}` is a `GuardedTool`")
         self._broker = broker
-        self._redeem_with = redeem_with
-        self._tools = dict(tools or {})
+        self._tools = dict(tools)
         self._purpose = purpose
+        self._released = Released()
 
     def wrap(self, function: F, name: str | None = None) -> F:
-        """The same function, coroutine or not, with values in place of what the model wrote.
+        """The same function, coroutine or not, guarded. Its name is that in `tools`, unless `name` is.
 
         Decorate the tool itself, below the framework's own decorator: then neither a trace nor a store sees a value.
         """
         tool = name or function.__name__
+        parameters = Parameters(function, self._fields(tool))
+
+        def prepared(args: Any, kwargs: Any) -> tuple[str, Mapping[str, Any], Prepare]:
+            prepare = functools.partial(parameters.prepared, function, args, kwargs)
+            return tool, parameters.written(args, kwargs), prepare
 
         @functools.wraps(function)
         async def later(*args: Any, **kwargs: Any) -> Any:
-            return await self.call(tool, function, args, kwargs)
+            return await self.call(*prepared(args, kwargs))
 
         @functools.wraps(function)
         def now(*args: Any, **kwargs: Any) -> Any:
-            return self.call_now(tool, function, args, kwargs)
+            return self.call_now(*prepared(args, kwargs))
 
         made: Any = later if inspect.iscoroutinefunction(function) else now
-        made.__signature__ = inspect.signature(function)
+        made.__signature__ = parameters.signature
         return made  # type: ignore[no-any-return]
 
-    async def call(
-        self, tool: str, function: Callable[..., Any], args: Any, kwargs: Any, only: Collection[str] | None = None
-    ) -> Any:
-        """Calls a coroutine function with values in its arguments; `only` names those that the model wrote."""
-        written, rest = parted(args, kwargs, only)
-        async with self._opened(tool, written) as filled:
+    async def call(self, tool: str, written: Mapping[str, Any], prepare: Prepare) -> Any:
+        """Calls a coroutine function. `written` is what the model wrote, by parameter; `prepare` makes the call of
+        the same with values in it, such as `lambda filled: functools.partial(function, **filled)`."""
+        async with self._opened(tool, written, prepare) as filled:
             try:
-                return filled.concealer.anything(await filled.call(function, rest))
+                result = await filled.call()
+                return self._concealer(filled).anything(result)
             except Exception as error:
-                instead = filled.concealer.error(error)
+                instead = self._concealer(filled).error(error)
                 if instead is None:
                     raise
         # Out here, so that nothing leads back to the first one.
         raise instead
 
-    def call_now(
-        self, tool: str, function: Callable[..., Any], args: Any, kwargs: Any, only: Collection[str] | None = None
-    ) -> Any:
+    def call_now(self, tool: str, written: Mapping[str, Any], prepare: Prepare) -> Any:
         """The same for a plain function."""
-        written, rest = parted(args, kwargs, only)
-        with self._opened_now(tool, written) as filled:
+        with self._opened_now(tool, written, prepare) as filled:
             try:
-                return filled.concealer.anything(filled.call_now(function, rest))
+                result = filled.call_now()
+                return self._concealer(filled).anything(result)
             except Exception as error:
-                instead = filled.concealer.error(error)
+                instead = self._concealer(filled).error(error)
                 if instead is None:
                     raise
         raise instead
 
     @asynccontextmanager
-    async def _opened(self, tool: str, arguments: Any) -> AsyncIterator[Filled]:
-        """The arguments with values in them, for the length of the block."""
-        found = find(arguments)
-        if not found:
-            yield Filled(arguments, {})
+    async def _opened(self, tool: str, written: Mapping[str, Any], prepare: Prepare) -> AsyncIterator[Filled]:
+        """The call with values in it, for the length of the block."""
+        entry = self._entry(tool, written)
+        if entry is None:
+            yield Filled(tool, written, (), {}, prepare)
             return
-        entering = start(self._enter(tool, found))
         try:
-            lease, values = await asyncio.wrap_future(entering)
-        except BaseException:
-            # It may have come about just then; nobody would end it.
-            entering.add_done_callback(abandon)
-            raise
-        try:
-            yield Filled(arguments, values)
+            values = await asyncio.wrap_future(start(entry.enter()))
+            yield self._filled(tool, written, values, prepare)
         finally:
-            if lease is not None:
-                await asyncio.wrap_future(start(lease.release()))
+            # A second cancellation may end the waiting, and must not end this.
+            await asyncio.shield(asyncio.wrap_future(start(entry.leave())))
 
     @contextmanager
-    def _opened_now(self, tool: str, arguments: Any) -> Iterator[Filled]:
+    def _opened_now(self, tool: str, written: Mapping[str, Any], prepare: Prepare) -> Iterator[Filled]:
         """The same without asyncio."""
-        found = find(arguments)
-        if not found:
-            yield Filled(arguments, {})
+        entry = self._entry(tool, written)
+        if entry is None:
+            yield Filled(tool, written, (), {}, prepare)
             return
-        lease, values = run(self._enter(tool, found))
         try:
-            yield Filled(arguments, values)
+            values = run(entry.enter())
+            yield self._filled(tool, written, values, prepare)
         finally:
-            if lease is not None:
-                run(lease.release())
+            run(entry.leave())
 
-    async def _enter(self, name: str, found: list[str]) -> Entered:
-        tool = self._tools.get(name, name)
-        one = self._redeem_with
-        redeemer = one if isinstance(one, Broker) or one is None else one.get(tool)
-        broker = self._broker._inner
-        by = redeemer._inner if redeemer is not None else broker
-        references = [text for text in found if text.startswith("op://")]
-        values = {}
-        for text in found:
-            if not text.startswith("op://"):
-                values[text] = await by.redeem(text)
-        if not references:
-            return None, values
-        lease = broker.lease(references, tool=tool, purpose=self._purpose, redeem_with=by)
-        await lease.__aenter__()
-        try:
+    def _entry(self, tool: str, written: Mapping[str, Any]) -> Entry | None:
+        """What is to be leased and redeemed for the call. None where nothing is."""
+        known = self._tools.get(tool)
+        found = find(not_ours(tool, written), self._fields(tool))
+        self._refuse(tool, written, found, self._released.concealer())
+        if known is None or not found:
+            return None
+        return Entry(self._broker._inner, known, found, self._purpose)
+
+    def _filled(self, tool: str, written: Mapping[str, Any], values: Mapping[str, Secret], prepare: Prepare) -> Filled:
+        self._refuse(tool, written, values, self._released.concealer(values.values()))
+        self._released.add(values.values())
+        return Filled(tool, written, self._fields(tool), values, prepare)
+
+    def _refuse(self, tool: str, written: Mapping[str, Any], found: Collection[str], concealer: Concealer) -> None:
+        """A tool that repeats what a model guessed would tell it, by what is concealed, which guess was right."""
+        blank = dict.fromkeys(found, "")
+        for name, argument in not_ours(tool, written).items():
+            for it in leaves(argument, keys=True):
+                left = put(it, blank) if isinstance(it, str) and name in self._fields(tool) else it
+                if concealer.holds(left):
+                    raise InvalidRequest(f"`{name}` holds a secret value itself; write its reference or handle instead")
+
+    def _fields(self, tool: str) -> Collection[str]:
+        known = self._tools.get(tool)
+        return known.fields if known is not None else ()
+
+    def _concealer(self, filled: Filled) -> Concealer:
+        # Anew: a call beside it may have released another one meanwhile.
+        return self._released.concealer(filled.secrets)
+
+
+class Entry:
+    """What is leased and redeemed for one call. Whoever begins it leaves it, also where they were told of nothing: a
+    cancellation may come just when all of it was done. Both run in the loop of the brokers."""
+
+    def __init__(self, broker: _broker.Broker, tool: GuardedTool, found: Collection[str], purpose: str) -> None:
+        self._broker = broker
+        self._tool = tool
+        self._found = found
+        self._purpose = purpose
+        self._entering: asyncio.Task[Any] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self._lease: _lease.Lease | None = None
+
+    async def enter(self) -> dict[str, Secret]:
+        """The values, by what stands for them."""
+        self._entering = asyncio.current_task()
+        by = self._tool.redeem_with._inner
+        references = [text for text in self._found if text.startswith("op://")]
+        handles = [text for text in self._found if not text.startswith("op://")]
+        for handle in handles:
+            self._check(handle, by)
+        values = {handle: await by.redeem(handle) for handle in handles}
+        if references:
+            self._lease = lease = self._broker.lease(
+                references, tool=self._tool.name, purpose=self._purpose, redeem_with=by
+            )
+            await lease.__aenter__()
             secrets = await asyncio.gather(*(lease[reference].redeem() for reference in references))
-        except BaseException:
-            await lease.release()
-            raise
-        values.update(zip(references, secrets, strict=True))
-        return lease, values
+            values.update(zip(references, secrets, strict=True))
+        return values
+
+    def _check(self, handle: str, by: _broker.Broker) -> None:
+        """An agent can redeem by itself what it leased for another tool: then this is what keeps them apart."""
+        tool = tool_of(self._broker, handle)
+        if tool == self._tool.name or (tool is None and by is not self._broker):
+            return
+        raise HandleNotActive(f"the handle is not one that was leased for `{self._tool.name}`, and is alive")
+
+    async def leave(self) -> None:
+        """Ends the lease. It goes on where nobody waits for it any more."""
+        self._leaving = asyncio.get_running_loop().create_task(self._leave())
+        await asyncio.shield(self._leaving)
+
+    async def _leave(self) -> None:
+        if self._entering is not None and not self._entering.done():
+            self._entering.cancel()
+            await asyncio.wait([self._entering])
+        if self._lease is not None:
+            await self._lease.release()
+
+
+def tool_of(broker: _broker.Broker, handle: str) -> str | None:
+    """The tool that a handle was leased for, if it is alive in a lease of this client."""
+    for lease in tuple(broker._leases):
+        for reference in lease._request.references:
+            issued = None if lease.lost is not None else lease._state.alive(reference)
+            if issued is not None and hmac.compare_digest(issued.handle, handle):
+                return str(lease._request.tool)
+    return None
 
 
 class Filled:
-    """Arguments with values in them, and what takes those out of results. Not in the locals of a frame of ours: what
-    reports an error may show these."""
+    """A call with values in its arguments. Not in the locals of a frame of ours: what reports an error may show
+    these."""
 
-    __slots__ = ("_args", "_kwargs", "concealer")
+    __slots__ = ("_arguments", "_call", "_tool", "secrets")
 
-    def __init__(self, arguments: tuple[Any, Any], values: Mapping[str, Secret]) -> None:
-        plain = {text: secret.expose() for text, secret in values.items()}
-        self._args, self._kwargs = fill(arguments, plain)
-        self.concealer = Concealer(plain.values())
+    def __init__(
+        self,
+        tool: str,
+        written: Mapping[str, Any],
+        fields: Collection[str],
+        values: Mapping[str, Secret],
+        prepare: Prepare,
+    ) -> None:
+        self._tool = tool
+        self.secrets = tuple(values.values())
+        self._call: Callable[[], Any]
+        try:
+            self._arguments = filled(written, fields, values)
+            self._call = prepare(self._arguments)
+            return
+        except Exception as error:
+            if not values:
+                raise
+            kind = type(error).__name__
+        # Out here, so that nothing leads back to what may hold a value.
+        raise TypeError(f"the tool's arguments do not take values ({kind})")
 
-    async def call(self, function: Callable[..., Any], rest: Mapping[str, Any]) -> Any:
-        return whole(await function(*self._args, **self._kwargs, **rest))
+    def without(self, tool: str, written: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a call within this one has other than this one."""
+        if tool != self._tool or not self.secrets:
+            return written
+        mine, missing = self._arguments, object()
+        return {name: it for name, it in written.items() if not is_same(it, mine.get(name, missing))}
 
-    def call_now(self, function: Callable[..., Any], rest: Mapping[str, Any]) -> Any:
-        return whole(function(*self._args, **self._kwargs, **rest))
+    async def call(self) -> Any:
+        token = _outer.set(self)
+        try:
+            return whole(await self._call())
+        finally:
+            _outer.reset(token)
+            self._forget()
+
+    def call_now(self) -> Any:
+        token = _outer.set(self)
+        try:
+            return whole(self._call())
+        finally:
+            _outer.reset(token)
+            self._forget()
+
+    def _forget(self) -> None:
+        # What the tool began, and goes on, keeps the context that leads here.
+        self._arguments, self._call = {}, dict
 
     def __repr__(self) -> str:
         return CONCEALED
 
 
+# The guarded call that this one is made in.
+_outer: ContextVar[Filled | None] = ContextVar("valetkey_guarded", default=None)
+
+
+def not_ours(tool: str, written: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where a call is guarded twice, as by `wrap` and by a framework's middleware, the values in it are ours."""
+    outer = _outer.get()
+    return written if outer is None else outer.without(tool, written)
+
+
+def is_same(one: Any, other: Any) -> bool:
+    return one is other or (isinstance(one, str) and isinstance(other, str) and one == other)
+
+
+def filled(written: Mapping[str, Any], fields: Collection[str], values: Mapping[str, Secret]) -> dict[str, Any]:
+    plain = {text: secret.expose() for text, secret in values.items()}
+    return {name: fill(it, plain) if name in fields else it for name, it in written.items()}
+
+
 def whole(result: Any) -> Any:
     """What is yet to come would come unconcealed, after the lease."""
-    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+    if inspect.isawaitable(result) or inspect.isasyncgen(result) or hasattr(type(result), "__next__"):
         raise TypeError("a guarded tool returns its result whole: define it with `async def`, and without `yield`")
+    if isinstance(result, memoryview):
+        raise TypeError("a guarded tool returns its result whole: `bytes` in place of a view of them")
     return result
-
-
-def abandon(entering: Future[Entered]) -> None:
-    if entering.cancelled() or entering.exception() is not None:
-        return
-    lease, _ = entering.result()
-    if lease is not None:
-        start(lease.release())
-
-
-def parted(args: Any, kwargs: Any, only: Collection[str] | None) -> tuple[tuple[Any, Any], dict[str, Any]]:
-    """What the model wrote, and what the framework adds."""
-    if only is None:
-        return (args, kwargs), {}
-    written = {name: it for name, it in kwargs.items() if name in only}
-    return (args, written), {name: it for name, it in kwargs.items() if name not in only}
-
-
-def find(thing: Any) -> list[str]:
-    """References and handles in arguments, each once."""
-    found: dict[str, None] = {}
-
-    def look(text: str) -> str:
-        whole = text.strip()
-        if REFERENCE.fullmatch(whole):
-            found[whole] = None
-        else:
-            found.update(dict.fromkeys(match[1].strip() for match in TEMPLATE.finditer(text)))
-            found.update(dict.fromkeys(HANDLE.findall(text)))
-        return text
-
-    each(thing, look)
-    if len(found) > FOUND_MAX:
-        raise InvalidRequest(f"a tool's arguments name {len(found)} secrets; {FOUND_MAX} at most")
-    return list(found)
-
-
-def fill(thing: Any, values: Mapping[str, str]) -> Any:
-    """The arguments with the values in place."""
-
-    def put(text: str) -> str:
-        whole = text.strip()
-        if whole in values:
-            return values[whole]
-        # In one pass: what a value holds is not looked at again.
-        both = re.compile(f"{TEMPLATE.pattern}|{HANDLE.pattern}")
-        return both.sub(lambda match: values.get((match[1] or match[0]).strip(), match[0]), text)
-
-    return each(thing, put)
-
-
-def each(thing: Any, change: Callable[[str], str], depth: int = 0) -> Any:
-    """The same thing with every text changed; keys stay as they are."""
-    if depth > DEPTH_MAX:
-        raise InvalidRequest("a tool's arguments are nested too deeply")
-    if isinstance(thing, str):
-        return change(thing)
-    if isinstance(thing, dict):
-        return {key: each(it, change, depth + 1) for key, it in thing.items()}
-    if isinstance(thing, (list, tuple)):
-        made = [each(it, change, depth + 1) for it in thing]
-        if isinstance(thing, tuple) and hasattr(thing, "_fields"):
-            return type(thing)(*made)
-        return type(thing)(made)
-    fields = getattr(type(thing), "model_fields", None)
-    if fields is not None:
-        changed = changes(thing, fields, change, depth)
-        return thing.model_copy(update=changed) if changed else thing
-    if dataclasses.is_dataclass(thing) and not isinstance(thing, type) and is_plain(thing):
-        changed = changes(thing, (it.name for it in dataclasses.fields(thing)), change, depth)
-        return dataclasses.replace(thing, **changed) if changed else thing
-    return thing
-
-
-def changes(thing: Any, names: Iterable[str], change: Callable[[str], str], depth: int) -> dict[str, Any]:
-    """The fields that become others. An object without any, such as a method's own, stays the object that it is."""
-    made = {name: each(getattr(thing, name), change, depth + 1) for name in names}
-    return {name: it for name, it in made.items() if it != getattr(thing, name)}
-
-
-def is_plain(thing: Any) -> bool:
-    """Whether it is an argument made of data, rather than the framework's own context."""
-    return all(
-        it.init and isinstance(getattr(thing, it.name), (str, int, float, bool, list, tuple, dict, type(None)))
-        for it in dataclasses.fields(thing)
-    )

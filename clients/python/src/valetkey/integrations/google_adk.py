@@ -9,6 +9,7 @@ model wrote.
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 from ._guard import TOLD, Guard
@@ -17,7 +18,7 @@ __all__ = ["guarded", "plugin"]
 
 
 def plugin(guard: Guard) -> Any:
-    """A `BasePlugin` that guards every tool."""
+    """A `BasePlugin` that guards every tool; those that the guard does not name take no values."""
     from google.adk.plugins.base_plugin import BasePlugin
 
     class ValetkeyPlugin(BasePlugin):  # type: ignore[misc]
@@ -37,15 +38,16 @@ def plugin(guard: Guard) -> Any:
 
 
 def guarded(guard: Guard, tool: Any) -> Any:
-    """A copy of an ADK tool that takes values."""
+    """A copy of an ADK tool, guarded."""
     made = copy.copy(tool)
 
     async def run_async(*, args: dict[str, Any], tool_context: Any) -> Any:
-        async def run(**arguments: Any) -> Any:
-            return await tool.run_async(args=arguments, tool_context=tool_context)
-
         try:
-            return await guard.call(tool.name, run, (), args)
+            return await guard.call(
+                tool.name,
+                args,
+                lambda filled: functools.partial(tool.run_async, args=filled, tool_context=tool_context),
+            )
         except TOLD as error:
             return {"error": str(error)}
 

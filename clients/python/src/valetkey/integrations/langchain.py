@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ._guard import TOLD, Guard
@@ -18,7 +19,7 @@ __all__ = ["guarded", "middleware"]
 
 
 def middleware(guard: Guard) -> Any:
-    """An `AgentMiddleware` that guards every tool."""
+    """An `AgentMiddleware` that guards every tool; those that the guard does not name take no values."""
     from langchain.agents.middleware import AgentMiddleware
 
     class ValetkeyMiddleware(AgentMiddleware):  # type: ignore[misc]
@@ -39,20 +40,33 @@ def middleware(guard: Guard) -> Any:
     return ValetkeyMiddleware()
 
 
-def guarded(guard: Guard, tool: Any, written: set[str] | None = None) -> Any:
-    """A copy of a LangChain tool that takes values. `written` names the arguments that the model writes; without it,
-    those of the tool's schema."""
+def guarded(guard: Guard, tool: Any, written: Collection[str] | None = None) -> Any:
+    """A copy of a LangChain tool, guarded. `written` names the arguments that the model wrote; without it, those of
+    the tool's schema."""
     copy = tool.model_copy()
-    only = set(tool.args) if written is None else written
+    # Not those that are injected, such as the state with its messages.
+    names = [name for name in tool.args if written is None or name in written]
     run, arun = tool._run, tool._arun
+
+    def call(function: Any, args: Any, kwargs: Any) -> tuple[str, dict[str, Any], Any]:
+        # A tool of the oldest kind is given its one text by position.
+        by_position = dict(zip(names, args, strict=False))
+        by_name = {name: kwargs[name] for name in names if name in kwargs}
+
+        def prepare(filled: Mapping[str, Any]) -> Any:
+            first = [filled[name] for name in by_position]
+            rest = {name: it for name, it in filled.items() if name not in by_position}
+            return functools.partial(function, *first, *args[len(first) :], **{**kwargs, **rest})
+
+        return tool.name, {**by_position, **by_name}, prepare
 
     @functools.wraps(run)
     def now(*args: Any, **kwargs: Any) -> Any:
-        return guard.call_now(tool.name, run, args, kwargs, only)
+        return guard.call_now(*call(run, args, kwargs))
 
     @functools.wraps(arun)
     async def later(*args: Any, **kwargs: Any) -> Any:
-        return await guard.call(tool.name, arun, args, kwargs, only)
+        return await guard.call(*call(arun, args, kwargs))
 
     # A field of the model's cannot be had for this: the class looks for methods.
     object.__setattr__(copy, "_run", now)
@@ -63,9 +77,7 @@ def guarded(guard: Guard, tool: Any, written: set[str] | None = None) -> Any:
 def with_guard(guard: Guard, request: Any) -> Any:
     if request.tool is None:
         return request
-    # What is injected, such as the state with its messages, is not the model's to fill.
-    written = set(request.tool_call["args"])
-    return dataclasses.replace(request, tool=guarded(guard, request.tool, written))
+    return dataclasses.replace(request, tool=guarded(guard, request.tool, request.tool_call["args"]))
 
 
 def told(request: Any, error: Exception) -> Any:

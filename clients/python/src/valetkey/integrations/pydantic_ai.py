@@ -7,6 +7,7 @@ The toolset is the innermost place: hooks, instrumentation and messages have wha
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ __all__ = ["capability", "toolset"]
 
 
 def capability(guard: Guard) -> Any:
-    """A capability that guards every tool of the agent."""
+    """A capability that guards every tool of the agent; those that the guard does not name take no values."""
     from pydantic_ai.capabilities import AbstractCapability
 
     class Valetkey(AbstractCapability):  # type: ignore[misc]
@@ -39,11 +40,10 @@ def toolset(guard: Guard, wrapped: Any) -> Any:
         """Runs each tool with values in its arguments."""
 
         async def call_tool(self, name: str, tool_args: dict[str, Any], ctx: Any, tool: Any) -> Any:
-            async def run(**arguments: Any) -> Any:
-                return await self.wrapped.call_tool(name, arguments, ctx, tool)
-
             try:
-                return await guard.call(name, run, (), tool_args)
+                return await guard.call(
+                    name, tool_args, lambda filled: functools.partial(self.wrapped.call_tool, name, filled, ctx, tool)
+                )
             except ApprovalRequired as error:
                 # A result, because a retry is what must not come of it: a person needs minutes.
                 return str(error)
