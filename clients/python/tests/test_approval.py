@@ -12,10 +12,6 @@ import valetkey
 from valetkey.integrations import Guard
 from world import BINARY, FORBIDDEN, NAVAN, USERNAME, World
 
-pytestmark = pytest.mark.skipif(
-    subprocess.run([BINARY, "approval", "--help"], capture_output=True, timeout=60).returncode != 0,
-    reason="this broker knows no approvals",
-)
 SETTINGS = '[approvals]\nurl = "https://approvals.example/{id}"\n'
 POLICY = """
 @id("with-approval")

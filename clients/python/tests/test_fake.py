@@ -10,7 +10,6 @@ import time
 import pytest
 
 import valetkey
-from valetkey._proto.lease_service_pb2 import CheckAccessResponse
 from valetkey.testing import FakeBroker
 
 REF = "op://Travel/Navan/password"
@@ -263,7 +262,6 @@ async def test_what_a_person_is_shown_is_fit_to_be_shown(fake: FakeBroker, url: 
         assert str(caught.value).isprintable() and "javascript" not in str(caught.value)
 
 
-@pytest.mark.skipif(not hasattr(CheckAccessResponse(), "approval_required"), reason="the contract does not have it yet")
 async def test_a_check_says_that_a_person_must_approve(fake: FakeBroker) -> None:
     async with fake.broker() as broker:
         assert not (await broker.check(REF, tool="t")).approval_required

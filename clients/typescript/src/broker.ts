@@ -181,7 +181,7 @@ export class Broker implements AsyncDisposable {
     const { decision, advice, recordId, ttlMax, uses, redeemer, certificateBound } = answer;
     return {
       allowed: decision === Decision.ALLOW,
-      approvalRequired: "approvalRequired" in answer && answer.approvalRequired === true,
+      approvalRequired: answer.approvalRequired,
       advice,
       recordId,
       ttlMax: ttlMax && durationMs(ttlMax) / 1000,

@@ -276,7 +276,7 @@ export class FakeBroker implements AsyncDisposable {
     note(isAllowed ? "" : "ACCESS_DENIED");
     return {
       decision: isAllowed ? Decision.ALLOW : Decision.DENY,
-      ...{ approvalRequired: isAllowed && this.#approvals.has(reference) },
+      approvalRequired: isAllowed && this.#approvals.has(reference),
       advice: isAllowed ? "" : (this.#advice.get(reference) ?? ""),
       recordId: String(this.#record),
       uses: isAllowed ? 1 : 0,

@@ -56,7 +56,8 @@ test("a partial lease says which of its references waits, and a check that it wo
   assert.equal(error.reference, REFERENCE);
   assert.throws(() => lease.get("number").handle, error);
   assert.equal((await lease.get("password").redeem({ with: fake.tool("book") })).expose(), "hunter2");
-  assert.equal((await agent.check(REFERENCE, ASK)).allowed, true);
+  const { allowed, approvalRequired } = await agent.check(REFERENCE, ASK);
+  assert.deepEqual([allowed, approvalRequired], [true, true]);
   fake.approve(error.approvalId);
   await using again = await agent.lease({ number: REFERENCE }, ASK);
   assert.match(again.get("number").handle, /^vkh_/);

@@ -203,8 +203,7 @@ class Broker(Staying):
             uses=answer.uses,
             redeemer=lower(words.Redeemer, answer.redeemer, "REDEEMER_"),
             certificate_bound=answer.certificate_bound,
-            # The contract has this since later than the rest.
-            approval_required=getattr(answer, "approval_required", False),
+            approval_required=answer.approval_required,
         )
 
     async def end_lease(self, lease_id: str) -> None:

@@ -317,10 +317,8 @@ class _Servicer(services.LeaseServiceServicer):  # type: ignore[misc]
         refusal = self._fake._refusal(request.reference)
         if refusal is not None and "advice" in refusal.metadata:
             return wire.CheckAccessResponse(decision=words.DECISION_DENY, advice=refusal.metadata["advice"])
-        answer = wire.CheckAccessResponse(decision=words.DECISION_ALLOW, uses=self._fake.uses)
-        if hasattr(answer, "approval_required"):
-            answer.approval_required = refusal is not None
-        return answer
+        needed = refusal is not None
+        return wire.CheckAccessResponse(decision=words.DECISION_ALLOW, uses=self._fake.uses, approval_required=needed)
 
     def _begin(self, method: str, request: Any, context: Any, references: tuple[str, ...] = ()) -> None:
         shown = dict(context.invocation_metadata())
