@@ -1,8 +1,10 @@
 //! Against brute force: over any policies of a small world, an agent can access an item exactly where one of all
 //! requests that can be made there is allowed.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
-use valetkey_core::{AccessKind, AccessRequest, Destination, Facet, FieldTarget, Named};
+use valetkey_core::{AccessKind, AccessRequest, Destination, Facet, FieldTarget, Life, Named};
 
 use super::*;
 use crate::agreement::{ENTITIES, policy, schema};
@@ -20,8 +22,12 @@ fn requests(agent: &str, tool: Option<&str>, known: &KnownItem) -> Vec<AccessReq
                 let (field_id, field, section) = (field.into(), field.into(), "".into());
                 let target = FieldTarget { vault, item, field_id, field, section, facet };
                 let plain = request(AccessKind::Acquire, agent, tool, Target::Field(target)).unwrap();
-                let destination = Destination::parse("api.example.com").ok();
-                all.extend([AccessRequest { destination, ..plain.clone() }, plain]);
+                // Beyond what the policies of that world compare with.
+                let longer = AccessRequest { life: Life::Asked(Duration::from_secs(61)), ..plain.clone() };
+                for request in [plain, longer] {
+                    let destination = Destination::parse("api.example.com").ok();
+                    all.extend([AccessRequest { destination, ..request.clone() }, request]);
+                }
             }
         }
     }
