@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import valetkey
-from valetkey.integrations import Guard
+from valetkey.integrations import Guard, GuardedTool
 from world import BINARY, FORBIDDEN, NAVAN, USERNAME, World
 
 SETTINGS = '[approvals]\nurl = "https://approvals.example/{id}"\n'
@@ -66,7 +66,8 @@ async def test_a_partial_lease_names_it(asked: World) -> None:
 
 def test_a_guarded_tool_works_once_it_is_approved(asked: World) -> None:
     with asked.sync_broker() as agent, asked.sync_broker("tool:navan.book_flight") as tool:
-        book = Guard(agent, redeem_with=tool).wrap(lambda password: f"booked with {password}", NAVAN)
+        guard = Guard(agent, {"book": GuardedTool(NAVAN, fields=["password"], redeem_with=tool)})
+        book = guard.wrap(lambda password: f"booked with {password}", "book")
         with pytest.raises(valetkey.ApprovalRequired) as caught:
             book(FORBIDDEN)
         approve(asked, caught.value.approval_id)

@@ -140,7 +140,7 @@ def test_a_fork(valetkey_broker: FakeBroker, script: str, says: str) -> None:
 def test_what_stays_in_its_process() -> None:
     plain, later = valetkey.sync.Broker("http://127.0.0.1:1", token=TOKEN), valetkey.Broker(token=TOKEN)
     leases = (plain.lease({"p": REF}, tool="t"), later.lease({"p": REF}, tool="t"))
-    things = [plain, later, *leases, *(lease["p"] for lease in leases), Guard(plain), made_client()]
+    things = [plain, later, *leases, *(lease["p"] for lease in leases), Guard(plain, {}), made_client()]
     for thing in things:
         for way in (pickle.dumps, copy.copy, copy.deepcopy):
             if (way, thing) == (copy.copy, things[-2]):
