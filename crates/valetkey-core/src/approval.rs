@@ -3,13 +3,14 @@
 //! All of it is in memory and bounded: a restart forgets it, and then it has to be asked and approved again. Nothing
 //! here decides. An approval takes one hurdle away, at the gate, where policy is asked first each time.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::audit::RecordId;
 use crate::clock::{Clock, Timestamp};
+use crate::credential::Credential;
 use crate::identity::{AgentId, GroupId, PersonId, ToolId};
 use crate::lease::LeaseId;
 use crate::request::{AccessRequest, Call, Claim};
@@ -136,8 +137,9 @@ struct Waiting {
 }
 
 struct Settled {
-    subject: Subject,
-    targets: Vec<(Arc<Target>, Decided)>,
+    ask: Arc<Ask>,
+    /// Of each of its wants.
+    decided: Vec<Decided>,
     /// On the monotonic clock.
     until: Duration,
 }
@@ -190,16 +192,29 @@ impl Approvals {
         self.limits.good_for
     }
 
-    /// What persons have decided about what a request asks for, and still holds, the newest first.
+    /// What persons have decided about what a request asks for, and still holds, the newest first. An approval is for
+    /// one subject as a whole; a rejection is not got around by what the agent says beside.
     pub(crate) fn decided(&self, request: &AccessRequest) -> Vec<Decided> {
         let subject = Subject::of(request);
+        let (reference, state) = (request.reference.text(), self.lock());
+        let mut all = Vec::new();
+        for Settled { ask, decided, until: _ } in state.settled.iter().rev() {
+            let about = ask.wants.iter().zip(decided).filter(|(want, it)| {
+                let same = match it.choice {
+                    Choice::Approve => ask.subject == subject,
+                    Choice::Reject => ask.subject.is_same_party(&subject),
+                };
+                same && want.is_about(&reference, &request.target)
+            });
+            all.extend(about.map(|(_, it)| it.clone()));
+        }
+        all
+    }
+
+    /// Whether something holds that was decided with this credential.
+    pub(crate) fn has_decided_with(&self, credential: &Credential) -> bool {
         let state = self.lock();
-        let about = state.settled.iter().rev().filter(|settled| settled.subject == subject);
-        about
-            .flat_map(|settled| &settled.targets)
-            .filter(|(target, _)| *target == request.target)
-            .map(|(_, decided)| decided.clone())
-            .collect()
+        state.settled.iter().flat_map(|it| &it.decided).any(|it| it.by.credential == *credential)
     }
 
     /// Puts an ask among those that wait, and returns it. Where the same is asked already, that one is returned: it
@@ -254,14 +269,17 @@ impl Approvals {
         later.map(|(place, waiting)| (*place, Arc::clone(&waiting.ask))).collect()
     }
 
-    /// The ask of that id, where it still waits.
-    pub(crate) fn find(&self, id: LeaseId) -> Option<Arc<Ask>> {
+    /// The ask of that id about which this can be decided: one that waits, or one to take the approval back from.
+    pub(crate) fn find(&self, id: LeaseId, choice: Choice) -> Option<Arc<Ask>> {
         let state = self.lock();
-        state.waiting.values().find(|it| it.ask.id == id).map(|it| Arc::clone(&it.ask))
+        let waiting = state.waiting.values().map(|it| &it.ask);
+        let approved = state.settled.iter().filter(|it| it.may_become(choice)).map(|it| &it.ask);
+        waiting.chain(approved).find(|ask| ask.id == id).map(Arc::clone)
     }
 
-    /// Ends the wait of an ask with what a person has decided, whose records, one for each want, are durable. `false`
-    /// where it no longer waits: then nothing is decided.
+    /// Ends the wait of an ask with what a person has decided, whose records, one for each want, are durable; or takes
+    /// an approval back. With a rejection goes whatever else waits of the same and would need it. `false` where there
+    /// is nothing to decide any more.
     ///
     /// # Errors
     /// [`AsksFull`] where too much is decided already; the ask waits on.
@@ -273,20 +291,29 @@ impl Approvals {
         records: &[RecordId],
     ) -> Result<bool, AsksFull> {
         let mut state = self.lock();
-        let Some(place) =
-            state.waiting.iter().find_map(|(place, it)| (it.ask.id == ask.id).then_some(*place))
-        else {
-            return Ok(false);
-        };
-        if state.settled.len() >= self.limits.asks_max {
-            return Err(AsksFull { limit: "decisions", max: self.limits.asks_max });
-        }
-        state.waiting.remove(&place);
-        let decided = |record| Decided { choice, ask: ask.id, by: Arc::clone(by), record };
-        let targets = ask.wants.iter().zip(records);
-        let targets = targets.map(|(want, record)| (Arc::clone(&want.target), decided(*record)));
         let until = self.clock.monotonic() + self.limits.good_for;
-        state.settled.push(Settled { subject: ask.subject.clone(), targets: targets.collect(), until });
+        let decided =
+            |record: &RecordId| Decided { choice, ask: ask.id, by: Arc::clone(by), record: *record };
+        let decided = records.iter().map(decided).collect();
+        let place = state.waiting.iter().find_map(|(place, it)| (it.ask.id == ask.id).then_some(*place));
+        match place {
+            Some(_) if state.settled.len() >= self.limits.asks_max => {
+                return Err(AsksFull { limit: "decisions", max: self.limits.asks_max });
+            }
+            Some(place) => {
+                let Some(Waiting { ask, until: _ }) = state.waiting.remove(&place) else { return Ok(false) };
+                state.settled.push(Settled { ask, decided, until });
+            }
+            None => {
+                let approved = |it: &Settled| it.ask.id == ask.id && it.may_become(choice);
+                let Some(place) = state.settled.iter().position(approved) else { return Ok(false) };
+                let Settled { ask, .. } = state.settled.remove(place);
+                state.settled.push(Settled { ask, decided, until });
+            }
+        }
+        if choice == Choice::Reject {
+            state.waiting.retain(|_, it| !it.ask.needs_any_of(ask));
+        }
         Ok(true)
     }
 
@@ -301,10 +328,52 @@ impl Approvals {
     }
 }
 
+impl Subject {
+    /// Whether the same agent asks for the same person and tool.
+    fn is_same_party(&self, other: &Self) -> bool {
+        let Self { agent, person, tool, destination: _, claims: _ } = self;
+        (agent, person, tool) == (&other.agent, &other.person, &other.tool)
+    }
+}
+
+impl Want {
+    /// Whether a decision on this is one on that. What leads nowhere is told apart by its words alone: else a decision
+    /// on one would be one on all.
+    fn is_about(&self, reference: &str, target: &Target) -> bool {
+        let by_meaning = matches!(target, Target::Field(_));
+        *self.target == *target && (by_meaning || self.is_spelled(reference))
+    }
+
+    fn is_spelled(&self, reference: &str) -> bool {
+        self.reference.to_lowercase() == reference.to_lowercase()
+    }
+}
+
+impl Ask {
+    /// Whether this is refused where that is rejected.
+    fn needs_any_of(&self, rejected: &Self) -> bool {
+        let is_rejected =
+            |want: &Want| rejected.wants.iter().any(|it| it.is_about(&want.reference, &want.target));
+        self.subject.is_same_party(&rejected.subject) && self.wants.iter().any(is_rejected)
+    }
+}
+
+impl Settled {
+    /// Whether this can be decided of it: an approval can be taken back, and nothing else be changed.
+    fn may_become(&self, choice: Choice) -> bool {
+        choice == Choice::Reject && self.decided.iter().all(|it| it.choice == Choice::Approve)
+    }
+}
+
 impl Waiting {
+    /// Whether the same is asked, in the same words. In other words it waits by itself: an agent that sees what counts
+    /// as the same would see what exists.
     fn is_of(&self, subject: &Subject, wants: &[Want]) -> bool {
-        let targets =
-            |wants: &[Want]| wants.iter().map(|want| Arc::clone(&want.target)).collect::<HashSet<_>>();
-        self.ask.subject == *subject && targets(&self.ask.wants) == targets(wants)
+        let all_in = |some: &[Want], others: &[Want]| {
+            some.iter().all(|want| {
+                others.iter().any(|it| it.target == want.target && it.is_spelled(&want.reference))
+            })
+        };
+        self.ask.subject == *subject && all_in(&self.ask.wants, wants) && all_in(wants, &self.ask.wants)
     }
 }

@@ -270,9 +270,14 @@ impl Broker {
     }
 
     /// Ends every lease that was opened with a credential; call it when the credential is revoked. Their
-    /// handles are dead when this returns. How many leases there were.
+    /// handles are dead when this returns, and those that needed an approval that was given with it. How many leases
+    /// were opened with it.
     pub fn end_opened_with(&self, credential: &Credential) -> usize {
-        self.leases.end_opened_with(credential)
+        let ended = self.leases.end_opened_with(credential);
+        if self.gate.approvals().has_decided_with(credential) {
+            self.decide_again();
+        }
+        ended
     }
 
     /// Decides and records something other than access to a secret.
@@ -318,6 +323,11 @@ impl Broker {
     /// Takes some microseconds a handle: call it where it may block. How many were revoked.
     pub fn policies_changed(&self, revision: Revision) -> usize {
         self.leases.begin_generation(revision.generation);
+        self.decide_again()
+    }
+
+    /// Decides every live lease again. How many handles were revoked.
+    fn decide_again(&self) -> usize {
         let mut revoked = 0;
         for (handle, request, terms) in self.leases.live() {
             if let Err(deny) = self.gate.still_allows(&request, terms) {

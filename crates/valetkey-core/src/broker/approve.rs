@@ -51,14 +51,15 @@ impl Broker {
         Ok(AskPage { asks, next })
     }
 
-    /// Approves or rejects an ask for a person. What it means for the agent counts from when this returns; who drops
-    /// the call before that may have the record and not the effect, and can call again.
+    /// Approves or rejects an ask for a person, or takes an approval back. What it means for the agent counts from when
+    /// this returns, and the handles that it takes away are dead; who drops the call before that may have the record
+    /// and not the effect, and can call again.
     ///
     /// # Errors
     /// [`Refusal::Denied`] also where there is no such ask and the caller may not decide any;
     /// [`Refusal::AskNotFound`], [`Refusal::AskLimit`], [`Refusal::AuditUnavailable`].
     pub async fn choose(&self, call: &Arc<Call>, choice: Choice, id: LeaseId) -> Result<Chosen, Refusal> {
-        let ask = self.gate.approvals().find(id);
+        let ask = self.gate.approvals().find(id, choice);
         let admitted = self.gate.admit_choice(call, choice, id, ask.as_deref()).await?;
         let records = admitted.map_err(|denial| Refusal::Denied { denial, reference: None })?;
         // From here on the decision is durable.
@@ -69,6 +70,9 @@ impl Broker {
         };
         let (why, refusal) = match (decided, ask) {
             (Ok(true), Some(ask)) => {
+                if choice == Choice::Reject {
+                    self.decide_again();
+                }
                 let expire_time = self.clock.now().after(self.gate.approvals().good_for());
                 return Ok(Chosen { ask, expire_time, record });
             }

@@ -6,7 +6,7 @@ use super::{Denial, Gate, with_allow, with_deny};
 use crate::approval::{Ask, Choice, Decided};
 use crate::audit::{AuditError, AuditRecord, Reason, RecordId, RecordKind};
 use crate::decision::{Allow, Decision, Deny};
-use crate::identity::{AgentId, GroupId, Identity};
+use crate::identity::{AgentId, GroupId, Identity, PersonId};
 use crate::lease::LeaseId;
 use crate::request::{AccessKind, AccessRequest, AdminAction, AdminRequest, AdminResource, Call};
 
@@ -32,23 +32,22 @@ impl Gate {
             (Some(groups), AccessKind::Acquire | AccessKind::Renew | AccessKind::Check) => groups,
         };
         for decided in self.approvals.decided(request) {
-            match decided.choice {
-                Choice::Reject => return Consent::Rejected(decided),
-                Choice::Approve if self.still_counts(&decided, &request.agent, groups) => {
-                    return Consent::Approved(decided);
-                }
-                Choice::Approve => {}
+            if self.still_counts(&decided, &request.agent, groups) {
+                return match decided.choice {
+                    Choice::Approve => Consent::Approved(decided),
+                    Choice::Reject => Consent::Rejected(decided),
+                };
             }
         }
         Consent::Awaited(Arc::clone(groups))
     }
 
-    /// Whether whoever approved would be let to, by the policies that are in force now.
+    /// Whether whoever decided would be let to, by the policies that are in force now.
     fn still_counts(&self, decided: &Decided, holder: &AgentId, groups: &Arc<[GroupId]>) -> bool {
         let resource = of_lease(decided.ask, Some(holder), groups);
         let call = Arc::clone(&decided.by);
-        let request = AdminRequest { call, action: AdminAction::Approve, resource, detail: "".into() };
-        // Not that the approver's token is over: its owner has approved, and is who they were. Revoked is another thing.
+        let request = AdminRequest { call, action: action_of(decided.choice), resource, detail: "".into() };
+        // Not that the person's token is over: its owner has decided, and is who they were. Revoked is another thing.
         !decided.by.is_revoked() && matches!(self.engine.decide_admin(&request), Decision::Allow(_))
     }
 
@@ -64,10 +63,7 @@ impl Gate {
         id: LeaseId,
         ask: Option<&Ask>,
     ) -> Result<Result<Vec<RecordId>, Denial>, AuditError> {
-        let action = match choice {
-            Choice::Approve => AdminAction::Approve,
-            Choice::Reject => AdminAction::Reject,
-        };
+        let action = action_of(choice);
         let decision = self.on_ask(call, action, id, ask);
         let record = AuditRecord::event(self.clock.now(), action.into(), Reason::PolicyPermit);
         let record = AuditRecord { lease: Some(id), ..record };
@@ -137,11 +133,23 @@ impl Gate {
         let request = AdminRequest { call: Arc::clone(call), action, resource, detail: "".into() };
         let decision = self.engine.decide_admin(&request);
         match &decision {
-            Decision::Allow(_) if ask.is_some_and(|ask| ask.subject.person.as_ref() == Some(person)) => {
+            Decision::Allow(_) if ask.is_some_and(|ask| is_for(ask, person)) => {
                 refused(Reason::ApproverOwn, Some(OWN_ADVICE))
             }
             Decision::Allow(_) | Decision::Deny(_) => decision,
         }
+    }
+}
+
+/// Whether it was asked on behalf of this person, whose name an identity provider may write in other letters.
+fn is_for(ask: &Ask, person: &PersonId) -> bool {
+    ask.subject.person.as_ref().is_some_and(|it| it.0.as_str().eq_ignore_ascii_case(person.0.as_str()))
+}
+
+fn action_of(choice: Choice) -> AdminAction {
+    match choice {
+        Choice::Approve => AdminAction::Approve,
+        Choice::Reject => AdminAction::Reject,
     }
 }
 

@@ -168,7 +168,8 @@ fn for_person(call: &Call, name: &str) -> Arc<Call> {
 #[tokio::test]
 async fn only_others_of_the_groups_decide() {
     let world = world(all);
-    let call = for_person(&testing::call(agent("bot")), "otto");
+    // An identity provider may write somebody's name in other letters than a token does.
+    let call = for_person(&testing::call(agent("bot")), "Otto");
     let ask = || Acquire { call: Arc::clone(&call), ..world.ask(&[A]) };
     let id = waits(world.try_acquire(ask()).await);
     for choice in [Choice::Approve, Choice::Reject] {
@@ -333,6 +334,22 @@ async fn what_names_nothing_waits_like_everything_else() {
 }
 
 #[tokio::test]
+async fn what_waits_does_not_tell_what_exists() {
+    let world = world(all);
+    // Two names of nothing mean the same, two of something do not: they wait alike, and are decided alike.
+    let (one, other) = (world.wait_for(&["op://v/none/x"]).await, world.wait_for(&["op://v/none/y"]).await);
+    assert_ne!(one, other);
+    assert_eq!(world.wait_for(&["op://v/none/x"]).await, one);
+    let (one, other) = (world.wait_for(&[A]).await, world.wait_for(&[B]).await);
+    assert_ne!(one, other);
+    assert_eq!(world.wait_for(&[A]).await, one);
+    let id = world.wait_for(&[UNKNOWN]).await;
+    world.approve(id).await;
+    assert_eq!(world.why_not(world.ask(&["op://v/none/y"])).await, "waits APPROVAL_REQUIRED");
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn policy_is_asked_again_each_time() {
     let world = world(all);
     let id = world.wait_for(&[A]).await;
@@ -370,8 +387,12 @@ async fn an_approval_ends_with_its_approver() {
     world.admit(&["otto"]);
     assert_eq!(world.why_not(world.ask(&[A])).await, "waits APPROVAL_REQUIRED");
     world.admit(&["olga"]);
-    drop(world.acquire(&[A]).await);
+    let mut lease = world.acquire(&[A]).await;
+    lease.read();
     call.credential.revoke();
+    assert_eq!(world.broker.end_opened_with(&call.credential), 0);
+    assert_eq!(lease.read()[0], "revoked op://v/one/a Policy", "and so do the handles that it gave");
+    drop(lease);
     assert_eq!(world.why_not(world.ask(&[A])).await, "waits APPROVAL_REQUIRED");
     world.finish().await;
 }
@@ -434,11 +455,53 @@ async fn of_two_decisions_at_once_one_counts() {
     let id = world.wait_for(&[A]).await;
     let (olga, otto) = (by("olga"), by("otto"));
     let both =
-        tokio::join!(world.choose(&olga, Choice::Approve, id), world.choose(&otto, Choice::Reject, id));
+        tokio::join!(world.choose(&olga, Choice::Approve, id), world.choose(&otto, Choice::Approve, id));
     assert!(
         matches!(&both, (Ok(_), Err(why)) | (Err(why), Ok(_)) if why == "no ask POLICY_PERMIT"),
         "{both:?}"
     );
+    // Whoever is first: a rejection takes an approval back, and an approval no rejection.
+    let id = world.wait_for(&[B]).await;
+    let (_, rejected) =
+        tokio::join!(world.choose(&olga, Choice::Approve, id), world.choose(&otto, Choice::Reject, id));
+    assert!(rejected.is_ok(), "{rejected:?}");
+    assert_eq!(world.why_not(world.ask(&[B])).await, "denied APPROVAL_REJECTED");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_approval_can_be_taken_back() {
+    let world = world(all);
+    let id = world.wait_for(&[A]).await;
+    world.approve(id).await;
+    let mut lease = world.acquire(&[A]).await;
+    lease.read();
+    assert_eq!(world.choose(&by("eve"), Choice::Reject, id).await.unwrap_err(), "denied POLICY_NO_PERMIT");
+    assert_eq!(lease.read(), [""; 0]);
+    world.choose(&by("otto"), Choice::Reject, id).await.unwrap();
+    assert_eq!(lease.read(), ["revoked op://v/one/a Policy", "ended Policy", "closed"]);
+    assert_eq!(world.why_not(world.ask(&[A])).await, "denied APPROVAL_REJECTED");
+    for choice in [Choice::Approve, Choice::Reject] {
+        assert_eq!(world.choose(&by("olga"), choice, id).await.unwrap_err(), "no ask POLICY_PERMIT");
+    }
+    drop(lease);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_rejection_is_not_got_around() {
+    let world = world(all);
+    let (both, id) = (world.wait_for(&[B, A]).await, world.wait_for(&[A]).await);
+    let other = world.wait_for(&[C]).await;
+    let call = Arc::new(Call { credential: Credential::new("his", None), ..by("otto").as_ref().clone() });
+    world.choose(&call, Choice::Reject, id).await.unwrap();
+    assert_eq!(world.listed(&by("olga")).await, Ok(vec![other]), "nobody is asked for what includes it");
+    assert_eq!(world.choose(&by("olga"), Choice::Approve, both).await.unwrap_err(), "no ask POLICY_PERMIT");
+    let elsewhere = || Acquire { destination: Destination::parse("api.example.com").ok(), ..world.ask(&[A]) };
+    assert_eq!(world.why_not(elsewhere()).await, "denied APPROVAL_REJECTED");
+    // What was decided with a revoked credential is not decided.
+    call.credential.revoke();
+    assert_eq!(world.why_not(elsewhere()).await, "waits APPROVAL_REQUIRED");
     world.finish().await;
 }
 
