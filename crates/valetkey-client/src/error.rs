@@ -226,8 +226,17 @@ fn metadata(details: &ErrorDetails, key: &str) -> Option<String> {
 
 /// It stands in a command that a person may copy, so it is nothing but an id.
 fn approval_id(details: &ErrorDetails) -> Option<String> {
-    metadata(details, "approval_id")
-        .filter(|id| id.len() <= ID_LENGTH_MAX && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_'))
+    metadata(details, "approval_id").filter(|id| is_id(id))
+}
+
+/// The id in the message of a reference that waits, in a lease that asked for `partial`: it has no field of its own.
+pub(crate) fn approval_in(message: &str) -> Option<String> {
+    let words = message.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.into_iter().find(|word| word.starts_with("vkl_") && is_id(word)).map(str::to_owned)
+}
+
+fn is_id(id: &str) -> bool {
+    id.len() <= ID_LENGTH_MAX && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
 }
 
 fn page_of(details: &ErrorDetails) -> Option<String> {

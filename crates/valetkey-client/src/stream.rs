@@ -14,7 +14,7 @@ use valetkey_proto::v1::acquire_lease_response::Event;
 
 use crate::broker::Broker;
 use crate::clock::Began;
-use crate::error::CallError;
+use crate::error::{CallError, approval_in};
 use crate::retries::{Again, Failed};
 use crate::secret::Handle;
 
@@ -121,6 +121,9 @@ impl Refused {
             "ACCESS_DENIED" => {
                 let advice = message.strip_prefix(NOT_ALLOWED).map(str::to_owned);
                 CallError::Denied { reason, advice, reference: about, record_id: record }
+            }
+            "APPROVAL_REQUIRED" if let Some(approval_id) = approval_in(&message) => {
+                CallError::ApprovalRequired { approval_id, url: None, reference: about, record_id: record }
             }
             "RESOLVER_RATE_LIMITED" => CallError::LimitReached { reason, message, retry_after: None },
             "RESOLVER_UNAVAILABLE"

@@ -31,7 +31,7 @@ use crate::failure::{Exit, Failure};
 use crate::signals::Interrupts;
 
 use self::answer::{cancelled, checked, failed, granted, listed, too_many};
-use self::approval::Waiting;
+use self::approval::{Wait, Waiting};
 
 /// Runs it, until its client goes away or a signal ends it.
 pub(crate) async fn run(args: McpArgs) -> Result<Exit, Failure> {
@@ -81,7 +81,7 @@ pub(crate) struct Held {
     _place: OwnedSemaphorePermit,
 }
 
-#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RequestAccess {
     /// Secret references, `op://<vault>/<item>[/<section>]/<field>`; 1 to 64.
@@ -100,6 +100,14 @@ struct RequestAccess {
     /// The host that the secrets will be sent to, such as `api.example.com`.
     #[serde(default)]
     destination: Option<String>,
+}
+
+impl RequestAccess {
+    /// Whether the same approval would do: purpose and life play no part in one.
+    fn is_like(&self, other: &Self) -> bool {
+        let Self { references, tool, purpose: _, ttl_seconds: _, partial: _, destination } = self;
+        (references, tool, destination) == (&other.references, &other.tool, &other.destination)
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -146,12 +154,8 @@ impl Desk {
             () = context.ct.cancelled() => return cancelled().into(),
         };
         match answer {
-            Ok(granted) => {
-                self.waiting.forget(&waits_for);
-                granted.into()
-            }
-            Err(CallError::ApprovalRequired { approval_id, url, reference, record_id }) => {
-                let wait = approval::Wait { approval_id, url, reference, record_id };
+            Ok(granted) => granted.into(),
+            Err(error) if let Some(wait) = Wait::of(error.clone()) => {
                 self.waiting.note(waits_for, wait.clone());
                 // Who comes back and finds it not approved yet is told so: to be asked at once again helps nobody.
                 if before.is_none()
@@ -221,7 +225,7 @@ impl Desk {
         asked: RequestAccess,
         place: OwnedSemaphorePermit,
     ) -> Result<CallToolResult, CallError> {
-        let RequestAccess { references, tool, purpose, ttl_seconds, partial, destination } = asked;
+        let RequestAccess { references, tool, purpose, ttl_seconds, partial, destination } = asked.clone();
         let request = AcquireLease {
             tool: tool.clone(),
             references,
@@ -232,6 +236,10 @@ impl Desk {
             destination,
         };
         let lease = self.broker.lease(request).await?;
+        self.waiting.forget(&asked);
+        if let Some(wait) = lease.refused().iter().find_map(|it| Wait::of(it.error())) {
+            self.waiting.note(asked, wait);
+        }
         let answer = granted(&tool, &lease);
         if !lease.handles().is_empty() {
             self.leases.held().insert(lease.id(), Held { tool, lease, _place: place });

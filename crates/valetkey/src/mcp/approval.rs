@@ -8,6 +8,7 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use serde_json::{Value, json};
+use valetkey_client::CallError;
 
 use super::RequestAccess;
 
@@ -20,6 +21,16 @@ pub(super) struct Wait {
     pub(super) record_id: Option<String>,
 }
 
+impl Wait {
+    /// Of the error that says so.
+    pub(super) fn of(error: CallError) -> Option<Self> {
+        let CallError::ApprovalRequired { approval_id, url, reference, record_id } = error else {
+            return None;
+        };
+        Some(Self { approval_id, url, reference, record_id })
+    }
+}
+
 /// The asks that wait, as far as this process knows: they may have been approved, or be too old.
 #[derive(Default)]
 pub(super) struct Waiting(Mutex<Vec<(RequestAccess, Wait)>>);
@@ -28,7 +39,7 @@ impl Waiting {
     /// An ask waits; the same one before it does not any more.
     pub(super) fn note(&self, asked: RequestAccess, wait: Wait) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(known, _)| *known != asked);
+        all.retain(|(known, _)| !known.is_like(&asked));
         if all.len() >= WAITING_MAX {
             all.remove(0);
         }
@@ -37,7 +48,7 @@ impl Waiting {
 
     /// An ask was granted, or is refused for good.
     pub(super) fn forget(&self, asked: &RequestAccess) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(known, _)| known != asked);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(known, _)| !known.is_like(asked));
     }
 
     /// What waits, for the model.
@@ -46,7 +57,7 @@ impl Waiting {
         let wait = |(asked, wait): &(RequestAccess, Wait)| {
             json!({
                 "approval_id": wait.approval_id, "tool": asked.tool, "references": asked.references,
-                "url": wait.url, "next": next(wait),
+                "reference": wait.reference, "url": wait.url, "next": next(wait),
             })
         };
         all.iter().map(wait).collect()

@@ -171,3 +171,24 @@ fn others_are_told_in_words() {
     check_words(&office, &mut no_page, false);
     no_page.leave();
 }
+
+#[test]
+fn what_waits_of_a_partial_lease_is_listed_until_it_is_granted() {
+    let office = Office::open(&paged());
+    let mut client = Client::newest(office.dev.address(), &office.agent);
+    let ask = |purpose: &str| {
+        let references = ["op://Tutorial/Navan/password", RAMP];
+        json!({"references": references, "tool": BOOK, "purpose": purpose, "partial": true})
+    };
+    let (granted, error) = client.call("request_access", ask("try it"));
+    assert_eq!((granted["access"].as_array().unwrap().len(), error), (1, false), "{granted}");
+    let (listed, _) = client.call("list_my_access", json!({}));
+    let waits = &listed["waiting_for_approval"][0];
+    assert_eq!(waits["reference"], RAMP, "{listed}");
+    office.approve(waits["approval_id"].as_str().unwrap());
+    // The purpose plays no part in an approval.
+    let (granted, _) = client.call("request_access", ask("file the expense"));
+    assert_eq!(granted["access"].as_array().unwrap().len(), 2, "{granted}");
+    assert_eq!(client.call("list_my_access", json!({})).0["waiting_for_approval"], json!([]));
+    client.leave();
+}
