@@ -111,6 +111,12 @@ async fn an_agent_waits_for_a_person_and_is_granted_for_a_while() -> Result<()> 
         (reference.vault.as_str(), reference.item.as_str(), reference.field.as_str()),
         ("production", "database", "password")
     );
+    assert_eq!(
+        (reference.vault_id.as_str(), reference.item_id.as_str(), reference.field_id.as_str()),
+        ("productionxxxxxxxxxxxxxxxx", "databasexxxxxxxxxxxxxxxxxx", "password")
+    );
+    assert_eq!((reference.kind.as_str(), reference.section.as_str()), ("value", ""));
+    assert_eq!(reference.meaning, "production/database/password");
     approve(&mut omar, &id).await?;
     assert_eq!(list(&mut omar).await?, []);
 
@@ -136,6 +142,60 @@ async fn an_agent_waits_for_a_person_and_is_granted_for_a_while() -> Result<()> 
     assert_ne!(again, id);
     assert_eq!(broker.await_records(mark, renewal).await?, RecordKind::Acquire);
     while lease.next().await?.is_some() {}
+    Ok(())
+}
+
+/// What an approver reads of each way to name things that have a name in common.
+#[tokio::test]
+async fn an_approver_sees_which_secret_it_is() -> Result<()> {
+    let setup = setup()?;
+    let vault = || json!({"id": "productionxxxxxxxxxxxxxxxx"});
+    let password = |id: &str| json!({"id": id, "type": "CONCEALED", "label": "password", "value": "p"});
+    let item = |id: &str, title: &str, fields: serde_json::Value| {
+        json!({"id": id, "title": title, "vault": vault(), "category": "LOGIN", "version": 1, "sections": [],
+               "fields": fields})
+    };
+    let (twin_a, twin_b) = ("twinaxxxxxxxxxxxxxxxxxxxxx", "twinbxxxxxxxxxxxxxxxxxxxxx");
+    let code = json!({"id": "otp", "type": "TOTP", "label": "one-time password",
+                      "value": "otpauth://totp/x?secret=GEZDGNBVGY3TQOJQ"});
+    let mut cluster =
+        item("clusterxxxxxxxxxxxxxxxxxxx", "Cluster", json!([password("low"), password("high"), code]));
+    cluster["sections"] = json!([{"id": "s1", "label": "Readonly"}, {"id": "s2", "label": "Superuser"}]);
+    cluster["fields"][0]["section"] = json!({"id": "s1"});
+    cluster["fields"][1]["section"] = json!({"id": "s2"});
+    let file = setup.dir().join("vault.json");
+    let mut all: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+    let items = all["items"].as_array_mut().context("no items")?;
+    items.extend([
+        item(twin_a, "Twin", json!([password("password")])),
+        item(twin_b, "Twin", json!([password("password")])),
+        item("turnedxxxxxxxxxxxxxxxxxxxx", "Db\u{202e}/x y", json!([password("password")])),
+        cluster,
+    ]);
+    std::fs::write(&file, all.to_string())?;
+    let seed = POLICIES
+        .replace("action == Action::\"acquire\"", "action in [Action::\"acquire\", Action::\"acquireSeed\"]");
+    std::fs::write(setup.dir().join("policies/approvals.cedar"), seed)?;
+    let broker = setup.start().await?;
+    let mut omar = broker.client("omar").await?;
+    for (path, meaning) in [
+        (format!("{twin_a}/password"), format!("production/twin[{twin_a}]/password")),
+        (format!("{twin_b}/password"), format!("production/twin[{twin_b}]/password")),
+        ("Cluster/Readonly/password".into(), "production/cluster/readonly/password".into()),
+        ("clusterxxxxxxxxxxxxxxxxxxx/high".into(), "production/cluster/superuser/password[high]".into()),
+        ("Cluster/one-time password".into(), "production/cluster/\"one-time password\" (seed)".into()),
+        ("Cluster/otp?attribute=otp".into(), "production/cluster/\"one-time password\"[otp] (code)".into()),
+        (
+            "turnedxxxxxxxxxxxxxxxxxxxx/password".into(),
+            "production/\"db\\u{202e}/x y\"[turnedxxxxxxxxxxxxxxxxxxxx]/password".into(),
+        ),
+        ("No Such Item/password".into(), "nothing that is there".into()),
+    ] {
+        let id = id_of(ask(&broker, &[&format!("op://Production/{path}")]).await)?;
+        let waiting = list(&mut omar).await?;
+        let one = waiting.iter().find(|it| it.approval_id == id).context("it does not wait")?;
+        assert_eq!(one.references[0].meaning, meaning, "{path}");
+    }
     Ok(())
 }
 

@@ -254,7 +254,12 @@ fn violations_of(details: &ErrorDetails) -> Vec<Violation> {
 
 /// A text from the network, fit for a terminal and a log.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT_MAX).collect()
+    text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).take(TEXT_MAX).collect()
+}
+
+/// Whether a character ends a line, or turns the direction of what follows (Unicode, annex 9, section 2).
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn about(reference: &Option<String>) -> String {
@@ -406,5 +411,7 @@ mod tests {
     fn hostile_text_is_harmless() {
         let text = CallError::from(Status::unavailable(format!("\u{1b}[2J{}", "a".repeat(9999)))).to_string();
         assert!(!text.contains('\u{1b}') && text.len() < 3000);
+        let text = CallError::from(Status::unavailable("a\u{202e}b\u{2066}c\u{2028}d\u{61c}e")).to_string();
+        assert_eq!(text, "a b c d e; try again later");
     }
 }

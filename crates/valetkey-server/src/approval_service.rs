@@ -1,5 +1,7 @@
 //! `ApprovalService`: parse, ask the broker, print.
 
+mod meaning;
+
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
@@ -123,12 +125,20 @@ fn print(ask: &Ask) -> v1::Approval {
 
 fn reference(want: &Want) -> v1::ApprovalReference {
     let Want { reference, target, record } = want;
+    let (vault, item, field) = (target.vault(), target.item(), target.field());
+    let text = |text: Option<&Arc<str>>| text.map(ToString::to_string).unwrap_or_default();
     v1::ApprovalReference {
         reference: reference.as_ref().to_owned(),
-        vault: target.vault().map_or("", |vault| &vault.name).to_owned(),
-        item: target.item().map_or("", |item| &item.name).to_owned(),
-        field: target.field().map_or("", |field| &field.field).to_owned(),
+        vault: text(vault.map(|it| &it.name)),
+        item: text(item.map(|it| &it.name)),
+        field: text(field.map(|it| &it.field)),
         record_id: record.to_string(),
+        section: text(field.map(|it| &it.section)),
+        kind: field.map_or("", |it| it.facet.as_str()).to_owned(),
+        vault_id: text(vault.map(|it| &it.id)),
+        item_id: text(item.map(|it| &it.id)),
+        field_id: text(field.map(|it| &it.field_id)),
+        meaning: meaning::of(reference, target),
     }
 }
 

@@ -15,12 +15,10 @@ pub(crate) async fn run(command: ApprovalCommand) -> Result<Exit, Failure> {
         ApprovalCommand::List { limit, format, connection } => {
             let rows: Vec<_> =
                 list(&connect(&connection).await?, limit).await?.into_iter().map(cells).collect();
-            match output::told_width().filter(|_| format == Format::Table) {
-                _ if rows.is_empty() && format == Format::Table => {
-                    output::note("nothing waits for your approval");
-                }
-                Some(width) => output::text(&output::fitted(&SHOWN, &rows, &["claimed_purpose"], width))?,
-                None => output::rows(format, &SHOWN, &rows)?,
+            match format {
+                Format::Table if rows.is_empty() => output::note("nothing waits for your approval"),
+                Format::Table => output::text(&table(&rows, output::told_width().unwrap_or(usize::MAX)))?,
+                Format::Json | Format::Jsonl | Format::Csv => output::rows(format, &[], &rows)?,
             }
         }
         ApprovalCommand::Approve(ChoiceArgs { approval_id, format, connection }) => {
@@ -56,7 +54,7 @@ fn show(decision: &str, decided: ApprovalDecision, format: OneFormat) -> Result<
         [("decision", decision.into()), ("decision_until", until), ("record_id", record_id.into())];
     let row: Vec<_> = cells(approval).into_iter().chain(decision).collect();
     match format {
-        OneFormat::Table => output::text(&output::record(&row))?,
+        OneFormat::Table => output::text(&output::record(&detail(row)))?,
         OneFormat::Json => output::line(&output::object(&row).to_string())?,
     }
     Ok(())
@@ -81,8 +79,7 @@ fn cells(approval: Approval) -> Vec<Cell> {
     let text = |text: String| if text.is_empty() { Value::Null } else { text.into() };
     let list = |texts: Vec<String>| if texts.is_empty() { Value::Null } else { texts.into() };
     let moment = |seconds: Option<i64>| Value::from(seconds.map(moment_to_second));
-    let meaning = references.iter().map(meaning).collect();
-    let references = references.into_iter().map(|it| it.reference).collect();
+    let (references, meaning) = references.into_iter().map(spelled_and_meant).unzip();
     vec![
         ("approval_id", approval_id.into()),
         ("agent", agent.into()),
@@ -100,16 +97,126 @@ fn cells(approval: Approval) -> Vec<Cell> {
     ]
 }
 
-/// What a reference leads to, which is what is approved: a spelling can name it by ids.
-fn meaning(reference: &ApprovalReference) -> String {
-    let ApprovalReference { reference: _, vault, item, field, record_id: _ } = reference;
-    match field.is_empty() {
-        true => "nothing that is there".to_owned(),
-        false => format!("{vault}/{item}/{field}"),
-    }
+/// A reference as asked, and what it leads to, which is what is approved.
+fn spelled_and_meant(asked: ApprovalReference) -> (String, String) {
+    let ApprovalReference {
+        reference,
+        vault: _,
+        item: _,
+        field: _,
+        record_id: _,
+        section: _,
+        kind: _,
+        vault_id: _,
+        item_id: _,
+        field_id: _,
+        meaning,
+    } = asked;
+    (reference, meaning)
+}
+
+/// What waits as a table: one line for each reference, so that none hides behind the others. Only the purpose is cut,
+/// which decides nothing: of all else an end that is not seen could be what matters.
+fn table(rows: &[Vec<Cell>], width: usize) -> String {
+    let is_told =
+        |name: &str| rows.iter().flatten().any(|(column, value)| *column == name && !value.is_null());
+    let shown: Vec<_> =
+        SHOWN.into_iter().filter(|name| !WHERE_TOLD.contains(name) || is_told(name)).collect();
+    let lines: Vec<_> = rows.iter().flat_map(lines).collect();
+    output::fitted(&shown, &lines, &["claimed_purpose"], width)
+}
+
+/// The lines of one row: the first has everything, the others a further meaning each.
+fn lines(row: &Vec<Cell>) -> Vec<Vec<Cell>> {
+    let meanings = row.iter().find_map(|(name, value)| value.as_array().filter(|_| *name == "meaning"));
+    let mut meanings = meanings.into_iter().flatten().map(|meaning| ("meaning", meaning.clone()));
+    let mut first: Vec<_> = row.iter().filter(|(name, _)| *name != "meaning").cloned().collect();
+    first.extend(meanings.next());
+    std::iter::once(first).chain(meanings.map(|meaning| vec![meaning])).collect()
+}
+
+/// A row as it is shown whole: a line for each thing of a list, and what an approval is for also where nothing is said.
+fn detail(row: Vec<Cell>) -> Vec<Cell> {
+    let cells = |(name, value): Cell| match value {
+        Value::Array(values) => values.into_iter().map(|value| (name, value)).collect(),
+        Value::Null if WHERE_TOLD.contains(&name) => vec![(name, "-".into())],
+        value => vec![(name, value)],
+    };
+    row.into_iter().flat_map(cells).collect()
 }
 
 /// The columns of a table of what waits.
-const SHOWN: [&str; 7] =
-    ["approval_id", "agent", "on_behalf_of", "tool", "meaning", "expire_time", "claimed_purpose"];
+const SHOWN: [&str; 9] = [
+    "approval_id",
+    "agent",
+    "on_behalf_of",
+    "claims",
+    "tool",
+    "meaning",
+    "claimed_destination",
+    "expire_time",
+    "claimed_purpose",
+];
+/// Of these, those that a table has only where somebody says something.
+const WHERE_TOLD: [&str; 2] = ["claims", "claimed_destination"];
 const PAGE_SIZE_MAX: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(meanings: &[&str]) -> Approval {
+        let reference = |meaning: &&str| ApprovalReference {
+            reference: "op://p/db/x".into(),
+            meaning: (*meaning).to_owned(),
+            ..Default::default()
+        };
+        Approval {
+            approval_id: "vkl_1".into(),
+            agent: "bot".into(),
+            tool: "t".into(),
+            references: meanings.iter().map(reference).collect(),
+            purpose: "why not".into(),
+            ..Default::default()
+        }
+    }
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn every_reference_has_a_line() {
+        let rows = [asked(&["p/db/a", "p/db/b (seed)"]), asked(&["p/db/c"])].map(cells);
+        let check = |width, text: &str| assert_eq!(plain(&table(&rows, width)), text);
+        check(
+            usize::MAX,
+            "APPROVAL  AGENT  ON BEHALF OF  TOOL  MEANING        EXPIRE TIME  CLAIMED PURPOSE\n\
+             vkl_1     bot                  t     p/db/a                      why not\n\
+             \x20                                    p/db/b (seed)\n\
+             vkl_1     bot                  t     p/db/c                      why not\n",
+        );
+        // What is approved is never cut.
+        assert!(plain(&table(&rows, 1)).contains("p/db/b (seed)\n"));
+    }
+
+    #[test]
+    fn what_it_is_for_is_shown() {
+        let quiet = || cells(asked(&["p/db/a"]));
+        let told = Approval {
+            claims: vec!["repository=acme/app".into()],
+            destination: "evil.example".into(),
+            ..asked(&["p/db/a", "p/db/b"])
+        };
+        let rows = [quiet(), cells(told.clone())];
+        let text = plain(&table(&rows, usize::MAX));
+        assert!(text.contains("CLAIMS") && text.contains("CLAIMED DESTINATION"), "{text}");
+        assert!(text.contains("repository=acme/app") && text.contains("evil.example"), "{text}");
+        let text = output::record(&detail(cells(told)));
+        assert!(text.contains("meaning              p/db/a\nmeaning              p/db/b\n"), "{text}");
+        assert!(text.contains("claimed_destination  evil.example\n"), "{text}");
+        let text = output::record(&detail(quiet()));
+        assert!(text.contains("claims               -\n"), "{text}");
+        assert!(text.contains("claimed_destination  -\n"), "{text}");
+    }
+}

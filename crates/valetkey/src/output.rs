@@ -277,5 +277,6 @@ mod tests {
     #[test]
     fn nothing_steers_the_terminal() {
         assert_eq!(plain(&"a\u{1b}[2J\nb".into()), "a\u{fffd}[2J\u{fffd}b");
+        assert_eq!(plain(&"a\u{202e}b\u{2067}c\u{200f}d".into()), "a\u{fffd}b\u{fffd}c\u{fffd}d");
     }
 }

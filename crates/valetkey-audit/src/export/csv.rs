@@ -18,10 +18,15 @@ pub fn cell(text: &str) -> String {
     }
 }
 
-/// A text in one line; control characters would also steer a terminal.
+/// A text in one line that reads as it is written; control characters would also steer a terminal.
 #[must_use]
 pub fn inline(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Whether a character ends a line, or turns the direction of what follows (Unicode, annex 9, section 2).
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The names of the columns, with the line feed.
@@ -205,6 +210,7 @@ mod tests {
             ("\t=1", "\u{fffd}=1"),
             ("\r=1", "\u{fffd}=1"),
             ("a\nb", "a\u{fffd}b"),
+            ("a\u{202e}b\u{2069}", "a\u{fffd}b\u{fffd}"),
             ("a=1", "a=1"),
             ("ä,\"b\"", "\"ä,\"\"b\"\"\""),
             ("", ""),
