@@ -21,7 +21,7 @@ pub(crate) enum ApprovalCommand {
     /// Approve what waits under an id: the agent is granted it when it asks again, for a while
     #[command(after_help = APPROVE_EXAMPLES)]
     Approve(ChoiceArgs),
-    /// Reject what waits under an id: the same ask is refused for a while, and asks nobody
+    /// Reject what waits under an id, or take an approval back: it is refused for a while, and asks nobody
     #[command(after_help = "Example:\n  valetkey approval reject vkl_0123456789abcdef")]
     Reject(ChoiceArgs),
 }
