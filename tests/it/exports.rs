@@ -227,6 +227,8 @@ async fn fill(broker: &TestBroker, count: usize) -> Result<()> {
             purpose: Some("=cmd(), \"quoted\"".into()),
             ..AuditRecord::refusal(FakeClock::default().now(), RecordKind::Check, Reason::PolicyNoPermit)
         }
+        // So long that what the transport takes in advance, some megabytes, is a small part of all.
+        .with_detail(&"why ".repeat(200))
     };
     let ten: Vec<_> = (0..10).map(|n| about(if n == 0 { "Production" } else { "Tutorial" })).collect();
     for _ in 0..count.div_ceil(1000) {
