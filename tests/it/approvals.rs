@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+use valetkey_audit::StoredRecord;
 use valetkey_core::testing::FakeClock;
 use valetkey_core::{ApprovalLimits, Clock, Reason, RecordKind, Ruling};
 use valetkey_proto::v1::{
@@ -133,8 +134,8 @@ async fn an_agent_waits_for_a_person_and_is_granted_for_a_while() -> Result<()> 
     clock.advance(Duration::from_secs(899));
     drop(ask(&broker, &[DATABASE]).await?);
     clock.advance(Duration::from_secs(1));
-    let renewal = |records: &[valetkey_audit::StoredRecord]| {
-        let refused = |it: &&valetkey_audit::StoredRecord| it.reason == Reason::ApprovalRequired;
+    let renewal = |records: &[StoredRecord]| {
+        let refused = |it: &&StoredRecord| it.reason == Reason::ApprovalRequired;
         records.iter().find(refused).map(|it| it.kind)
     };
     let mark = broker.mark();
@@ -373,9 +374,9 @@ async fn policy_has_the_last_word() -> Result<()> {
     let mark = broker.mark();
     reload("approvals.cedar", &stricter).await?;
     while free.next().await?.is_some() {}
-    let revoked = broker.since(mark).await?.into_iter().find(|it| it.kind == RecordKind::HandleRevoke);
-    let detail = "a person in `operators` has to approve it";
-    assert_eq!(revoked.context("no record")?.detail.as_deref(), Some(detail));
+    let is_revoke = |all: &[StoredRecord]| all.iter().find(|it| it.kind == RecordKind::HandleRevoke).cloned();
+    let revoked = broker.await_records(mark, is_revoke).await?;
+    assert_eq!(revoked.detail.as_deref(), Some("a person in `operators` has to approve it"));
     Ok(())
 }
 
